@@ -1,0 +1,52 @@
+"""Everything that can grow has its limit here, with unit and reason.
+
+Limits that an operator may change are settings (`common/settings.py`); these are the ones that belong to the
+protocols and to the design. Relations between limits are asserted below, when the module is imported.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# --- the client protocol ---------------------------------------------------------------------------------------
+LINE_BYTES_MAX = 64 * KIB  # a request line without its LF: room for a long command, too little to hurt
+BODY_BYTES_MAX = 64 * MIB  # the default and the ceiling of JOBYARD_BODY_MAX
+OPTION_BYTES_MAX = 200  # an option's value, before its %XX are undone
+REPLIES_UNREAD_BYTES_MAX = 4 * MIB  # a client that does not read is no longer read from
+REQUESTS_OPEN_MAX = 4096  # requests of one connection whose reply is owed: hides the round trip, bounds memory
+ERRORS_IN_A_ROW_MAX = 1000  # somebody is talking another protocol
+READ_BYTES = 64 * KIB  # one read of a client's socket, parsed as a whole
+ANSWER_WAIT_S = 5.0  # what STATUS and the like wait for a balancer or an origin that cannot be reached
+LIST_LIMIT_DEFAULT = 100
+LIST_LIMIT_MAX = 10_000  # one reply fits in memory; more is a job for a cursor
+DURATION_MAX_S = 10 * 365.25 * 86400.0  # ten years
+PRIORITY_MAX = 100
+SLOTS_PER_JOB_MAX = 10_000
+CRASH_LIMIT_DEFAULT = 3  # as Dask and Ray; an attempt lost with its node is seldom innocent the third time
+AFTER_MAX = 1000
+
+# --- between balancer and nodes --------------------------------------------------------------------------------
+FRAME_BYTES_MAX = 192 * MIB  # one outcome of a Python job: 64 MiB of value, 64 MiB of prints, and its envelope
+FRAME_BYTES_MAX_UNPROVEN = 4 * KIB  # before the peer has proved the key
+BATCH_BYTES = 1 * MIB  # a batch is cut into frames of about this size, so that a poll never waits behind 100 MiB
+BATCH_ITEMS_MAX = 10_000  # entries of one frame
+HANDSHAKE_S = 5.0  # from connect to Welcome
+LINKS_UNPROVEN_MAX = 64  # connections on the cluster port that have not proved the key
+LINK_UNSENT_BYTES_MAX = 512 * MIB  # a peer that does not read is cut and dials again
+PROBE_S = 1.0  # how long an old link may take to prove that it lives when its id knocks again
+REDIAL_S_MIN = 0.05
+REDIAL_S_MAX = 1.0
+
+# --- running jobs ----------------------------------------------------------------------------------------------
+KILL_GRACE_S = 5.0  # between SIGTERM and SIGKILL
+PYTHON_OUTPUT_BYTES_MAX = 64 * MIB  # a py job's value, and likewise its prints; more fails, nothing is cut
+
+# --- the store -------------------------------------------------------------------------------------------------
+STORE_FULL_FRACTION = 0.75  # from here SUBMIT gets FULL; outcomes still pass
+STORE_EXPIRE_FRACTION = 0.60  # from here the oldest ended jobs expire early
+EXPIRE_PER_STEP_MAX = 1000  # expiry never holds up a step for long
+
+assert FRAME_BYTES_MAX > 2 * PYTHON_OUTPUT_BYTES_MAX + MIB, "an outcome must fit into a frame"
+assert FRAME_BYTES_MAX > BODY_BYTES_MAX + MIB, "a job must fit into a frame"
+assert STORE_EXPIRE_FRACTION < STORE_FULL_FRACTION < 1, "room is made before work is refused"
+assert REDIAL_S_MIN < REDIAL_S_MAX <= 1.0, "promised: redialled at least every second"

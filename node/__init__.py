@@ -1,0 +1,1 @@
+"""Takes jobs in, runs what it is given, remembers how it ended."""

@@ -1,0 +1,52 @@
+"""Running attempts: what the node asks of its executors, and what it hears from them.
+
+`Spawner` (in `client.py` of this package) is the node's handle on the spawner process, which starts commands and
+warm Python workers and outlives its node just long enough to kill them. The kinds `sh`, `exec`, `argv` and `py`
+run there; `sleep` needs no process and is timed by the node's own machine.
+
+This module holds the values that cross that border, and imports neither trio nor a socket.
+"""
+
+import attrs
+
+from common.model import Outcome
+
+
+@attrs.frozen
+class Start:
+    """Run this attempt. `env` is the whole environment that the job adds to the clean base."""
+
+    ticket: str
+    attempt: int
+    kind: str
+    line: str
+    body: bytes = b""  # standard input
+    dir: str | None = None  # None: an empty scratch directory, removed afterwards
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class Kill:
+    """Send `signal` to the process group of this attempt; nothing happens where it has already ended."""
+
+    ticket: str
+    attempt: int
+    signal: int
+
+
+@attrs.frozen
+class Begun:
+    """The attempt has a process now."""
+
+    ticket: str
+    attempt: int
+
+
+@attrs.frozen
+class Over:
+    """The attempt has ended and its process group is gone. `output` is standard output, then standard error."""
+
+    ticket: str
+    attempt: int
+    outcome: Outcome
+    output: bytes = b""
