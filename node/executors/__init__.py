@@ -1,8 +1,11 @@
 """Running attempts: what the node asks of its executors, and what it hears from them.
 
-`Spawner` (in `client.py` of this package) is the node's handle on the spawner process, which starts commands and
+`Executors` (in `handle.py` of this package) is the node's handle on the spawner process, which starts commands and
 warm Python workers and outlives its node just long enough to kill them. The kinds `sh`, `exec`, `argv` and `py`
 run there; `sleep` needs no process and is timed by the node's own machine.
+
+    node:     handle ══ batches of Start and Kill ══►  spawner ─┬─ commands   a process for each attempt
+              (trio) ◄═ batches of Begun and Over ═══  (a loop) └─ workers    warm Python processes, each runs child
 
 This module holds the values that cross that border, and imports neither trio nor a socket.
 """
@@ -36,15 +39,19 @@ class Kill:
 
 @attrs.frozen
 class Begun:
-    """The attempt has a process now."""
+    """The attempt has a process now: `pid` leads its session and its process group."""
 
     ticket: str
     attempt: int
+    pid: int = 0
 
 
 @attrs.frozen
 class Over:
-    """The attempt has ended and its process group is gone. `output` is standard output, then standard error."""
+    """The attempt has ended and its process group has been killed. `output` is standard output, then standard error.
+
+    An attempt that could not be started is Over without ever having Begun.
+    """
 
     ticket: str
     attempt: int

@@ -1,0 +1,183 @@
+"""The record of nodes: who is here, since when, with what, and who may come in.
+
+A node is its id, made with its data directory; names are for people and are reused by containers. A boot id tells
+one start from the next. `alive`: heard within the node timeout; `lost`: not; `draining`: takes no new jobs.
+
+Admission:
+- the id of a living link, same boot → the newer connection replaces the older
+- the id of a living link, another boot → the older is probed: if it answers, the newcomer is a copy of the directory
+- characters of a ticket prefix that belong to another id → refused
+- a new id while MAX_NUM_NODES are connected → refused; an id that was here before is never refused for it
+
+Pure.
+"""
+
+from collections.abc import Iterator
+
+import attrs
+
+from balancer.ledger import Entry
+from balancer.placement import Load
+from common.codec import pack, unpack
+from common.effects import Table
+from common.memory import Memory
+from common.messages import Hello
+from common.model import Report
+
+_SCAN = 1000
+
+
+@attrs.frozen
+class NodeRecord:
+    """What is on disk of a node, so that a restart knows whose leases may still be running."""
+
+    name: str
+    prefix: str
+    boot_id: str
+    slots: int
+    kinds: tuple[str, ...]
+
+
+@attrs.define(eq=False)
+class Node:
+    """A node that was met. `link` is None while it is not connected; `ready` once it has told what it holds."""
+
+    id: str
+    record: NodeRecord
+    last_heard: float
+    load: Load
+    link: int | None = None
+    ready: bool = False
+    draining: bool = False
+    lost: bool = False
+    report: Report = attrs.field(factory=Report)
+    leases: dict[str, Entry] = attrs.field(factory=dict)  # unfinished, in the order in which they were given
+    weight_bytes: int = 0  # of the leases' jobs and bodies
+    recalling: bool = False  # a Recall is unanswered
+    starved: bool = False  # jobs of it were left unacknowledged, because the store was full
+    ends: dict[str, None] = attrs.field(factory=dict)  # tickets that it issued, whose end it is still to be told
+
+    @property
+    def state(self) -> str:
+        if self.lost:
+            return "lost"
+        return "draining" if self.draining else "alive"
+
+    @property
+    def takes_jobs(self) -> bool:
+        return self.ready and self.link is not None and not self.draining and not self.lost and self.record.slots > 0
+
+    def give(self, entry: Entry) -> None:
+        self.leases[entry.ticket] = entry
+        self.weight_bytes += entry.record.bytes
+        self.load.count += 1
+        self.load.given += 1
+
+    def take_back(self, ticket: str) -> None:
+        """The lease is over, however it ended."""
+        entry = self.leases.pop(ticket, None)
+        if entry is not None:
+            self.weight_bytes -= entry.record.bytes
+            self.load.count -= 1
+
+    def exposed(self) -> set[str]:
+        """The leases that were running when the node was lost, as far as can be known: those reported running, and
+        the first `slots` that it had not finished. Losing one of these counts as a crash."""
+        first = list(self.leases)[: self.record.slots]
+        return {*first, *(ticket for ticket, entry in self.leases.items() if entry.begun)}
+
+
+class Roster:
+    """Every node that was met."""
+
+    def __init__(self, memory: Memory, nodes_max: int) -> None:
+        self._memory = memory
+        self._nodes_max = nodes_max
+        self._nodes: dict[str, Node] = {}
+        self._by_link: dict[int, Node] = {}
+
+    def restore(self, now: float) -> None:
+        """Silence counts from now: while the balancer was away it could hear nobody."""
+        after = b""
+        while chunk := self._memory.scan(Table.NODES, after=after, limit=_SCAN):
+            for key, packed in chunk:
+                record = unpack(NodeRecord, packed)
+                id = key.decode()
+                self._nodes[id] = Node(id, record, now, Load(id, record.slots, 0))
+            after = chunk[-1][0]
+
+    # --- looking -----------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, id: str | None) -> Node | None:
+        return None if id is None else self._nodes.get(id)
+
+    def on(self, link: int) -> Node | None:
+        return self._by_link.get(link)
+
+    def connected(self) -> list[Node]:
+        return list(self._by_link.values())
+
+    def origin(self, prefix: str) -> str | None:
+        """The id of the node that issues tickets with these characters, if one was ever met."""
+        id = self._memory.get(Table.ORIGINS, prefix.encode())
+        return None if id is None else id.decode()
+
+    # --- coming and going --------------------------------------------------------------------------------------
+
+    def refusal(self, hello: Hello) -> str | None:
+        """Why this node may not come in, whoever else is connected; None when it may."""
+        owner = self.origin(hello.prefix)
+        if owner is not None and owner != hello.node_id:
+            return f"the ticket prefix {hello.prefix} belongs to another node's data directory; make this one anew"
+        if hello.node_id not in self._nodes and len(self._by_link) >= self._nodes_max:
+            return f"MAX_NUM_NODES={self._nodes_max} nodes are connected; raise it, or stop one of them"
+        return None
+
+    def admit(self, link: int, hello: Hello, now: float) -> Node:
+        """The node is on this link from now on. Its record is durable with the step."""
+        record = NodeRecord(hello.name, hello.prefix, hello.boot_id, hello.slots, hello.kinds)
+        node = self._nodes.get(hello.node_id)
+        if node is None:
+            node = self._nodes[hello.node_id] = Node(hello.node_id, record, now, Load(hello.node_id, hello.slots, 0))
+        assert node.link is None, f"{hello.name} is admitted while its old link is open"
+        self._memory.put(Table.ORIGINS, hello.prefix.encode(), hello.node_id.encode())
+        self._memory.put(Table.NODES, hello.node_id.encode(), pack(record))
+        node.last_heard, node.link, node.ready, node.draining = now, link, False, False
+        node.recalling = node.starved = False
+        self._by_link[link] = node
+        return node
+
+    def welcome(self, node: Node, hello: Hello) -> None:
+        """It has told what it holds: the leases of older boots are settled, and its present record counts."""
+        node.record = NodeRecord(hello.name, hello.prefix, hello.boot_id, hello.slots, hello.kinds)
+        node.load.slots = hello.slots
+        node.ready, node.lost = True, False
+
+    def disconnected(self, link: int) -> Node | None:
+        """The link is gone; the node may be back before the timeout."""
+        node = self._by_link.pop(link, None)
+        if node is not None:
+            node.link, node.ready, node.recalling = None, False, False
+        return node
+
+    def heard(self, node: Node, now: float) -> None:
+        node.last_heard = now
+
+    def silent(self, now: float, timeout_s: float) -> list[Node]:
+        """Those that are presumed gone from now on."""
+        return [node for node in self if not node.lost and now - node.last_heard > timeout_s]
+
+    def check(self) -> None:
+        for link, node in self._by_link.items():
+            assert node.link == link, f"{node.record.name} is listed on a link that is not its own"
+        for node in self:
+            assert node.load.count == len(node.leases), f"the count of {node.record.name} is off"
+            for ticket, entry in node.leases.items():
+                assert entry.record.leased, f"{ticket} is listed at {node.record.name} and not leased"
+                assert entry.record.node_id == node.id, f"{ticket} is listed at {node.record.name}, not its node"

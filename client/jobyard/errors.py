@@ -1,0 +1,145 @@
+"""What can go wrong, an exception class for each code of the protocol and a few of this side's own.
+
+Pure. Every error has a `code`: scripts compare it, people read the message. A value that no request could carry (a
+line break in a line, an option that is too long) is a plain ValueError, raised before anything is sent.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from jobyard.model import Ticket
+
+
+class JobyardError(Exception):
+    """A node refused a request, or could not be asked. `str(error)` is for people, `error.code` for programs."""
+
+    code: str = "ERROR"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+# --- what a node answers ---------------------------------------------------------------------------------------
+
+
+class BadRequest(JobyardError):
+    code = "BAD_REQUEST"
+
+
+class UnknownCommand(JobyardError):
+    code = "UNKNOWN_COMMAND"
+
+
+class UnknownTicket(JobyardError):
+    code = "UNKNOWN_TICKET"
+
+
+class Expired(JobyardError):
+    code = "EXPIRED"
+
+
+class Conflict(JobyardError):
+    code = "CONFLICT"
+
+
+class TooLarge(JobyardError):
+    code = "TOO_LARGE"
+
+
+class Full(JobyardError):
+    code = "FULL"
+
+
+class Draining(JobyardError):
+    code = "DRAINING"
+
+
+class Unauthorized(JobyardError):
+    code = "UNAUTHORIZED"
+
+
+class Forbidden(JobyardError):
+    code = "FORBIDDEN"
+
+
+class Unavailable(JobyardError):
+    code = "UNAVAILABLE"
+
+
+class TooManyConnections(JobyardError):
+    code = "TOO_MANY_CONNECTIONS"
+
+
+class Internal(JobyardError):
+    code = "INTERNAL"
+
+
+class NotEnded(JobyardError):
+    """The job has not ended yet, or not before the time was over. `state` is where it stood."""
+
+    code = "PENDING"
+
+    def __init__(self, ticket: str, state: str) -> None:
+        super().__init__(f"{ticket} has not ended; it is {state}")
+        self.ticket = Ticket(ticket)
+        self.state = state
+
+
+# --- what happens on this side ---------------------------------------------------------------------------------
+
+
+class Unreachable(JobyardError):
+    """No node could be reached; nothing was asked, or asking it again does no harm."""
+
+    code = "UNREACHABLE"
+
+
+class Unconfirmed(JobyardError):
+    """The connection was lost before a submission without a key was answered: the job may have been taken or not."""
+
+    code = "UNCONFIRMED"
+
+
+class ProtocolError(JobyardError):
+    """Whoever answered does not speak version 1 of the client protocol."""
+
+    code = "PROTOCOL"
+
+
+class NotAllSubmitted(JobyardError):
+    """`submit_many` stopped. `tickets` has a place for each job that was taken from the iterable, in order: its
+    ticket, or None where it was refused or where nobody can tell. The cause is the first error."""
+
+    def __init__(self, tickets: Sequence[Ticket | None], cause: Exception) -> None:
+        taken = sum(ticket is not None for ticket in tickets)
+        super().__init__(f"{taken} of {len(tickets)} jobs were taken, then: {cause}")
+        self.tickets = tuple(tickets)
+        self.code = cause.code if isinstance(cause, JobyardError) else "BAD_REQUEST"
+
+
+_BY_CODE: Final[dict[str, type[JobyardError]]] = {
+    refused.code: refused
+    for refused in (
+        BadRequest,
+        UnknownCommand,
+        UnknownTicket,
+        Expired,
+        Conflict,
+        TooLarge,
+        Full,
+        Draining,
+        Unauthorized,
+        Forbidden,
+        Unavailable,
+        TooManyConnections,
+        Internal,
+    )
+}
+
+
+def refusal(code: str, message: str) -> JobyardError:
+    """The exception of an ERR reply. A code of a later version becomes a JobyardError that carries it."""
+    error = _BY_CODE.get(code, JobyardError)(message or code)
+    error.code = code
+    return error

@@ -1,0 +1,99 @@
+"""What a machine answers with: writes to be remembered, then actions to be done.
+
+The one rule, obeyed by the driver alone: **durable, then visible**. All writes of a step are committed before any of
+its actions is performed. So whoever reads `OK` finds the job after a power cut, and an attempt that was sent to a
+node is already leased on disk. (etcd/raft's `Ready`, in two fields.)
+
+Writes are plain values. That is what gives group commit, replay, crash tests, and one day a replicated ledger.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from common.messages import Message
+
+
+class Table(enum.StrEnum):
+    """Every table of both programs; `docs/tables.md` says what is in them and who writes it."""
+
+    META = "meta"
+    JOBS = "jobs"
+    BODIES = "bodies"
+    LIVE = "live"
+    ENDED = "ended"
+    OUTPUTS = "outputs"
+    EXPIRY = "expiry"
+    TOMBSTONES = "tombstones"
+    KEYS = "keys"
+    ALIASES = "aliases"
+    OUTCOMES = "outcomes"
+    OUTCOME_OUTPUTS = "outcome_outputs"
+    ORIGINS = "origins"
+    NODES = "nodes"
+
+
+@attrs.frozen
+class Put:
+    table: Table
+    key: bytes
+    value: bytes
+
+
+@attrs.frozen
+class Delete:
+    table: Table
+    key: bytes
+
+
+Write: TypeAlias = Put | Delete
+
+
+@attrs.frozen
+class Note:
+    """Something that an operator would act on or look for. Observers log it; machines never log."""
+
+    event: str
+    level: str = "info"
+    fields: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Reply:
+    """Answer the query that has this id."""
+
+    query_id: int
+    reply: bytes
+
+
+@attrs.frozen
+class Send:
+    """Send a message over this link; nothing happens where the link is gone."""
+
+    link: int
+    message: Message
+
+
+@attrs.frozen
+class Hangup:
+    """Close this link."""
+
+    link: int
+    reason: str
+
+
+@attrs.frozen
+class Exit:
+    """Nothing is left to do: end the program with this status."""
+
+    status: int = 0
+
+
+@attrs.frozen
+class Effects:
+    """The answer to a step. Performed in order, and only after all writes are durable."""
+
+    writes: Sequence[Write] = ()
+    actions: Sequence[object] = ()

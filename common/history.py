@@ -1,0 +1,103 @@
+"""Ended jobs: kept for the retention time, then answered with EXPIRED for as long again, then forgotten.
+
+Both programs keep a history: the ledger of every job, an origin of its own. It lives on disk only; in memory there
+is nothing that grows with it. The expiry index is ordered by the moment of the end, so that the oldest are found
+without looking at the rest.
+
+    recorded ── retention ──► tombstone ── retention ──► forgotten
+"""
+
+from collections.abc import Iterator
+
+from common.codec import pack, unpack
+from common.effects import Table
+from common.keys import Keys
+from common.limits import EXPIRE_PER_STEP_MAX
+from common.memory import Memory
+from common.model import Ended, Job, ticket_key, ticket_of
+
+_RECORD = b"r"  # an expiry entry of a job that can be read
+_TOMBSTONE = b"t"  # of one that is only known to have been
+_SCAN = 500
+
+
+class History:
+    """The ended jobs of one data directory. Moments are calendar seconds, because retention outlives a boot."""
+
+    def __init__(self, memory: Memory, retention_s: float) -> None:
+        self._memory = memory
+        self._keys = Keys(memory)
+        self._retention_s = retention_s
+
+    def record(self, ticket: str, ended: Ended, output: bytes) -> None:
+        """Remembers how a job ended. Its output is standard output followed by standard error."""
+        key = ticket_key(ticket)
+        self._memory.put(Table.ENDED, key, pack(ended))
+        if output:
+            self._memory.put(Table.OUTPUTS, key, output)
+        self._memory.put(Table.EXPIRY, _moment(ended.ended_wall) + key, _RECORD)
+
+    def find(self, ticket: str) -> Ended | None:
+        packed = self._memory.get(Table.ENDED, ticket_key(ticket))
+        return None if packed is None else unpack(Ended, packed)
+
+    def output(self, ticket: str, ended: Ended) -> bytes:
+        """Standard output followed by standard error. Where the stored bytes are damaged and set aside, zeros of
+        the same length stand for them: the outcome is known although its output is not."""
+        size = ended.stdout_bytes + ended.stderr_bytes
+        output = self._memory.get(Table.OUTPUTS, ticket_key(ticket)) if size else b""
+        return bytes(size) if output is None else output
+
+    def expired(self, ticket: str) -> bool:
+        """Whether it ended and was expired, and that is still known."""
+        return self._memory.get(Table.TOMBSTONES, ticket_key(ticket)) is not None
+
+    def newest(self) -> Iterator[tuple[str, Ended]]:
+        """Ended jobs, the latest end first; read in chunks, so that a caller may stop early."""
+        after = b""
+        while chunk := self._memory.scan(Table.EXPIRY, after=after, limit=_SCAN, backwards=True):
+            for index, kind in chunk:
+                ticket = ticket_of(index[8:])
+                ended = self.find(ticket) if kind == _RECORD else None
+                if ended is not None:
+                    yield ticket, ended
+            after = chunk[-1][0]
+
+    def entomb(self, ticket: str, wall: float) -> None:
+        """Remembers that a job ended and can no longer be read."""
+        key = ticket_key(ticket)
+        self._memory.put(Table.TOMBSTONES, key, b"")
+        self._memory.put(Table.EXPIRY, _moment(wall) + key, _TOMBSTONE)
+
+    def expire(self, wall: float, *, early: bool = False) -> int:
+        """Takes the next step of what is due, EXPIRE_PER_STEP_MAX at most; returns how many records went.
+
+        With `early`, the oldest records go although they are not due: the store needs room.
+        """
+        gone = 0
+        for index, kind in self._memory.scan(Table.EXPIRY, limit=EXPIRE_PER_STEP_MAX):
+            due = int.from_bytes(index[:8], "big") / 1000 + self._retention_s <= wall
+            if not due and not early:
+                break
+            self._memory.delete(Table.EXPIRY, index)
+            ticket = ticket_of(index[8:])
+            if kind == _RECORD:
+                self._erase(ticket)
+                self.entomb(ticket, wall)
+                gone += 1
+            else:
+                self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
+        return gone
+
+    def _erase(self, ticket: str) -> None:
+        key = ticket_key(ticket)
+        packed = self._memory.get(Table.JOBS, key)
+        if packed is not None and (named := unpack(Job, packed).key) is not None:
+            self._keys.release(named, ticket)
+        for table in (Table.ENDED, Table.OUTPUTS, Table.JOBS, Table.BODIES):
+            self._memory.delete(table, key)
+
+
+def _moment(wall: float) -> bytes:
+    """Milliseconds, big-endian: sorts as time does."""
+    return max(0, int(wall * 1000)).to_bytes(8, "big")

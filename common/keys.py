@@ -1,0 +1,48 @@
+"""Idempotency keys: one key gives one job, until that job is forgotten.
+
+A key's record names the job and carries a fingerprint of what was asked, so that the same key with another text is
+told apart from a repetition.
+"""
+
+import hashlib
+
+import attrs
+
+from common.codec import pack, unpack
+from common.effects import Table
+from common.memory import Memory
+from common.model import Job
+
+
+@attrs.frozen
+class Claim:
+    """Whose a key is, and what was asked under it."""
+
+    ticket: str
+    fingerprint: bytes
+
+
+def fingerprint(job: Job, body: bytes) -> bytes:
+    """The same for two requests that ask for the same, whenever they were made."""
+    asked = pack(attrs.evolve(job, submitted_wall=0.0))
+    return hashlib.blake2b(asked + body, digest_size=16).digest()
+
+
+class Keys:
+    """The keys of one data directory."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def find(self, key: str) -> Claim | None:
+        packed = self._memory.get(Table.KEYS, key.encode())
+        return None if packed is None else unpack(Claim, packed)
+
+    def claim(self, key: str, claim: Claim) -> None:
+        self._memory.put(Table.KEYS, key.encode(), pack(claim))
+
+    def release(self, key: str, ticket: str) -> None:
+        """Frees a key, where it is this job's."""
+        claim = self.find(key)
+        if claim is not None and claim.ticket == ticket:
+            self._memory.delete(Table.KEYS, key.encode())

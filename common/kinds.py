@@ -1,0 +1,128 @@
+"""What the line of a job must look like for its kind, so that a job that cannot start is refused when submitted.
+
+Pure: nothing is started here and no module imported. Every refusal is a ValueError whose text is a sentence for the
+person who typed the line.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from common.durations import parse_duration
+from common.errors import shown
+
+SHELL: Final = ("/bin/sh", "-c")
+
+_PLAIN_WORDS = re.compile(r"[A-Za-z0-9_@%+=:,./ -]*")  # none of it means anything to a shell
+
+
+@attrs.frozen
+class PythonCall:
+    """What a `py` line calls: a function of a module, both perhaps dotted."""
+
+    module: str
+    function: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = attrs.field(factory=dict)
+
+
+def argv_of(kind: str, line: str) -> tuple[str, ...]:
+    """The words that a job of kind `sh`, `exec` or `argv` starts."""
+    if kind == "sh":
+        _check_shell(line)
+        return (*SHELL, line)
+    words = _shell_words(line) if kind == "exec" else _json_words(line)
+    if not words or not words[0]:
+        raise ValueError(f"{kind} needs a command after it")
+    return words
+
+
+def python_call(line: str) -> PythonCall:
+    """A JSON array holds positional arguments, an object keyword arguments; nothing after the function is no
+    arguments."""
+    target, *text = line.split(None, 1) or [""]
+    module, colon, function = target.partition(":")
+    if not colon or not _is_dotted_name(module) or not _is_dotted_name(function):
+        raise ValueError(f"py needs module:function after it, not {shown(target)}")
+    arguments = _json("the arguments of py", text[0]) if text and text[0].strip() else []
+    if isinstance(arguments, list):
+        return PythonCall(module, function, args=tuple(arguments))
+    if isinstance(arguments, dict):
+        return PythonCall(module, function, kwargs=arguments)
+    raise ValueError("the arguments of py must be a JSON array (positional) or a JSON object (keyword)")
+
+
+def sleep_s(line: str) -> float:
+    """The seconds that a `sleep` line asks for."""
+    if not line.strip():
+        raise ValueError("sleep needs a duration after it, such as 1.5s")
+    return parse_duration(line.strip(), plain_unit_s=1.0)
+
+
+def check_line(kind: str, line: str) -> None:
+    """Raises ValueError where a job of this kind and line could never start."""
+    _CHECKS[kind](line)
+
+
+def _check_shell(line: str) -> None:
+    if not line.strip():
+        raise ValueError("sh needs a command after it")
+
+
+_CHECKS: Final[dict[str, Callable[[str], object]]] = {
+    "sh": _check_shell,
+    "exec": lambda line: argv_of("exec", line),
+    "argv": lambda line: argv_of("argv", line),
+    "py": python_call,
+    "sleep": sleep_s,
+}
+
+
+def _shell_words(line: str) -> tuple[str, ...]:
+    if _PLAIN_WORDS.fullmatch(line):
+        return tuple(line.split())  # the same words, in a hundredth of the time
+    try:
+        return tuple(shlex.split(line))
+    except ValueError as error:
+        raise ValueError(f"exec cannot split its line into words: {str(error).lower()}") from None
+
+
+def _json_words(line: str) -> tuple[str, ...]:
+    words = _json("the line of argv", line)
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise ValueError("argv needs a JSON array of strings after it, and not an empty one")
+    for word in words:
+        if "\0" in word or not _is_encodable(word):
+            raise ValueError(
+                f"{shown(word)} in the array of argv cannot be a word of a command (a NUL or half a character)"
+            )
+    return tuple(words)
+
+
+def _json(what: str, text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"{what} must be JSON that is nested less deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{what} must be JSON: {str(error)[:100]}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_dotted_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
+
+
+def _is_encodable(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,293 @@
+"""What travels between balancer and node: one closed attrs class for each message.
+
+The names INFO, REQUEST_OF_RES, RESULT and RES_REQ are the reference system's. Everything that is per job travels in
+batches. Records inside a batch (`bytes`) are opaque to whoever need not look: a job is packed once by its origin and
+unpacked by the one that runs it.
+
+An attempt is named by the pair (ticket, number). `docs/protocol.md` tells who sends what, and when.
+"""
+
+from typing import Final, TypeAlias
+
+import attrs
+
+from common.model import Outcome
+
+PROTOCOL: Final = 1
+
+AttemptId: TypeAlias = tuple[str, int]
+
+
+# --- the handshake: the node speaks first, and the balancer proves itself before the node does ------------------
+
+
+@attrs.frozen
+class Hello:
+    """Node → balancer, first frame: who dials. `nonce` is fresh for each connection."""
+
+    protocol: int
+    node_id: str
+    boot_id: str
+    prefix: str
+    name: str
+    slots: int
+    kinds: tuple[str, ...]
+    version: str
+    nonce: bytes
+
+
+@attrs.frozen
+class Challenge:
+    """Balancer → node: which ledger answers; `proof` is empty where no key is set."""
+
+    ledger_id: str
+    nonce: bytes
+    proof: bytes
+
+
+@attrs.frozen
+class Proof:
+    """Node → balancer: the answer to the challenge."""
+
+    proof: bytes
+
+
+@attrs.frozen
+class Welcome:
+    """Balancer → node: the link is open, and these are the cluster's periods."""
+
+    node_timeout_s: float
+    eager: bool
+
+
+@attrs.frozen
+class Refused:
+    """Balancer → node: not admitted, and why. The connection closes; the node dials again later."""
+
+    reason: str
+
+
+# --- presence ----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Poll:
+    """Balancer → node: how many have you? Also the proof of life that either side waits for."""
+
+
+@attrs.frozen
+class Info:
+    """Node → balancer, INFO: attempts begun, and the backlog."""
+
+    running: int
+    waiting: int
+    draining: bool = False
+
+
+@attrs.frozen
+class Holdings:
+    """Node → balancer, first message of every link: the attempts it holds (begun, and waiting), and those whose
+    outcome it keeps, each with the boot that ran it. What is leased to it and not here did not survive."""
+
+    begun: tuple[AttemptId, ...] = ()
+    waiting: tuple[AttemptId, ...] = ()
+    outcomes: tuple[tuple[str, int, str], ...] = ()
+
+
+# --- jobs in -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Submission:
+    """A job on its way from origin to ledger. `ended` is set when the origin already knows the end: a new ledger
+    learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key."""
+
+    ticket: str
+    job: bytes
+    body: bytes = b""
+    ended: bytes = b""
+    output: bytes = b""
+    told: bool = True
+
+
+@attrs.frozen
+class Jobs:
+    """Node → balancer: jobs that the ledger has not acknowledged. Sending one twice is harmless."""
+
+    items: tuple[Submission, ...]
+
+
+@attrs.frozen
+class Taken:
+    """Balancer → node: these are in the ledger, on disk. `aliases` are keyed jobs that are another job's second
+    name; `conflicts` are keyed jobs that were refused, because their key belongs to another text and their client
+    had not been told `OK` yet. Both are pairs of the ticket and the key's owner."""
+
+    tickets: tuple[str, ...]
+    aliases: tuple[tuple[str, str], ...] = ()
+    conflicts: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class SendAgain:
+    """Balancer → node: there was no room for some of your jobs; now there is."""
+
+
+# --- attempts out ------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Lease:
+    """One attempt, given to one boot of one node."""
+
+    ticket: str
+    attempt: int
+    job: bytes
+    body: bytes = b""
+
+
+@attrs.frozen
+class Dispatch:
+    """Balancer → node: run these. Each lease is on the ledger's disk already."""
+
+    items: tuple[Lease, ...]
+
+
+@attrs.frozen
+class Begun:
+    """Node → balancer: these attempts run now."""
+
+    attempts: tuple[AttemptId, ...]
+
+
+@attrs.frozen
+class Cancel:
+    """Balancer → node: end these attempts (SIGTERM, later SIGKILL) and report their outcome."""
+
+    attempts: tuple[AttemptId, ...]
+
+
+@attrs.frozen
+class Drop:
+    """Balancer → node: these attempts were given to others; end them, nobody waits for their outcome."""
+
+    attempts: tuple[AttemptId, ...]
+
+
+@attrs.frozen
+class Recall:
+    """Balancer → node: hand these back where they have not begun."""
+
+    attempts: tuple[AttemptId, ...]
+
+
+@attrs.frozen
+class Returned:
+    """Node → balancer: not begun and no longer held. Neither a failure nor a crash."""
+
+    attempts: tuple[AttemptId, ...]
+
+
+# --- results back ------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Reported:
+    """How an attempt ended, as its runner keeps it until the ledger has acknowledged it."""
+
+    attempt: int
+    boot_id: str
+    outcome: Outcome
+
+
+@attrs.frozen
+class Pair:
+    """A job id and its result: a packed `Reported` on the way to the ledger, a packed `Ended` on the way back."""
+
+    ticket: str
+    record: bytes
+    output: bytes = b""
+
+
+@attrs.frozen
+class RequestOfRes:
+    """Either way, REQUEST_OF_RES: the ids whose results are wanted."""
+
+    tickets: tuple[str, ...]
+
+
+@attrs.frozen
+class Result:
+    """Either way, RESULT: pairs of job id and result."""
+
+    items: tuple[Pair, ...]
+
+
+@attrs.frozen
+class ResReq:
+    """Either way, RES_REQ: both in one message."""
+
+    items: tuple[Pair, ...]
+    tickets: tuple[str, ...]
+
+
+@attrs.frozen
+class Acknowledged:
+    """Balancer → node: these outcomes are settled on the ledger's disk (recorded or, when late, dropped)."""
+
+    attempts: tuple[AttemptId, ...]
+
+
+@attrs.frozen
+class Lapsed:
+    """Balancer → node: these of your tickets ended and were expired while you were away."""
+
+    tickets: tuple[str, ...]
+
+
+# --- questions ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Inquiry:
+    """Either way: a client's request that the other side can answer. `verb` is the protocol's, in lower case."""
+
+    id: int
+    verb: str
+    ticket: str | None = None
+    group: str | None = None
+    state: str | None = None
+    limit: int = 0
+
+
+@attrs.frozen
+class Forget:
+    """Node → balancer: the client that asked this went away."""
+
+    id: int
+    ticket: str
+
+
+@attrs.frozen
+class Answer:
+    """The reply to an Inquiry, as the client will read it. Whoever relays it does not look inside."""
+
+    id: int
+    reply: bytes
+
+
+Message: TypeAlias = (
+    Hello | Challenge | Proof | Welcome | Refused | Poll | Info | Holdings | Jobs | Taken | SendAgain
+    | Dispatch | Begun | Cancel | Drop | Recall | Returned
+    | RequestOfRes | Result | ResReq | Acknowledged | Lapsed | Inquiry | Answer | Forget
+)  # fmt: skip
+
+# The number of a class on the wire. Never reuse one.
+CODES: Final[dict[type[Message], int]] = {
+    Hello: 1, Challenge: 2, Proof: 3, Welcome: 4, Refused: 5,
+    Poll: 10, Info: 11, Holdings: 12,
+    Jobs: 20, Taken: 21, SendAgain: 22,
+    Dispatch: 30, Begun: 31, Cancel: 32, Drop: 33, Recall: 34, Returned: 35,
+    RequestOfRes: 40, Result: 41, ResReq: 42, Acknowledged: 43, Lapsed: 44,
+    Inquiry: 50, Answer: 51, Forget: 52,
+}  # fmt: skip

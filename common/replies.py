@@ -1,0 +1,93 @@
+"""Replies of the client protocol as bytes: one line, and after `bytes=N` a body.
+
+Pure. Field values are written like option values: printable UTF-8 without blanks, other bytes as %XX; a field that
+is None is left out. So a reply is one line whatever it tells of.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from common.errors import Code
+from common.model import Ended
+
+MESSAGE_CHARACTERS_MAX: Final = 500  # of an error: a screen line or two, whatever was typed
+
+_PLAIN = re.compile(r"[!-$&-~]*")  # needs no %XX
+
+
+def ok(ticket: str | None = None, /, *words: str, body: bytes | None = None, **fields: object) -> bytes:
+    """`OK ticket words name=value …`; with a body `bytes=N` is the last field, and N bytes and a LF follow."""
+    if ticket is not None:
+        words = (ticket, *words)
+    line = " ".join(("OK", *words, *_rendered(fields)))
+    if body is None:
+        return f"{line}\n".encode()
+    return b"%b bytes=%d\n%b\n" % (line.encode(), len(body), body)
+
+
+def pending(ticket: str, **fields: object) -> bytes:
+    """`PENDING ticket name=value …`: not ended yet."""
+    return " ".join(("PENDING", ticket, *_rendered(fields))).encode() + b"\n"
+
+
+def err(code: Code, message: str) -> bytes:
+    """`ERR CODE message`: always one line that acts on no terminal, and never a long one."""
+    if len(message) > MESSAGE_CHARACTERS_MAX:
+        message = message[:MESSAGE_CHARACTERS_MAX] + "…"
+    if not message.isprintable():
+        message = "".join(map(_harmless, message))
+    return f"ERR {code} {message}\n".encode()
+
+
+def status_fields(fields: Mapping[str, object]) -> str:
+    """What STATUS says after the ticket, in the order of the mapping: `state=queued attempt=0`."""
+    return " ".join(_rendered(fields))
+
+
+def job_line(ticket: str, fields: Mapping[str, object]) -> bytes:
+    """A job's line in the body of LIST: what STATUS says of it without the OK."""
+    return f"{ticket} {status_fields(fields)}\n".encode()
+
+
+def result_reply(ticket: str, ended: Ended, output: bytes) -> bytes:
+    """The RESULT of an ended job; `output` is its standard output followed by its standard error."""
+    assert len(output) == ended.stdout_bytes + ended.stderr_bytes, (
+        f"{ticket}: {len(output)} bytes of output for {ended}"
+    )
+    return ok(
+        ticket,
+        state=ended.state,
+        exit=ended.exit,
+        attempt=ended.attempt,
+        node=ended.node,
+        seconds=ended.seconds,
+        reason=ended.reason,
+        truncated=ended.truncated or None,
+        stdout=ended.stdout_bytes,
+        stderr=ended.stderr_bytes,
+        body=output,
+    )
+
+
+def _rendered(fields: Mapping[str, object]) -> list[str]:
+    return [f"{name}={_value(value)}" for name, value in fields.items() if value is not None]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable() and character not in " %":
+        return character
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="replace"))
+
+
+def _harmless(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -1,0 +1,276 @@
+"""The requests of the client protocol as values, and how each verb reads the rest of its line.
+
+Pure. A request is either a Query, which a machine answers, or belongs to the conversation itself and is answered at
+its edge (AUTH, PING, VERSION, HELP, QUIT, and Bad: what could not be read). Bytes become lines in `common/lines.py`.
+"""
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from common.errors import Code, Refusal, shown
+from common.kinds import check_line
+from common.limits import LIST_LIMIT_DEFAULT
+from common.model import KINDS, Job
+from common.options import (
+    CANCEL_OPTIONS,
+    JOB_OPTIONS,
+    LIST_OPTIONS,
+    NO_OPTIONS,
+    STATS_OPTIONS,
+    WAIT_OPTIONS,
+    Table,
+    read_options,
+)
+
+# --- answered by a machine -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Submit:
+    """SUBMIT, a bare number, and with `wait` RUN. The machine fills in when the job was submitted."""
+
+    job: Job
+    body: bytes
+    wait: bool
+
+
+@attrs.frozen
+class Status:
+    ticket: str
+
+
+@attrs.frozen
+class Result:
+    ticket: str
+
+
+@attrs.frozen
+class Wait:
+    ticket: str
+    timeout_s: float | None  # None: for ever
+
+
+@attrs.frozen
+class Cancel:
+    """Either the ticket or the group is given, never both."""
+
+    ticket: str | None
+    group: str | None
+
+
+@attrs.frozen
+class List:
+    state: str | None
+    group: str | None
+    limit: int
+    local: bool  # only what this node holds
+
+
+@attrs.frozen
+class Nodes:
+    pass
+
+
+@attrs.frozen
+class Stats:
+    local: bool  # of this node, not of the cluster
+
+
+# --- answered at the edge of the conversation ------------------------------------------------------------------
+
+
+@attrs.frozen
+class Auth:
+    token: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Ping:
+    pass
+
+
+@attrs.frozen
+class Version:
+    pass
+
+
+@attrs.frozen
+class Help:
+    pass
+
+
+@attrs.frozen
+class Quit:
+    pass
+
+
+@attrs.frozen
+class Bad:
+    """What could not be read. With `close` nobody can tell where the next request begins, so there is none."""
+
+    code: Code
+    message: str
+    close: bool = False
+
+
+Query: TypeAlias = Submit | Status | Result | Wait | Cancel | List | Nodes | Stats
+Request: TypeAlias = Query | Auth | Ping | Version | Help | Quit | Bad
+
+# --- from the words of a line ----------------------------------------------------------------------------------
+
+
+def read_request(
+    verb: bytes, options: Sequence[bytes], rest: bytes, *, body_bytes: int | None, kinds: Container[str]
+) -> Request:
+    """The request of one line: its first word, the option words after it, and what follows them as it stands.
+
+    `body_bytes` is what the line announced. A Submit comes without its body. Raises Refusal.
+    """
+    word = verb.upper()
+    if word == b"SUBMIT" or word == b"RUN":
+        return _submit(word, options, rest, body_bytes or 0, kinds)
+    if word.isdigit():
+        return _bare_number(word, options, rest, kinds)
+    if word not in _VERBS:
+        raise _unknown_command(verb)
+    return _VERBS[word](word.decode(), options, rest)
+
+
+def _submit(word: bytes, options: Sequence[bytes], rest: bytes, body_bytes: int, kinds: Container[str]) -> Submit:
+    values = read_options(options, JOB_OPTIONS, word.decode()) if options else {}
+    kind_and_line = rest.split(None, 1)
+    if not kind_and_line:
+        raise Refusal(
+            Code.BAD_REQUEST, f"{word.decode()} needs a kind and its line after its options; {_KINDS_ALLOWED}"
+        )
+    kind = kind_and_line[0].decode()
+    line = kind_and_line[1].decode() if len(kind_and_line) == 2 else ""
+    _check_kind(kind, kinds)
+    try:
+        check_line(kind, line)
+    except ValueError as error:
+        raise Refusal(Code.BAD_REQUEST, str(error)) from None
+    job = Job(kind, line, body_bytes=body_bytes, **_job_fields(values)) if values else Job(kind, line)
+    return Submit(job, b"", wait=word == b"RUN")
+
+
+def _check_kind(kind: str, kinds: Container[str]) -> None:
+    if kind not in KINDS:
+        raise Refusal(Code.BAD_REQUEST, f"{shown(kind)} is no kind of job; {_KINDS_ALLOWED}")
+    if kind == "call":
+        raise Refusal(Code.BAD_REQUEST, "kind 'call' is not served by this version")
+    if kind not in kinds:
+        raise Refusal(Code.FORBIDDEN, f"jobs of kind '{kind}' are not allowed on this node (JOBYARD_JOB_KINDS)")
+
+
+def _job_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of Job that the options set; `bytes` was read with the framing."""
+    fields = {name: value for name, value in values.items() if name not in ("bytes", "env", "timeout")}
+    if "timeout" in values:
+        fields["timeout_s"] = values["timeout"]
+    if "env" in values:
+        fields["env"] = tuple(values["env"].items())
+    return fields
+
+
+def _bare_number(word: bytes, options: Sequence[bytes], rest: bytes, kinds: Container[str]) -> Submit:
+    if options or rest.strip():
+        raise Refusal(Code.BAD_REQUEST, "a bare whole number stands alone on its line: milliseconds to sleep")
+    return _submit(b"SUBMIT", (), b"sleep " + (word.lstrip(b"0") or b"0") + b"ms", 0, kinds)
+
+
+def _unknown_command(verb: bytes) -> Refusal:
+    if verb.upper() in _UNSERVED_VERBS:
+        return Refusal(Code.BAD_REQUEST, f"{verb.decode().upper()} is not served by this version")
+    return Refusal(Code.UNKNOWN_COMMAND, f"there is no command {shown(verb)}; HELP lists them all")
+
+
+def _ticket(word: str, rest: bytes) -> str:
+    words = rest.split()
+    if len(words) != 1:
+        raise Refusal(Code.BAD_REQUEST, f"{word} takes one ticket, such as k3f7qa-1, not {len(words)} words")
+    return words[0].decode()
+
+
+def _read(word: str, options: Sequence[bytes], table: Table, rest: bytes = b"") -> dict[str, Any]:
+    """The options of a verb that has nothing after them, or has already taken it."""
+    values = read_options(options, table, word)
+    if rest.strip():
+        message = (
+            f"{shown(rest.split()[0])} is one word too many; {word} takes {'options' if table else 'nothing'} only"
+        )
+        raise Refusal(Code.BAD_REQUEST, message)
+    return values
+
+
+def _status(word: str, options: Sequence[bytes], rest: bytes) -> Status:
+    _read(word, options, NO_OPTIONS)
+    return Status(_ticket(word, rest))
+
+
+def _result(word: str, options: Sequence[bytes], rest: bytes) -> Result:
+    _read(word, options, NO_OPTIONS)
+    return Result(_ticket(word, rest))
+
+
+def _wait(word: str, options: Sequence[bytes], rest: bytes) -> Wait:
+    values = _read(word, options, WAIT_OPTIONS)
+    return Wait(_ticket(word, rest), values.get("timeout"))
+
+
+def _cancel(word: str, options: Sequence[bytes], rest: bytes) -> Cancel:
+    group = _read(word, options, CANCEL_OPTIONS).get("group")
+    if group is None:
+        return Cancel(_ticket(word, rest), None)
+    if rest.strip():
+        raise Refusal(Code.BAD_REQUEST, "CANCEL takes a ticket or group=TEXT, not both")
+    return Cancel(None, group)
+
+
+def _list(word: str, options: Sequence[bytes], rest: bytes) -> List:
+    values = _read(word, options, LIST_OPTIONS, rest)
+    limit = values.get("limit", LIST_LIMIT_DEFAULT)
+    return List(values.get("state"), values.get("group"), limit, values.get("local", False))
+
+
+def _stats(word: str, options: Sequence[bytes], rest: bytes) -> Stats:
+    return Stats(_read(word, options, STATS_OPTIONS, rest).get("local", False))
+
+
+def _auth(word: str, options: Sequence[bytes], rest: bytes) -> Auth:
+    words = [*options, *rest.split()]  # a token may look like an option
+    if len(words) != 1:
+        raise Refusal(Code.BAD_REQUEST, f"AUTH takes one token, not {len(words)} words")
+    return Auth(words[0].decode())
+
+
+def _alone(request: Request) -> "_Reader":
+    """The reader of a verb that takes nothing."""
+
+    def read(word: str, options: Sequence[bytes], rest: bytes) -> Request:
+        _read(word, options, NO_OPTIONS, rest)
+        return request
+
+    return read
+
+
+_Reader: TypeAlias = Callable[[str, Sequence[bytes], bytes], Request]
+_VERBS: Final[Mapping[bytes, _Reader]] = {
+    b"STATUS": _status,
+    b"RESULT": _result,
+    b"WAIT": _wait,
+    b"CANCEL": _cancel,
+    b"LIST": _list,
+    b"NODES": _alone(Nodes()),
+    b"STATS": _stats,
+    b"AUTH": _auth,
+    b"PING": _alone(Ping()),
+    b"VERSION": _alone(Version()),
+    b"HELP": _alone(Help()),
+    b"QUIT": _alone(Quit()),
+    b"EXIT": _alone(Quit()),
+}
+_UNSERVED_VERBS: Final = frozenset(b"WATCH RETRY FORGET EXPLAIN LOGS EVENTS DRAIN UNDRAIN".split())
+_KINDS_ALLOWED: Final = "sh exec argv py sleep are allowed"

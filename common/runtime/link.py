@@ -1,0 +1,146 @@
+"""One end of a link: whole messages over any stream, both ways, without ever blocking who sends.
+
+`send` puts messages into an outbox that one writer drains: everything that gathered meanwhile leaves in one write.
+A peer that does not read is cut off when LINK_UNSENT_BYTES_MAX have gathered; it dials again. Whoever waits for a
+message gives a deadline.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import trio
+
+from common.codec import Malformed
+from common.frames import Parser, encode
+from common.limits import FRAME_BYTES_MAX, LINK_UNSENT_BYTES_MAX
+from common.messages import Message
+
+_READ_BYTES = 256 * 1024
+_WRITE_BYTES = 1024 * 1024  # gathered into one write; a larger frame goes by itself
+
+
+class LinkLost(Exception):
+    """The link is over; the text says why."""
+
+
+class Link:
+    """A framed conversation. Before `run`, `ask` and `send_now` serve the handshake; after it, `send`."""
+
+    def __init__(self, stream: trio.abc.Stream, *, limit_bytes: int = FRAME_BYTES_MAX) -> None:
+        self._stream = stream
+        self._parser = Parser(limit_bytes)
+        self._early: deque[Message] = deque()
+        self._outbox: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._filled = trio.Event()
+        self._closing: str | None = None
+
+    # --- the handshake -------------------------------------------------------------------------------------------
+
+    def proven(self) -> None:
+        """The peer has shown the key: from here on frames may be large."""
+        self._parser.limit_bytes = FRAME_BYTES_MAX
+
+    async def send_now(self, message: Message) -> None:
+        try:
+            await self._stream.send_all(encode(message))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise LinkLost("the connection broke") from error
+
+    async def receive(self) -> Message:
+        """The next message; raises LinkLost or Malformed."""
+        while not self._early:
+            self._early.extend(await self._read())
+        return self._early.popleft()
+
+    async def _read(self) -> list[Message]:
+        try:
+            data = await self._stream.receive_some(_READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise LinkLost(self._closing or "the connection broke") from error
+        if not data:
+            raise LinkLost(self._closing or "the other side closed the connection")
+        return self._parser.feed(data)
+
+    # --- the conversation ----------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Queues a message; never blocks. Where too much is queued the link is over."""
+        if self._closing is not None:
+            return
+        frame = encode(message)
+        self._outbox.append(frame)
+        self._unsent_bytes += len(frame)
+        if self._unsent_bytes > LINK_UNSENT_BYTES_MAX:
+            self.close(f"the other side has not read {self._unsent_bytes} bytes")
+        self._filled.set()
+
+    def close(self, reason: str) -> None:
+        """Ends the link after what is queued, or at once where the peer does not read."""
+        if self._closing is None:
+            self._closing = reason
+            self._filled.set()
+
+    async def run(self, receive: Callable[[Sequence[Message]], None], *, silence_s: float | None = None) -> str:
+        """Talks until the link is over, and returns why. `receive` is called with what each read brought. With
+        `silence_s`, a peer unheard for that long is gone."""
+        reason = "closed"
+
+        async def read_all() -> None:
+            nonlocal reason
+            try:
+                while True:
+                    batch = [*self._early] or await self._read_within(silence_s)
+                    self._early.clear()
+                    receive(batch)
+            except (LinkLost, Malformed) as error:
+                reason = str(error)
+            nursery.cancel_scope.cancel()
+
+        async def write_all() -> None:
+            nonlocal reason
+            try:
+                await self._drain()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                reason = "the connection broke"
+            else:
+                reason = self._closing or reason
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_all)
+            nursery.start_soon(write_all)
+        await trio.aclose_forcefully(self._stream)
+        return reason
+
+    async def _read_within(self, silence_s: float | None) -> list[Message]:
+        messages: list[Message] = []
+        while not messages:
+            with trio.move_on_after(silence_s or float("inf")) as scope:
+                messages = await self._read()
+            if scope.cancelled_caught:
+                raise LinkLost(f"the other side was silent for {silence_s} s")
+        return messages
+
+    async def _drain(self) -> None:
+        while True:
+            while self._outbox:
+                await self._send_gathered()
+            if self._closing is not None:
+                return
+            self._filled = trio.Event()
+            await self._filled.wait()
+
+    async def _send_gathered(self) -> None:
+        gathered = [self._outbox.popleft()]
+        size = len(gathered[0])
+        while self._outbox and size + len(self._outbox[0]) <= _WRITE_BYTES:
+            gathered.append(self._outbox.popleft())
+            size += len(gathered[-1])
+        data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        if self._closing is None:
+            await self._stream.send_all(data)
+        else:
+            with trio.move_on_after(1.0):  # a courtesy to the peer, not a wait for it
+                await self._stream.send_all(data)
+        self._unsent_bytes -= size

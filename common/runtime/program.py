@@ -1,0 +1,91 @@
+"""What both programs do alike around their composition root: signals, exit statuses, the last word in the log.
+
+Exit statuses are those of sysexits.h where one fits: 0 stopped as planned, 64 wrong arguments, 69 an address cannot
+be had, 74 the store failed, 75 the data directory is in use, 78 bad settings.
+"""
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from common.runtime.observers import health_problem
+from common.runtime.store import InUse, StoreError
+from common.settings import SettingsError
+
+EX_UNAVAILABLE: Final = 69
+EX_IOERR: Final = 74
+EX_TEMPFAIL: Final = 75
+EX_CONFIG: Final = 78
+
+
+class CannotListen(Exception):
+    """The address that we were told to listen on cannot be had."""
+
+
+def run_program(main: Callable[[], Awaitable[int]]) -> int:
+    """Runs a program to its end, and turns what ended it into an exit status and one line in the log."""
+    log = structlog.get_logger()
+    try:
+        return trio.run(main)
+    except InUse as error:
+        log.critical("store.in_use", problem=str(error))
+        return EX_TEMPFAIL
+    except StoreError as error:
+        log.critical("store.unusable", problem=str(error))
+        return EX_IOERR
+    except CannotListen as error:
+        log.critical("address.unusable", problem=str(error))
+        return EX_UNAVAILABLE
+    except BaseExceptionGroup as group:
+        failed, rest = group.split(_of_the_store)
+        if rest is not None or failed is None:
+            raise
+        log.critical("store.failed", problem=str(_first(failed)), advice="nothing acknowledged is lost; start again")
+        return EX_IOERR
+
+
+def _of_the_store(error: BaseException) -> bool:
+    return isinstance(error, StoreError) or type(error).__module__.partition(".")[0] == "lmdb"
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def tell_problems(error: SettingsError) -> int:
+    """Bad settings: one line for each problem, on standard error."""
+    for problem in error.problems:
+        print(problem, file=sys.stderr)
+    return EX_CONFIG
+
+
+def tell_health(directory: Path) -> int:
+    """For health checks: says what is wrong, if something is."""
+    problem = health_problem(directory)
+    if problem is not None:
+        print(problem, file=sys.stderr)
+    return int(problem is not None)
+
+
+async def listen(host: str, port: int) -> list[trio.SocketListener]:
+    """Listeners on one address; port 0 takes a free one. Raises CannotListen."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+async def on_signals(first: Callable[[], None], again: Callable[[], None]) -> None:
+    """SIGTERM or SIGINT: `first` the first time, `again` each further time."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as arrived:
+        told = False
+        async for _ in arrived:
+            (again if told else first)()
+            told = True

@@ -1,0 +1,334 @@
+"""The shell around the client protocol: connections in, whole reads of queries to the driver, replies in order out.
+
+    reader ── Parser ──► owed (ids in order) ──► ask(whole read) ──► driver … reply(id) ──► writer ── one send
+
+Each connection has one reader and one writer, and no task or channel hop for a request. What the driver answers may
+come in any order; what is sent goes in the order of the requests.
+
+Nobody can make this grow: a client is not read from while it has REPLIES_UNREAD_BYTES_MAX of replies owed (those not
+answered yet are guessed) or REQUESTS_OPEN_MAX requests open. What goes wrong in one conversation ends that
+conversation alone. This module knows nothing of jobs: it passes queries on and bytes back.
+"""
+
+import hmac
+import itertools
+from collections import deque
+from collections.abc import Callable, Container, Sequence
+from typing import Final, TypeAlias
+
+import attrs
+import structlog
+import trio
+
+from common import lines
+from common.errors import Code
+from common.limits import ERRORS_IN_A_ROW_MAX, KIB, MIB, READ_BYTES, REPLIES_UNREAD_BYTES_MAX, REQUESTS_OPEN_MAX
+
+PROTOCOL: Final = 1
+SEND_BYTES: Final = 1 * MIB  # replies are joined up to about this size
+LINGER_S: Final = 1.0  # a client that is still sending when we close gets this long to read why
+
+Ask: TypeAlias = Callable[[Sequence[tuple[int, lines.Query]]], None]
+Gone: TypeAlias = Callable[[Sequence[int]], None]
+Connection: TypeAlias = trio.abc.Stream
+
+# What a reply may weigh while it is not known yet: so a read full of RESULTs is not all answered at once. A guess
+# between what is usual and what is possible: too small costs memory, too large costs round trips to the driver.
+_REPLY_BYTES: Final[dict[type, int]] = {
+    lines.Result: 256 * KIB,
+    lines.List: 512 * KIB,
+    lines.Nodes: 32 * KIB,
+    lines.Stats: 8 * KIB,
+}
+
+log = structlog.get_logger()
+
+
+class Serving:
+    """Every conversation of a node with its clients.
+
+    `ask` takes the queries of one read and never blocks; each is answered by `reply` under its id, once, later and
+    in any order. `gone` says whose clients went away before that.
+    """
+
+    def __init__(
+        self,
+        *,
+        ask: Ask,
+        gone: Gone,
+        version: str,
+        token: str | None,
+        connections_max: int,
+        body_bytes_max: int,
+        kinds: Container[str],
+    ) -> None:
+        self.ask = ask
+        self.gone = gone
+        self.token = token
+        self.body_bytes_max = body_bytes_max
+        self.kinds = kinds
+        self.version_reply = lines.ok(None, "jobyard", version, protocol=PROTOCOL)
+        self._connections_max = connections_max
+        self._ids = itertools.count(1)
+        self._asked: dict[int, Conversation] = {}
+        self._connections = 0
+        self._connections_total = 0
+        self._connections_refused_total = 0
+        self._queries_total = 0
+
+    async def run(
+        self,
+        listeners: Sequence[trio.abc.Listener[Connection]],
+        *,
+        task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serves until cancelled. Where accept finds no file descriptor left, it is tried again shortly."""
+        await trio.serve_listeners(self._serve, list(listeners), task_status=task_status)
+
+    def reply(self, query_id: int, reply: bytes) -> None:
+        """The answer to a query. Nothing happens where its client has gone."""
+        conversation = self._asked.pop(query_id, None)
+        if conversation is not None:
+            conversation.answered(query_id, reply)
+
+    def statistics(self) -> dict[str, float]:
+        return {
+            "connections": self._connections,
+            "connections_total": self._connections_total,
+            "connections_refused_total": self._connections_refused_total,
+            "queries_open": len(self._asked),
+            "queries_total": self._queries_total,
+        }
+
+    # --- for conversations -------------------------------------------------------------------------------------
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def expect(self, queries: Sequence[tuple[int, lines.Query]], conversation: "Conversation") -> None:
+        """Hands queries to the driver."""
+        for query_id, _ in queries:
+            self._asked[query_id] = conversation
+        self._queries_total += len(queries)
+        self.ask(queries)
+
+    def forget(self, query_ids: Sequence[int]) -> None:
+        """Their client has gone."""
+        open_ids = [query_id for query_id in query_ids if self._asked.pop(query_id, None) is not None]
+        if open_ids:
+            self.gone(open_ids)
+
+    # --- connections -------------------------------------------------------------------------------------------
+
+    async def _serve(self, stream: Connection) -> None:
+        """One connection from accept to close. Whatever goes wrong in it stays in it."""
+        try:
+            if self._connections >= self._connections_max:
+                await self._refuse(stream)
+            else:
+                await self._converse(stream)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client went away: its business
+        except* Exception:
+            log.exception("conversation.failed")
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _converse(self, stream: Connection) -> None:
+        self._connections += 1
+        self._connections_total += 1
+        try:
+            await Conversation(self, stream).run()
+        finally:
+            self._connections -= 1
+
+    async def _refuse(self, stream: Connection) -> None:
+        self._connections_refused_total += 1
+        message = f"this node serves {self._connections_max} connections at once; try again later or at another node"
+        with trio.move_on_after(LINGER_S):
+            await stream.send_all(lines.err(Code.TOO_MANY_CONNECTIONS, message))
+            await _part(stream)
+
+
+class Conversation:
+    """One connection: its requests in order, and the replies that are owed for them."""
+
+    def __init__(self, serving: Serving, stream: Connection) -> None:
+        self._serving = serving
+        self._stream = stream
+        self._authorized = serving.token is None
+        self._parser = lines.Parser(
+            body_bytes_max=serving.body_bytes_max, kinds=serving.kinds, keep_bodies=self._authorized
+        )
+        self._queries: list[tuple[int, lines.Query]] = []  # taken, to be handed over with the rest of the read
+        self._owed: deque[int] = deque()  # the ids of all requests whose reply is not being sent yet, in order
+        self._ready: dict[int, bytes] = {}  # of these, what is answered
+        self._guessed_bytes: dict[int, int] = {}  # of these, what the others weigh meanwhile
+        self._owed_bytes = 0  # answered and not sent, and guessed
+        self._errors_in_a_row = 0
+        self._ends = False  # no request will be taken any more: what is owed is answered, then the end
+        self._to_write = Bell()
+        self._room = Bell()
+
+    async def run(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                await self._write()
+                nursery.cancel_scope.cancel()
+            with trio.move_on_after(LINGER_S):
+                await _part(self._stream)
+        finally:
+            self._serving.forget(self._owed)
+
+    def answered(self, request_id: int, reply: bytes) -> None:
+        self._ready[request_id] = reply
+        self._owed_bytes += len(reply) - self._guessed_bytes.pop(request_id, 0)
+        self._to_write.ring()
+        self._room.ring()
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while not self._ends:
+            data = bytes(await self._stream.receive_some(READ_BYTES))
+            await self._take_all(self._parser.feed(data) if data else self._parser.eof())
+            self._ends = self._ends or not data
+        self._to_write.ring()
+
+    async def _take_all(self, requests: Sequence[lines.Request]) -> None:
+        """Takes the requests of one read, handing them over together unless the replies would be too much."""
+        for request in requests:
+            if not self._has_room():
+                self._hand_over()
+                await self._wait_for_room()
+            self._take(request)
+            if self._ends:
+                break
+        self._hand_over()
+        await self._wait_for_room()
+
+    def _hand_over(self) -> None:
+        if self._queries:
+            queries, self._queries = self._queries, []
+            self._serving.expect(queries, self)
+
+    def _has_room(self) -> bool:
+        return self._owed_bytes < REPLIES_UNREAD_BYTES_MAX and len(self._owed) < REQUESTS_OPEN_MAX
+
+    async def _wait_for_room(self) -> None:
+        while not self._has_room() and not self._ends:
+            await self._room.wait()
+
+    def _take(self, request: lines.Request) -> None:
+        request_id = self._serving.next_id()
+        self._owed.append(request_id)
+        reply = self._reply_at_once(request)
+        if reply is not None:
+            self.answered(request_id, reply)
+            return
+        assert not isinstance(request, _Edge), f"{request} is answered here"
+        self._queries.append((request_id, request))
+        weight_bytes = _weight_bytes(request)
+        if weight_bytes:
+            self._guessed_bytes[request_id] = weight_bytes
+            self._owed_bytes += weight_bytes
+
+    def _reply_at_once(self, request: lines.Request) -> bytes | None:
+        """The reply to what is no query, or to anything from someone who may not ask."""
+        if self._authorized and not isinstance(request, _Edge):
+            return None
+        match request:
+            case lines.Quit():
+                self._ends = True
+                return lines.ok(None, "bye")
+            case lines.Auth(token=token):
+                return self._authorize(token)
+            case lines.Bad(code=code, message=message, close=True):
+                self._ends = True
+                return lines.err(code, message)
+            case _ if not self._authorized:
+                return lines.err(Code.UNAUTHORIZED, "send AUTH and the token of this node first")
+            case lines.Bad(code=code, message=message):
+                return lines.err(code, message)
+            case lines.Ping():
+                return lines.ok(None, "pong")
+            case lines.Version():
+                return self._serving.version_reply
+            case _:
+                return lines.ok(body=lines.HELP_PAGE.encode())
+
+    def _authorize(self, token: str) -> bytes:
+        expected = self._serving.token
+        if expected is None or hmac.compare_digest(token.encode(), expected.encode()):
+            self._authorized = True
+            return lines.ok()
+        self._ends = True
+        return lines.err(Code.UNAUTHORIZED, "this is not the token of this node")
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while True:
+            replies = self._replies_in_turn()
+            if replies:
+                data = b"".join(replies)
+                await self._stream.send_all(data)
+                self._owed_bytes -= len(data)
+                self._room.ring()
+            if self._errors_in_a_row >= ERRORS_IN_A_ROW_MAX:
+                return
+            if not replies:
+                if self._ends and not self._owed:
+                    return
+                await self._to_write.wait()
+
+    def _replies_in_turn(self) -> list[bytes]:
+        """Replies up to the first that is not known yet, but no more than one send should carry."""
+        replies: list[bytes] = []
+        size_bytes = 0
+        while self._owed and size_bytes < SEND_BYTES and self._errors_in_a_row < ERRORS_IN_A_ROW_MAX:
+            reply = self._ready.pop(self._owed[0], None)
+            if reply is None:
+                break
+            self._owed.popleft()
+            replies.append(reply)
+            size_bytes += len(reply)
+            self._errors_in_a_row = self._errors_in_a_row + 1 if reply.startswith(b"ERR ") else 0
+        return replies
+
+
+_Edge: Final = (lines.Auth, lines.Ping, lines.Version, lines.Help, lines.Quit, lines.Bad)
+
+
+def _weight_bytes(query: lines.Query) -> int:
+    """What an open query may hold in memory: its reply, or the body of a job until it is stored. RUN counts for
+    nothing: it stays open long after that, and must not hold up the jobs behind it."""
+    if isinstance(query, lines.Submit):
+        return 0 if query.wait else len(query.body)
+    return _REPLY_BYTES.get(type(query), 0)
+
+
+@attrs.define(eq=False)
+class Bell:
+    """An event that can be rung again; for one waiter."""
+
+    _event: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def ring(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = trio.Event()
+
+
+async def _part(stream: Connection) -> None:
+    """Says that we send no more, and reads on until the client has closed too: to close with input unread would
+    reset the connection, and the last reply might never be seen. (TLS has no half-close; its end is said.)"""
+    if not isinstance(stream, trio.abc.HalfCloseableStream):
+        await stream.aclose()
+        return
+    await stream.send_eof()
+    while await stream.receive_some(READ_BYTES):
+        pass

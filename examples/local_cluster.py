@@ -1,0 +1,234 @@
+"""LocalCluster: a balancer and some nodes as plain processes of this machine, for demos, tests and benchmarks.
+
+    with LocalCluster(nodes=3) as cluster:
+        print(cluster.url("node1"))      # tcp://127.0.0.1:41873
+        cluster.kill("node2")            # SIGKILL, as a power cut would
+        cluster.start("node2")           # the same directory, the same port
+
+Rules: it touches only processes that it started itself, by their handle, and leaves none behind. A process counts as
+started when it has written its address; one that ends before is reported with the end of its log. Standard library
+only: it knows the programs by their command lines and settings, not by their code.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+BALANCER: Final = "balancer"
+HOST: Final = "127.0.0.1"
+START_S_MAX: Final = 30.0  # from the start of a process to its address
+STOP_GRACE_S: Final = 15.0  # between SIGTERM and SIGKILL: longer than a node's drain grace
+POLL_S: Final = 0.02
+LOG_LINES_SHOWN: Final = 20
+
+
+class ClusterError(Exception):
+    """A process of the cluster did not do as it should; the text has the end of its log."""
+
+
+@dataclass
+class _Member:
+    """One process, or the place of one: its name, directory and port outlive it."""
+
+    name: str
+    port: int  # 0 until the first start has taken a free one
+    data_dir: Path
+    log_path: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address_path(self) -> Path:
+        return self.data_dir / "address"
+
+    def log_tail(self) -> str:
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"    {line}" for line in lines[-LOG_LINES_SHOWN:]) or "    (it logged nothing)"
+
+
+class LocalCluster:
+    """`directory` keeps data and logs and is left as it is; without one a temporary directory is removed at the end.
+
+    `env` goes to every process, over the environment of this one; `slots` to every node. `ports` names ports that
+    should be used (`{"balancer": 8080}`); others are free ones. A process that is started again keeps its port.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        directory: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        slots: int | None = None,
+        ports: Mapping[str, int] | None = None,
+        repository: Path = REPOSITORY,
+    ) -> None:
+        self.node_names = tuple(f"node{number}" for number in range(1, nodes + 1))
+        self._directory = directory
+        self._env = dict(env or {}) | ({} if slots is None else {"JOBYARD_SLOTS": str(slots)})
+        self._ports = dict(ports or {})
+        self._repository = repository
+        self._members: dict[str, _Member] = {}
+        self._cleanup = ExitStack()
+
+    # --- the whole ---------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        root = self._directory or Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="jobyard-")))
+        try:
+            for name in (BALANCER, *self.node_names):
+                self._members[name] = _Member(name, self._ports.get(name, 0), root / name, root / f"{name}.log")
+            self._spawn(BALANCER)
+            self._wait_for_address(BALANCER)
+            for name in self.node_names:  # all at once: each takes a while to import what it needs
+                self._spawn(name)
+            for name in self.node_names:
+                self._wait_for_address(name)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """SIGTERM to the nodes, which give back what they have not begun, then to the balancer; SIGKILL to whoever
+        has not ended after STOP_GRACE_S, or at once when this is interrupted."""
+        try:
+            self._terminate(self.node_names)
+            self._terminate((BALANCER,))
+        finally:
+            for name in self._members:
+                self.kill(name)
+            self._cleanup.close()
+
+    def _terminate(self, names: tuple[str, ...]) -> None:
+        running = [process for name in names if (process := self._running(name)) is not None]
+        for process in running:
+            process.terminate()
+        ends_at = time.monotonic() + STOP_GRACE_S
+        for process in running:
+            try:
+                process.wait(max(0.0, ends_at - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pass  # stop() kills it
+
+    # --- one process -------------------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Starts a member that does not run, with its former directory and port, and waits until it is ready."""
+        self._spawn(name)
+        self._wait_for_address(name)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL; returns when the process is gone. Nothing happens where it does not run."""
+        member = self._members[name]
+        if member.process is not None:
+            member.process.kill()
+            member.process.wait()
+            member.process = None
+
+    def pid(self, name: str) -> int:
+        """The process id of a member that runs."""
+        process = self._running(name)
+        if process is None:
+            raise ClusterError(f"{name} does not run")
+        return process.pid
+
+    def address(self, name: str) -> str:
+        """`host:port` on which a member accepts, or last accepted, connections."""
+        return f"{HOST}:{self._members[name].port}"
+
+    def url(self, name: str) -> str:
+        """What JOBYARD_URL should be for clients of this node."""
+        return f"tcp://{self.address(name)}"
+
+    def log_path(self, name: str) -> Path:
+        return self._members[name].log_path
+
+    def ended(self) -> dict[str, str]:
+        """Members that ended by themselves, or by somebody else's hand: name → how, and the end of the log."""
+        return {
+            name: f"{_how_it_ended(code)}; the end of {member.log_path}:\n{member.log_tail()}"
+            for name, member in self._members.items()
+            if member.process is not None and (code := member.process.poll()) is not None
+        }
+
+    # --- starting ----------------------------------------------------------------------------------------------
+
+    def _spawn(self, name: str) -> None:
+        member = self._members[name]
+        if self._running(name) is not None:
+            raise ClusterError(f"{name} runs already; kill it before it is started again")
+        member.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        member.address_path.unlink(missing_ok=True)  # of the former process: it says nothing about this one
+        with member.log_path.open("ab") as log:
+            member.process = subprocess.Popen(
+                self._command(member),
+                cwd=self._repository,
+                env=self._environment(member),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us, and we stop them in order
+            )
+
+    def _command(self, member: _Member) -> list[str]:
+        if member.name == BALANCER:
+            return [sys.executable, "-m", "balancer", str(member.port)]
+        return [sys.executable, "-m", "node", HOST, str(self._members[BALANCER].port)]
+
+    def _environment(self, member: _Member) -> dict[str, str]:
+        own = {
+            "JOBYARD_DATA_DIR": str(member.data_dir.resolve()),
+            "JOBYARD_LISTEN": f"{HOST}:{member.port}",
+            "JOBYARD_HTTP_LISTEN": "off",
+        }
+        if member.name != BALANCER:
+            own["JOBYARD_NODE_NAME"] = member.name
+        return dict(os.environ) | own | self._env
+
+    def _wait_for_address(self, name: str) -> None:
+        member = self._members[name]
+        process = member.process
+        assert process is not None, f"{name} was not started"
+        gives_up_at = time.monotonic() + START_S_MAX
+        while (port := _read_port(member.address_path)) is None:
+            if (code := process.poll()) is not None:
+                raise ClusterError(f"{name} did not start: {_how_it_ended(code)}; its log ends:\n{member.log_tail()}")
+            if time.monotonic() > gives_up_at:
+                raise ClusterError(
+                    f"{name} took no connections in {START_S_MAX:g} s; its log ends:\n{member.log_tail()}"
+                )
+            time.sleep(POLL_S)
+        member.port = port
+
+    def _running(self, name: str) -> subprocess.Popen[bytes] | None:
+        member = self._members.get(name)
+        if member is None or member.process is None or member.process.poll() is not None:
+            return None
+        return member.process
+
+
+def _read_port(path: Path) -> int | None:
+    """The port in an address file; None while it is not there, or not written to its end."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    return int(text.rpartition(":")[2]) if text.endswith("\n") else None
+
+
+def _how_it_ended(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -1,0 +1,240 @@
+"""Attempts taken: held, started when slots are free, ended when asked, each begun at most once.
+
+    taken ──► waiting ──► begun ──► over
+                 │          │
+                 └ returned └ ended on purpose: timeout, cancel, drop, interrupt
+
+Nothing here is on disk. A lease names the boot that it was given to, so a backlog ends with its boot: after a
+restart the ledger knows that what was leased to the old boot is gone.
+
+Pure. `sleep` needs no process and is timed here; everything else is a `Start` for the executors.
+"""
+
+import enum
+import heapq
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import attrs
+
+from common.kinds import sleep_s
+from common.limits import KILL_GRACE_S
+from common.messages import AttemptId
+from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name
+from common.timers import Timers
+from node.executors import Kill, Over, Start
+
+
+class Stop(enum.Enum):
+    """Why a begun attempt is being ended before it ended by itself."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"  # given to another node meanwhile: nobody waits for the outcome
+    INTERRUPTED = "interrupted"  # the node stops as planned
+
+
+@attrs.define(eq=False)
+class Held:
+    """An attempt that this node has taken."""
+
+    id: AttemptId
+    job: Job
+    body: bytes
+    begun_at: float | None = None
+    stop: Stop | None = None
+
+    @property
+    def slots(self) -> int:
+        return self.job.slots
+
+
+@attrs.frozen
+class Finished:
+    """A begun attempt that is over, and how it counts."""
+
+    id: AttemptId
+    outcome: Outcome
+    output: bytes
+    unwanted: bool  # dropped: not to be reported
+
+
+_SLEEP: Final = "sleep"
+_TIMEOUT: Final = "timeout"
+_KILL: Final = "kill"
+
+
+class Backlog:
+    """The attempts of one boot, and its slots. `commands` collects what the executors are to do."""
+
+    def __init__(self, *, slots: int, node_name: str, timers: Timers) -> None:
+        self._slots = slots
+        self._node_name = node_name
+        self._timers = timers
+        self._held: dict[AttemptId, Held] = {}
+        self._heap: list[tuple[int, int, AttemptId]] = []
+        self._sequence = 0
+        self._waiting = 0
+        self._slots_used = 0
+        self.begun_total = 0
+        self.commands: list[Start | Kill] = []
+        self.begun: list[AttemptId] = []
+        self.finished: list[Finished] = []
+
+    # --- taking and giving back --------------------------------------------------------------------------------
+
+    def take(self, id: AttemptId, job: Job, body: bytes) -> None:
+        """Holds an attempt until a slot is free; taking the same one again changes nothing."""
+        if id in self._held:
+            return
+        self._held[id] = Held(id, job, body)
+        self._sequence += 1
+        self._waiting += 1
+        heapq.heappush(self._heap, (-job.priority, self._sequence, id))
+
+    def give_back(self, ids: Iterable[AttemptId]) -> list[AttemptId]:
+        """Lets go of those that have not begun, and tells which; the others stay."""
+        returned = [id for id in ids if (held := self._held.get(id)) is not None and held.begun_at is None]
+        for id in returned:
+            del self._held[id]
+        self._waiting -= len(returned)
+        return returned
+
+    def waiting(self) -> list[AttemptId]:
+        return [held.id for held in self._held.values() if held.begun_at is None]
+
+    def running(self) -> list[AttemptId]:
+        return [held.id for held in self._held.values() if held.begun_at is not None]
+
+    def report(self) -> Report:
+        return Report(running=len(self._held) - self._waiting, waiting=self._waiting)
+
+    # --- beginning ---------------------------------------------------------------------------------------------
+
+    def fill(self, now: float) -> None:
+        """Begins attempts while slots are free: the highest priority first, then the one taken first. The first
+        in line is not overtaken by one that needs fewer slots, or a wide job might wait for ever."""
+        while (held := self._first_waiting()) is not None and self._slots_used + held.slots <= self._slots:
+            heapq.heappop(self._heap)
+            self._begin(held, now)
+
+    def _first_waiting(self) -> Held | None:
+        while self._heap:
+            held = self._held.get(self._heap[0][2])
+            if held is not None and held.begun_at is None:
+                return held
+            heapq.heappop(self._heap)
+        return None
+
+    def _begin(self, held: Held, now: float) -> None:
+        held.begun_at = now
+        self._waiting -= 1
+        self._slots_used += held.slots
+        self.begun_total += 1
+        if held.job.kind == "sleep":
+            self._begin_sleep(held, now)
+            return
+        self.begun.append(held.id)
+        ticket, attempt = held.id
+        self.commands.append(
+            Start(ticket, attempt, held.job.kind, held.job.line, held.body, held.job.dir, self._environment(held))
+        )
+        held.body = b""
+        if held.job.timeout_s is not None:
+            self._timers.set((_TIMEOUT, held.id), now + held.job.timeout_s)
+
+    def _begin_sleep(self, held: Held, now: float) -> None:
+        seconds = sleep_s(held.job.line)
+        timeout_s = held.job.timeout_s
+        if seconds <= 0:
+            self._end(held, Outcome(Verdict.SUCCEEDED, exit=0), b"")
+            return
+        self.begun.append(held.id)
+        if timeout_s is not None and timeout_s < seconds:
+            self._timers.set((_TIMEOUT, held.id), now + timeout_s)
+        else:
+            self._timers.set((_SLEEP, held.id), now + seconds)
+
+    def _environment(self, held: Held) -> tuple[tuple[str, str], ...]:
+        ticket, attempt = held.id
+        return (
+            *held.job.env,
+            ("JOBYARD_TICKET", ticket),
+            ("JOBYARD_ATTEMPT", str(attempt)),
+            ("JOBYARD_NODE", self._node_name),
+        )
+
+    # --- ending ------------------------------------------------------------------------------------------------
+
+    def over(self, over: Over) -> None:
+        """The executors' word that an attempt and its whole process group are gone."""
+        held = self._held.get((over.ticket, over.attempt))
+        if held is not None and held.begun_at is not None:
+            self._end(held, over.outcome, over.output)
+
+    def end(self, id: AttemptId, stop: Stop, now: float, *, grace_s: float = KILL_GRACE_S) -> bool:
+        """Ends a begun attempt: SIGTERM to its group, SIGKILL after the grace. False when it is not begun here.
+
+        An attempt that is ending already keeps its first reason, but for a drop, after which nobody cares."""
+        held = self._held.get(id)
+        if held is None or held.begun_at is None:
+            return False
+        if held.stop is None or stop is Stop.DROPPED:
+            first, held.stop = held.stop is None, stop
+            if first:
+                self._terminate(held, now, grace_s)
+        return True
+
+    def _terminate(self, held: Held, now: float, grace_s: float) -> None:
+        assert held.begun_at is not None
+        if held.job.kind == "sleep":
+            killed = Outcome(Verdict.FAILED, Reason.SIGNAL, 128 + signal.SIGTERM, now - held.begun_at)
+            self._end(held, killed, b"")
+            return
+        self.commands.append(Kill(*held.id, signal.SIGTERM))
+        self._timers.set((_KILL, held.id), now + grace_s)
+
+    def _end(self, held: Held, outcome: Outcome, output: bytes) -> None:
+        del self._held[held.id]
+        self._slots_used -= held.slots
+        for what in (_SLEEP, _TIMEOUT, _KILL):
+            self._timers.cancel((what, held.id))
+        self.finished.append(Finished(held.id, _counted(outcome, held.stop), output, held.stop is Stop.DROPPED))
+
+    def due(self, what: str, id: AttemptId, now: float) -> None:
+        """One of our timers has come up."""
+        held = self._held.get(id)
+        if held is None or held.begun_at is None:
+            return
+        if what == _SLEEP:
+            self._end(held, Outcome(Verdict.SUCCEEDED, exit=0, seconds=now - held.begun_at), b"")
+        elif what == _TIMEOUT:
+            self.end(id, Stop.TIMEOUT, now)
+        elif what == _KILL:
+            self.commands.append(Kill(*id, signal.SIGKILL))
+
+    # --- invariants --------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        begun = [held for held in self._held.values() if held.begun_at is not None]
+        assert self._waiting == len(self._held) - len(begun), "the count of waiting attempts is off"
+        assert self._slots_used == sum(held.slots for held in begun), "the count of used slots is off"
+        assert self._slots_used <= self._slots or not begun, "more slots in use than there are"
+        for held in self._held.values():
+            assert held.stop is None or held.begun_at is not None, f"{attempt_name(*held.id)} ends before it began"
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._held.values())
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def _counted(outcome: Outcome, stop: Stop | None) -> Outcome:
+    """How an attempt counts that was ended on purpose. A cancel is the ledger's to record; it knows of it first."""
+    if stop is Stop.TIMEOUT:
+        return attrs.evolve(outcome, verdict=Verdict.FAILED, reason=Reason.TIMEOUT)
+    if stop is Stop.INTERRUPTED:
+        return attrs.evolve(outcome, verdict=Verdict.INTERRUPTED, reason=None)
+    return outcome

@@ -1,0 +1,215 @@
+"""`Executors`: the node's handle on its spawner.
+
+Orders go in without waiting (`submit`), news come out by a callback in trio's thread. One socket and two tasks serve
+any number of attempts. Should the spawner die, then what it had started is killed, every attempt that it had been
+given is reported as crashed, and another spawner takes its place; orders it had not been given wait for the new one.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgspec
+import trio
+
+from common.model import Outcome, Verdict
+from node.executors import Begun, Kill, Over, Start
+from node.executors.leftovers import end_leftovers, now_ticks
+from node.executors.wire import Frames, News, Setup, news_of, order_frames
+
+UP_WITHIN_S: Final = 15.0  # the first spawner: the start of Python, and the end of an older spawner
+DOWN_WITHIN_S: Final = 5.0  # what a spawner may take to kill everything and exit
+RESTART_PERIOD_S: Final = 1.0  # one that dies at once is not started again in a hot loop
+READ_BYTES: Final = 256 * 1024
+
+_PACKAGES = Path(__file__).parents[2]  # where `node` and `common` are
+
+
+@attrs.define
+class _Given:
+    """An attempt that the spawner has; `pid` and `heard_ticks` are set when it has begun."""
+
+    pid: int = 0
+    heard_ticks: int = 0
+
+
+class Executors:
+    """Runs attempts. `async with executors.running()`, or `run` in a nursery and `close` at the end."""
+
+    def __init__(
+        self,
+        *,
+        scratch_root: Path,
+        owner: str,
+        output_bytes_max: int,
+        report: Callable[[Sequence[Begun | Over]], None],
+        python: str = "",
+        pythonpath: str = "",
+    ) -> None:
+        """`owner` marks our processes and is unique to the data directory; `python` "" is the node's interpreter.
+
+        `report` is called in trio's thread with each batch of news, and must not block.
+        """
+        root = os.path.realpath(scratch_root)
+        self._setup = Setup(root, owner, output_bytes_max, python or sys.executable, pythonpath)
+        self._report = report
+        self._orders: list[Start | Kill] = []
+        self._ordered = trio.Event()
+        self._given: dict[tuple[str, int], _Given] = {}
+        self._scope = trio.CancelScope()
+        self._ended: trio.Event | None = None
+        self.spawner_pid: int | None = None
+
+    def submit(self, batch: Sequence[Start | Kill]) -> None:
+        """Have these orders carried out; never waits. Each Start is answered by one Over, mostly after a Begun."""
+        self._orders += batch
+        self._ordered.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Executors"]:
+        """Runs for the time of the block, in a nursery of its own."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.run)
+            try:
+                yield self
+            finally:
+                await self.close()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a spawner until `close`; started when the first one is up. Raises RuntimeError if it never is."""
+        self._ended = trio.Event()
+        try:
+            with self._scope:
+                await self._first_spawner(task_status)
+                while True:
+                    await self._mourn()
+                    next_at = trio.current_time() + RESTART_PERIOD_S
+                    await self._live_with_a_spawner(lambda: None)
+                    await trio.sleep_until(next_at)
+        finally:
+            self._ended.set()
+
+    async def close(self) -> None:
+        """End the spawner, which kills what still runs; nothing more is reported."""
+        self._scope.cancel()
+        if self._ended is not None:
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    # --- the life of a spawner ------------------------------------------------------------------------------------
+
+    async def _first_spawner(self, task_status: trio.TaskStatus[None]) -> None:
+        up = False
+
+        def is_up() -> None:
+            nonlocal up
+            up = True
+            coming_up.deadline = float("inf")
+            task_status.started()
+
+        with trio.move_on_after(UP_WITHIN_S) as coming_up:
+            await self._live_with_a_spawner(is_up)
+        if not up:
+            raise RuntimeError(f"the spawner for {self._setup.scratch_root} did not come up; its own words are above")
+
+    async def _live_with_a_spawner(self, is_up: Callable[[], None]) -> None:
+        """Start one, and exchange orders and news with it until it is dead."""
+        ours, theirs = socket.socketpair()
+        with closing(trio.socket.from_stdlib_socket(ours)) as node_end:
+            stream = trio.SocketStream(node_end)
+            with theirs:
+                process = await self._start(theirs.fileno())
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._send, stream)
+                    await self._receive(stream, is_up)
+                    nursery.cancel_scope.cancel()
+            finally:
+                node_end.close()  # what a living spawner takes as the order to kill everything and exit
+                await _see_off(process)
+
+    async def _start(self, fd: int) -> trio.Process:
+        setup = msgspec.json.encode(self._setup).decode()
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-P", "-m", "node.executors.spawner", str(fd), setup],
+            pass_fds=[fd],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # what Ctrl-C sends goes to the foreground group
+            env=_environment(),
+        )
+        self.spawner_pid = process.pid
+        return process
+
+    async def _mourn(self) -> None:
+        """A spawner has died: kill what it has left, and report what was lost with it."""
+        begun = {given.pid: given.heard_ticks for given in self._given.values() if given.pid}
+        root = Path(self._setup.scratch_root)
+        await trio.to_thread.run_sync(end_leftovers, root, self._setup.owner, begun)
+        lost, self._given = self._given, {}
+        if lost:
+            self._report([Over(ticket, attempt, Outcome(Verdict.CRASHED)) for ticket, attempt in lost])
+
+    # --- orders and news ------------------------------------------------------------------------------------------
+
+    async def _send(self, stream: trio.SocketStream) -> None:
+        with _until_broken():
+            while True:
+                await self._ordered.wait()
+                self._ordered = trio.Event()
+                orders, self._orders = self._orders, []
+                for order in orders:
+                    if isinstance(order, Start):
+                        self._given[order.ticket, order.attempt] = _Given()
+                for frame in order_frames(orders):
+                    await stream.send_all(frame)
+
+    async def _receive(self, stream: trio.SocketStream, is_up: Callable[[], None]) -> None:
+        frames = Frames()
+        with _until_broken():
+            while data := await stream.receive_some(READ_BYTES):
+                for frame in frames.feed(data):
+                    news = news_of(frame)
+                    if news.begun or news.over:
+                        self._hear(news)
+                    else:
+                        is_up()
+
+    def _hear(self, news: News) -> None:
+        for begun in news.begun:
+            self._given[begun.ticket, begun.attempt] = _Given(begun.pid, now_ticks())
+        for over in news.over:
+            self._given.pop((over.ticket, over.attempt), None)
+        self._report([*news.begun, *news.over])
+
+
+@contextmanager
+def _until_broken() -> Iterator[None]:
+    """The spawner's death shows at both ends of the stream; whoever reads it takes care."""
+    try:
+        yield
+    except trio.BrokenResourceError:
+        pass
+
+
+def _environment() -> dict[str, str]:
+    """The node's, without settings and secrets. The spawner must find the very packages that the node runs."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JOBYARD_")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PACKAGES), os.environ.get("PYTHONPATH")]))
+    return environment
+
+
+async def _see_off(process: trio.Process) -> None:
+    """Wait for the end of a spawner whose socket is closed, for a time; then kill it."""
+    with trio.CancelScope(shield=True):
+        with trio.move_on_after(DOWN_WITHIN_S):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,183 @@
+"""A child process in a session of its own, and the reading of what it prints.
+
+Rules: a child gets descriptors 0, 1 and 2 and nothing else of ours (all others are close-on-exec), the default
+action for every signal, and none blocked. Its process group is killed while its leader is still unreaped: only so
+long is the group's number surely ours.
+"""
+
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from node.executors.loop import Loop
+
+READ_BYTES: Final = 64 * 1024  # what a pipe holds
+READS_AT_END_MAX: Final = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
+PATH_DEFAULT: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# An ignored signal stays ignored across exec, be it ignored by us or by whoever started the node.
+_DEFAULTED = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
+
+
+class Family:
+    """Every process that was launched and has not ended."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._alive: dict[int, Process] = {}
+
+    def launch(
+        self, argv: tuple[str, ...], env: Mapping[str, str], fds: Sequence[int], on_exit: Callable[[int, bool], None]
+    ) -> "Process":
+        """A new process in a new session, in our own working directory; `fds` become its descriptors 0, 1, 2 …
+
+        The program is looked for on the PATH of `env`. `on_exit` hears, once, how the leader ended (its exit code,
+        or minus the signal) and whether nobody is left of its group, which has been killed by then.
+        Raises OSError, and ValueError for what no program can be given.
+        """
+        pid = os.posix_spawnp(
+            _program(argv[0], env.get("PATH", PATH_DEFAULT)),
+            argv,
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)],
+            setsid=True,
+            setsigdef=_DEFAULTED,
+            setsigmask=(),
+        )
+        process = Process(self, self._loop, pid, on_exit)
+        self._alive[pid] = process
+        return process
+
+    def forget(self, process: "Process") -> None:
+        del self._alive[process.pid]
+
+    def kill_all(self) -> frozenset[int]:
+        """Kill every group at once; the pids of their leaders."""
+        for process in self._alive.values():
+            process.signal_group(signal.SIGKILL)
+        return frozenset(self._alive)
+
+
+def _program(name: str, path: str) -> str:
+    """What posix_spawnp, which searches our PATH and not the child's, must be told."""
+    if "/" in name or path == os.environ.get("PATH"):
+        return name
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return found
+
+
+class Process:
+    """The leader of a session and a process group."""
+
+    def __init__(self, family: Family, loop: Loop, pid: int, on_exit: Callable[[int, bool], None]) -> None:
+        self._family, self._loop, self.pid, self._on_exit = family, loop, pid, on_exit
+        self.ended = False
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError:  # out of descriptors: nobody would notice its end
+            self.signal_group(signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        loop.watch(self._pidfd, self._ready)
+
+    def signal_group(self, number: int) -> None:
+        """Nothing happens after the end, when the number may be another's."""
+        if not self.ended:
+            try:
+                os.killpg(self.pid, number)
+            except PermissionError:
+                pass  # a group of nothing but programs that run as somebody else
+
+    def _ready(self) -> None:
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return
+        self.signal_group(signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        self.ended = True
+        self._family.forget(self)
+        self._loop.forget(self._pidfd)
+        os.close(self._pidfd)
+        self._on_exit(os.waitstatus_to_exitcode(status), self._group_is_empty())
+
+    def _group_is_empty(self) -> bool:
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+
+class Capture:
+    """The reading end of a pipe: keeps the first `bytes_max` bytes, and reads on when there is no more room.
+
+    `write_fd` is for the child and is closed with `handed_over`. Nothing is read before `watch` or `read_out`.
+    """
+
+    def __init__(self, loop: Loop, bytes_max: int, on_read: Callable[[], None]) -> None:
+        self._loop, self._bytes_max, self._on_read = loop, bytes_max, on_read
+        self._fd, self.write_fd = os.pipe()
+        os.set_blocking(self._fd, False)
+        self._chunks: list[bytes] = []
+        self._bytes = 0
+        self._watched = False
+        self.ended = False  # nobody holds the writing end any more, or we have stopped reading
+        self.truncated = False
+
+    def handed_over(self) -> None:
+        os.close(self.write_fd)
+
+    def watch(self) -> None:
+        """Read whenever there is something, and call `on_read` afterwards."""
+        if not self.ended and not self._watched:
+            self._watched = True
+            self._loop.watch(self._fd, self._ready)
+
+    def read_out(self) -> None:
+        """Read what is in the pipe now."""
+        for _ in range(READS_AT_END_MAX):
+            if self.ended or not self._read():
+                break
+
+    def take(self) -> bytes:
+        """What was kept since the last call; there is room again."""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._bytes, self.truncated = 0, False
+        return data
+
+    def close(self) -> None:
+        if not self.ended:
+            self.ended = True
+            if self._watched:
+                self._loop.forget(self._fd)
+            os.close(self._fd)
+
+    def _ready(self) -> None:
+        if not self.ended:
+            self._read()
+            self._on_read()
+
+    def _read(self) -> bool:
+        """False when there is nothing, yet or for ever."""
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.close()
+            return False
+        room = self._bytes_max - self._bytes
+        if len(data) > room:
+            self.truncated = True
+            data = data[:room]
+        if data:
+            self._chunks.append(data)
+            self._bytes += len(data)
+        return True

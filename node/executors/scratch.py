@@ -1,0 +1,144 @@
+"""The directories that jobs get for themselves: made, reused when they come back as they were given, else removed.
+
+Rules: nothing outside the scratch root is ever touched: symbolic links are removed and never followed, and names are
+looked up in open directories only. Nothing here takes long: what a job leaves is moved aside at once and removed a
+few entries at a time. A directory found in another is moved up beside it first, so that no tree is too deep.
+
+Reuse: making and removing a directory costs a quarter of what starting a small program costs (the file system's
+journal), renaming it next to nothing. So a directory is given to another job if it is empty, has its mode, and
+nobody is left in the process group that had it.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+SPARE_MAX: Final = 64  # directories kept for reuse: about as many as attempts end at once
+ENTRIES_PER_TURN: Final = 200  # removed between two looks at what else is to be done: a few milliseconds
+ASIDE: Final = ".aside"
+_MODE: Final = 0o700
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class Scratch:
+    """The scratch root of one data directory. `lost` is what could not be removed; the next start tries again."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._aside = f"{root}/{ASIDE}"
+        os.makedirs(self._aside, mode=_MODE, exist_ok=True)
+        self._root_fd = os.open(root, _DIRECTORY)
+        self._aside_fd = os.open(ASIDE, _DIRECTORY, dir_fd=self._root_fd)
+        self._number = max((int(name) for name in os.listdir(self._aside_fd) if name.isdecimal()), default=0)
+        self._spare: list[str] = []
+        self._condemned: list[str] = []
+        self._work: Iterator[None] | None = None
+        self.lost: list[OSError] = []
+
+    def close(self) -> None:
+        os.close(self._aside_fd)
+        os.close(self._root_fd)
+
+    def make(self, name: str) -> str:
+        """The path of a new, empty directory of that name. Raises OSError."""
+        path = f"{self._root}/{name}"
+        if self._spare:
+            os.rename(f"{self._aside}/{self._spare.pop()}", path)
+            return path
+        try:
+            os.mkdir(path, _MODE)
+        except FileExistsError:
+            self._condemned.append(self._put_aside(name, self._root_fd))
+            os.mkdir(path, _MODE)
+        return path
+
+    def give_back(self, name: str, *, unused: bool) -> None:
+        """The attempt is over; `unused` says that no process of its group is left."""
+        try:
+            aside = self._put_aside(name, self._root_fd)
+        except FileNotFoundError:
+            return  # the job has removed it
+        except OSError as error:
+            self.lost.append(error)
+            return
+        if unused and len(self._spare) < SPARE_MAX and _is_pristine(f"{self._aside}/{aside}"):
+            self._spare.append(aside)
+        else:
+            self._condemned.append(aside)
+
+    @property
+    def untidy(self) -> bool:
+        """Whether there is something for `tidy` to do."""
+        return self._work is not None or bool(self._condemned)
+
+    def tidy(self) -> None:
+        """Remove some of what was condemned."""
+        for _ in range(ENTRIES_PER_TURN):
+            if self._work is None:
+                if not self._condemned:
+                    return
+                self._work = self._remove(self._condemned.pop())
+            if next(self._work, self) is self:
+                self._work = None
+
+    def clear(self) -> None:
+        """Remove everything, however long it takes: before the first job of a boot."""
+        self._spare.clear()
+        self._condemned = os.listdir(self._aside_fd)
+        for name in os.listdir(self._root_fd):
+            if name != ASIDE:
+                self._condemned.append(self._put_aside(name, self._root_fd))
+        while self.untidy:
+            self.tidy()
+
+    def _put_aside(self, name: str, parent_fd: int) -> str:
+        """Rename into the directory aside; the new name."""
+        self._number += 1
+        aside = str(self._number)
+        try:
+            os.rename(name, aside, src_dir_fd=parent_fd, dst_dir_fd=self._aside_fd)
+        except PermissionError:  # to move a directory elsewhere one must be allowed to write in it
+            _unlock(name, parent_fd)
+            os.rename(name, aside, src_dir_fd=parent_fd, dst_dir_fd=self._aside_fd)
+        return aside
+
+    def _remove(self, name: str) -> Iterator[None]:
+        """Remove one of those aside, with a pause after each entry. What cannot be removed is noted and left."""
+        try:
+            if stat.S_ISDIR(os.lstat(name, dir_fd=self._aside_fd).st_mode):
+                yield from self._empty(name)
+                os.rmdir(name, dir_fd=self._aside_fd)
+            else:
+                os.unlink(name, dir_fd=self._aside_fd)
+        except OSError as error:
+            self.lost.append(error)
+
+    def _empty(self, name: str) -> Iterator[None]:
+        _unlock(name, self._aside_fd)
+        fd = os.open(name, _DIRECTORY, dir_fd=self._aside_fd)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        self._condemned.append(self._put_aside(entry.name, fd))
+                    else:
+                        os.unlink(entry.name, dir_fd=fd)
+                    yield
+        finally:
+            os.close(fd)
+
+
+def _is_pristine(path: str) -> bool:
+    found = os.lstat(path)
+    return found.st_mode == stat.S_IFDIR | _MODE and not os.listdir(path)
+
+
+def _unlock(name: str, parent_fd: int) -> None:
+    """Give a directory back the rights of its owner. Opened by path only, so that no link is followed."""
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", _MODE)
+    finally:
+        os.close(fd)

@@ -1,0 +1,165 @@
+"""The spawner: the process that starts a node's jobs, and that kills them when the node is gone.
+
+    python -m node.executors.spawner FD SETUP          FD is one end of a socket pair, SETUP is a `wire.Setup` in JSON
+
+Rules: one thread, one loop, no trio. It is the parent of all jobs and alone touches them. When the socket ends, be
+it because the node has closed it or because the node was killed, every process group is killed at once and the
+spawner exits. It ignores the signals that stop a node: the node decides. While it lives it holds a lock beside the
+scratch root, so that the next boot can wait for the end of the killing.
+"""
+
+import contextlib
+import fcntl
+import functools
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from common.model import Outcome, attempt_name
+from node.executors import Begun, Kill, Over, Start
+from node.executors.commands import Command, Commands
+from node.executors.leftovers import kill_sessions, lock_path
+from node.executors.loop import Channel, Loop
+from node.executors.processes import Family
+from node.executors.scratch import Scratch
+from node.executors.surroundings import MARK, Refused, base_environment, enter_directory, mark_of
+from node.executors.wire import Frames, Setup, news_frames, orders_of
+from node.executors.workers import Call, Workers
+
+BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
+IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Spawner:
+    """Takes orders, keeps what runs, and collects the news for the node."""
+
+    def __init__(self, node: socket.socket, setup: Setup) -> None:
+        mark = mark_of(setup.owner, setup.scratch_root)
+        self._environment = base_environment(os.environ, mark)
+        os.environ["PATH"] = self._environment["PATH"]
+        loop = self._loop = Loop()
+        self._family = Family(loop)
+        self._scratch = Scratch(Path(setup.scratch_root))
+        self._commands = Commands(loop, self._family, setup.output_bytes_max)
+        self._workers = Workers(loop, self._family, self._environment, setup.python, setup.pythonpath)
+        self._running: dict[tuple[str, int], Command | Call] = {}
+        self._begun: list[Begun] = []
+        self._over: list[Over] = []
+        self._frames = Frames()
+        self._node = Channel(loop, node, self._take, self._node_gone)
+        self._node_is_there = True
+
+    def run(self) -> None:
+        """Until the node is gone; then nothing that was started here is left."""
+        try:
+            self._report()  # an empty one: up, and holding the lock
+            while self._node_is_there:
+                self._loop.turn(wait=not self._scratch.untidy)
+                self._tidy()
+                if self._over:
+                    self._report()
+        finally:
+            kill_sessions(self._family.kill_all())
+
+    def _tidy(self) -> None:
+        self._scratch.tidy()
+        for error in self._scratch.lost:
+            complain(f"cannot remove what a job has left: {error}; the next start of the node tries again")
+        self._scratch.lost.clear()
+
+    def _node_gone(self) -> None:
+        self._node_is_there = False
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            orders = orders_of(frame)
+            for start in orders.starts:
+                self._start(start)
+            self._kill(orders.kills)
+
+    def _start(self, start: Start) -> None:
+        on_end = functools.partial(self._ended, start.ticket, start.attempt, start.dir is None)
+        try:
+            directory = enter_directory(start, self._scratch)
+            env = {**self._environment, **dict(start.env), MARK: self._environment[MARK]}
+            running: Command | Call
+            if start.kind == "py":
+                running = self._workers.begin(start, env, directory, on_end)
+            else:
+                running = self._commands.begin(start, env, on_end)
+        except Refused as refused:
+            on_end(refused.outcome, refused.stderr, True)
+            return
+        finally:
+            os.chdir("/")  # or a file system could not be unmounted for our sake
+        self._running[start.ticket, start.attempt] = running
+        if not self._begun:
+            self._loop.after(BEGUN_WAIT_S, self._report_begun)
+        self._begun.append(Begun(start.ticket, start.attempt, running.pid))
+
+    def _kill(self, kills: Sequence[Kill]) -> None:
+        for kill in kills:
+            running = self._running.get((kill.ticket, kill.attempt))
+            if running is not None:
+                running.signal(kill.signal)
+
+    # --- news -----------------------------------------------------------------------------------------------------
+
+    def _ended(
+        self, ticket: str, attempt: int, has_scratch: bool, outcome: Outcome, output: bytes, unused: bool
+    ) -> None:
+        self._running.pop((ticket, attempt), None)
+        if has_scratch:
+            self._scratch.give_back(attempt_name(ticket, attempt), unused=unused)
+        self._over.append(Over(ticket, attempt, outcome, output))
+
+    def _report_begun(self) -> None:
+        if self._begun:
+            self._report()
+
+    def _report(self) -> None:
+        begun, self._begun = self._begun, []
+        over, self._over = self._over, []
+        for frame in news_frames(begun, over):
+            self._node.send(frame)
+
+
+def hold_lock(path: Path) -> int:
+    """Wait until no other spawner of this data directory lives; the lock is held until we exit."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    os.ftruncate(fd, 0)
+    os.write(fd, str(os.getpid()).encode())
+    return fd
+
+
+def complain(sentence: str) -> None:
+    """To the node's standard error, if anybody still reads it."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"jobyard spawner: {sentence}\n".encode(errors="backslashreplace"))
+
+
+def main() -> None:
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    fd = int(sys.argv[1])
+    os.set_inheritable(fd, False)
+    setup = msgspec.json.decode(sys.argv[2], type=Setup)
+    os.chdir("/")
+    hold_lock(lock_path(setup.scratch_root))
+    spawner = Spawner(socket.socket(fileno=fd), setup)
+    gc.freeze()  # what is there now stays: the collector need not look at it again for every few jobs
+    spawner.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What travels between node and spawner, and how: values ↔ frames, one batch in each.
+
+A frame is its length (4 bytes, big-endian), then that many bytes of MessagePack. Rules: pure, so that both ends of
+the socket and the tests share it. msgspec encodes the attrs classes as they are: both ends are the same program on
+the same machine, so there is no foreign version to refuse and nobody to distrust.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeVar
+
+import attrs
+import msgspec
+
+from common.limits import BATCH_BYTES, BATCH_ITEMS_MAX
+from node.executors import Begun, Kill, Over, Start
+
+HEADER_BYTES: Final = 4
+
+
+@attrs.frozen
+class Setup:
+    """What a spawner must know from its first moment; it is the last word of its command line."""
+
+    scratch_root: str  # absolute; the lock is beside it
+    owner: str  # marks our processes; unique to the data directory
+    output_bytes_max: int  # of each stream of a command
+    python: str
+    pythonpath: str  # directories separated by colons
+
+
+@attrs.frozen
+class Orders:
+    """Node to spawner. The starts of one frame come before its kills."""
+
+    starts: Sequence[Start] = ()
+    kills: Sequence[Kill] = ()
+
+
+@attrs.frozen
+class News:
+    """Spawner to node. What has begun comes before what is over. An empty one says that the spawner is up."""
+
+    begun: Sequence[Begun] = ()
+    over: Sequence[Over] = ()
+
+
+T = TypeVar("T", Start, Over)
+
+_encode = msgspec.msgpack.Encoder().encode
+orders_of = msgspec.msgpack.Decoder(Orders).decode
+news_of = msgspec.msgpack.Decoder(News).decode
+
+
+def order_frames(batch: Sequence[Start | Kill]) -> Iterator[bytes]:
+    """The frames that carry a batch. The kills come last: one for an attempt of this batch finds it started."""
+    for part in _parts([order for order in batch if isinstance(order, Start)]):
+        yield _frame(Orders(starts=part))
+    kills = [order for order in batch if isinstance(order, Kill)]
+    if kills:
+        yield _frame(Orders(kills=kills))
+
+
+def news_frames(begun: Sequence[Begun], over: Sequence[Over]) -> Iterator[bytes]:
+    """The frames that carry what has happened, at least one."""
+    first, *others = list(_parts(over)) or [[]]
+    yield _frame(News(begun, first))
+    for part in others:
+        yield _frame(News(over=part))
+
+
+def _parts(values: Sequence[T]) -> Iterator[list[T]]:
+    """Cut a batch so that no frame is much longer than its longest member."""
+    part: list[T] = []
+    part_bytes = 0
+    for value in values:
+        if part and (part_bytes >= BATCH_BYTES or len(part) == BATCH_ITEMS_MAX):
+            yield part
+            part, part_bytes = [], 0
+        part.append(value)
+        part_bytes += len(value.body if isinstance(value, Start) else value.output)
+    if part:
+        yield part
+
+
+def _frame(value: Orders | News) -> bytes:
+    data = _encode(value)
+    return len(data).to_bytes(HEADER_BYTES, "big") + data
+
+
+class Frames:
+    """Cuts what was read from a stream into the frames it is made of, however it arrives."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The contents of every frame that is whole now."""
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        start = 0
+        while len(buffer) - start >= HEADER_BYTES:
+            end = start + HEADER_BYTES + int.from_bytes(buffer[start : start + HEADER_BYTES], "big")
+            if len(buffer) < end:
+                break
+            frames.append(bytes(memoryview(buffer)[start + HEADER_BYTES : end]))
+            start = end
+        if start:
+            del buffer[:start]
+        return frames

@@ -1,0 +1,251 @@
+"""Warm Python workers: the processes of the kind `py`, each running one call at a time, many one after another.
+
+A worker is started when a call comes and none is idle; so there are as many as were ever needed at the same time.
+One that has died is gone; one that a call left dirty, or whose module has changed, is killed with its whole group.
+The worker's side, and what they say to each other, is in `child.py`.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from signal import SIGKILL
+from typing import Any, Final
+
+import attrs
+
+from common.limits import MIB, PYTHON_OUTPUT_BYTES_MAX
+from common.model import Outcome, Reason, Verdict
+from node.executors import Start
+from node.executors.commands import DRAIN_S, Ended, outcome_of_exit
+from node.executors.loop import Channel, Loop
+from node.executors.processes import Capture, Family
+from node.executors.shell import python_call, split_python
+from node.executors.surroundings import Refused, said
+from node.executors.wire import Frames
+
+CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+VALUE_OF_EXIT: Final = b"null\n"  # so that a py job that has succeeded always has a value
+
+
+class Workers:
+    """The warm workers of one interpreter."""
+
+    def __init__(self, loop: Loop, family: Family, env: Mapping[str, str], python: str, pythonpath: str) -> None:
+        self._loop, self._family, self._env = loop, family, env
+        self._python = python or sys.executable
+        self._paths = [path for path in pythonpath.split(os.pathsep) if path]
+        self._null = os.open(os.devnull, os.O_RDONLY)
+        self._idle: list[Worker] = []
+
+    def begin(self, start: Start, env: Mapping[str, str], directory: str, on_end: Ended) -> "Call":
+        """Call a function in a worker. Raises Refused."""
+        try:
+            python_call(start.line)
+        except ValueError as error:
+            raise Refused(Reason.CANNOT_START, f"cannot start this: {error}") from None
+        call = Call(_request(start, env, directory), on_end)
+        self.assign(call)
+        return call
+
+    def assign(self, call: "Call", *, fresh: bool = False) -> None:
+        """Give a call to a worker that is idle, or to a new one. Raises Refused."""
+        worker = self._idle.pop() if self._idle and not fresh else self._start()
+        worker.run(call)
+
+    def idle(self, worker: "Worker") -> None:
+        self._idle.append(worker)
+
+    def gone(self, worker: "Worker") -> None:
+        if worker in self._idle:
+            self._idle.remove(worker)
+
+    def _start(self) -> "Worker":
+        setup = json.dumps({"paths": self._paths, "value_bytes_max": PYTHON_OUTPUT_BYTES_MAX})
+        try:
+            return Worker(self, self._loop, self._family, (self._python, CHILD, setup), self._env, self._null)
+        except OSError as error:
+            why = f"cannot start Python, {self._python!r}: {error.strerror}"
+            raise Refused(Reason.CANNOT_START, why) from None
+
+
+@attrs.frozen
+class Result:
+    """How a call ended. The outcome's sizes and seconds are filled in at the very end."""
+
+    outcome: Outcome
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class Call:
+    """One running call: what a Command is for commands."""
+
+    def __init__(self, request: bytes, on_end: Ended) -> None:
+        self.request, self._on_end = request, on_end
+        self._started_at = time.monotonic()
+        self._seconds: float | None = None
+        self.worker: Worker
+
+    @property
+    def pid(self) -> int:
+        return self.worker.process.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the worker and to what the call has started."""
+        self.worker.process.signal_group(number)
+
+    def stop_clock(self) -> None:
+        if self._seconds is None:
+            self._seconds = time.monotonic() - self._started_at
+
+    def end(self, result: Result, *, unused: bool) -> None:
+        self.stop_clock()
+        assert self._seconds is not None
+        outcome = attrs.evolve(
+            result.outcome, seconds=self._seconds, stdout_bytes=len(result.stdout), stderr_bytes=len(result.stderr)
+        )
+        self._on_end(outcome, result.stdout + result.stderr, unused)
+
+
+class Worker:
+    """A Python process. `_call` is what it runs; `_reply` is kept while a worker that was left dirty is killed."""
+
+    def __init__(
+        self, workers: Workers, loop: Loop, family: Family, argv: tuple[str, ...], env: Mapping[str, str], stdin: int
+    ) -> None:
+        self._workers, self._loop, self._python = workers, loop, argv[0]
+        self._call: Call | None = None
+        self._reply: tuple[dict[str, Any], bytes] | None = None
+        self._is_ready = False
+        self._frames = Frames()
+        with contextlib.ExitStack() as always, contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            always.callback(theirs.close)
+            self._prints = Capture(loop, PYTHON_OUTPUT_BYTES_MAX, self._prints_read)
+            undo.callback(self._prints.close)
+            always.callback(self._prints.handed_over)
+            out = self._prints.write_fd
+            self.process = family.launch(argv, env, (stdin, out, out, theirs.fileno()), self._exited)
+            undo.pop_all()
+        self._control = Channel(loop, ours, self._hear, self._control_ended)
+        self._prints.watch()
+
+    def run(self, call: Call) -> None:
+        self._call = call
+        call.worker = self
+        self._control.send(call.request)
+
+    # --- what it hears ------------------------------------------------------------------------------------------
+
+    def _hear(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            end = 4 + int.from_bytes(frame[:4], "big")
+            self._heard(json.loads(frame[4:end]), frame[end:])
+
+    def _heard(self, head: dict[str, Any], value: bytes) -> None:
+        if head["status"] == "ready":
+            self._is_ready = True
+        elif head["status"] == "stale":
+            self._move_to_another()
+        elif self._call is None:
+            self.process.signal_group(SIGKILL)  # not one of ours speaks out of turn: user code has the socket
+        elif head["dirty"]:
+            self._call.stop_clock()
+            self._reply = head, value
+            self.process.signal_group(SIGKILL)
+        else:
+            self._prints.read_out()
+            self._end(_replied(head, value), unused=True)
+            if not self.process.ended:
+                self._workers.idle(self)
+
+    def _move_to_another(self) -> None:
+        call, self._call = self._call, None
+        self.process.signal_group(SIGKILL)
+        if call is not None:
+            try:
+                self._workers.assign(call, fresh=True)
+            except Refused as refused:
+                call.end(Result(refused.outcome, b"", refused.stderr), unused=True)
+
+    def _control_ended(self) -> None:
+        """It is ending, or a call has closed the socket, of which it will die."""
+        self._control.close()
+
+    def _prints_read(self) -> None:
+        if self.process.ended:
+            if self._prints.ended:
+                self._finish()
+        elif self._call is None:
+            self._prints.take()  # nobody's
+        elif self._prints.truncated:
+            self.process.signal_group(SIGKILL)
+
+    def _exited(self, code: int, _: bool) -> None:
+        self._workers.gone(self)
+        self._code = code
+        while not self._control.closed and self._control.read():
+            pass  # what it said before it died counts
+        self._prints.read_out()
+        if self._call is None or self._prints.ended:
+            self._finish()
+        else:
+            self._call.stop_clock()
+            self._loop.after(DRAIN_S, self._finish)
+
+    def _finish(self) -> None:
+        """Its end, once its prints have ended or enough time was given to them."""
+        self._prints.close()
+        if not self._control.closed:
+            self._control.close()
+        if self._reply is not None:
+            self._end(_replied(*self._reply), unused=False)
+        else:
+            self._end(self._died(), unused=False)
+
+    def _end(self, result: Result, *, unused: bool) -> None:
+        """End the call, if there still is one, with what it has printed before our own last word."""
+        call, self._call = self._call, None
+        too_long = self._prints.truncated
+        prints = self._prints.take()
+        if call is None:
+            return
+        whole = _too_long("prints") if too_long else attrs.evolve(result, stderr=prints + result.stderr)
+        call.end(whole, unused=unused)
+
+    def _died(self) -> Result:
+        if self._code >= 0 and not self._is_ready:
+            why = said(f"cannot start a Python worker: {self._python!r} ended with exit code {self._code} at once")
+            return Result(Outcome(Verdict.FAILED, Reason.CANNOT_START), b"", why)
+        stdout = b"" if self._code else VALUE_OF_EXIT
+        return Result(outcome_of_exit(self._code), stdout, b"")
+
+
+def _replied(head: Mapping[str, Any], value: bytes) -> Result:
+    status = head["status"]
+    if status == "value":
+        return Result(Outcome(Verdict.SUCCEEDED, exit=0), value)
+    if status == "exit":
+        return Result(outcome_of_exit(head["exit"]), b"" if head["exit"] else VALUE_OF_EXIT)
+    if status == "exception":
+        return Result(Outcome(Verdict.FAILED, Reason.EXCEPTION, exit=1))
+    return _too_long("returned value")
+
+
+def _too_long(what: str) -> Result:
+    limit = f"the {what} of the call came to more than {PYTHON_OUTPUT_BYTES_MAX // MIB} MiB"
+    return Result(Outcome(Verdict.FAILED, Reason.OUTPUT, exit=1), b"", said(f"{limit}, and nothing is ever cut"))
+
+
+def _request(start: Start, env: Mapping[str, str], directory: str) -> bytes:
+    module, function, arguments = split_python(start.line)
+    head = json.dumps(
+        {"module": module, "function": function, "arguments": arguments, "dir": directory, "env": env}
+    ).encode()
+    lengths = (4 + len(head) + len(start.body)).to_bytes(4, "big") + len(head).to_bytes(4, "big")
+    return lengths + head + start.body

@@ -1,0 +1,273 @@
+"""Tickets issued here: from `OK` on, this node holds each of its jobs until it knows the end.
+
+    issued ──► unsent ──► in flight ──► acknowledged ──► ended (a copy stays for the retention time)
+                  ▲            │
+                  └─ link lost ┘
+
+A job is sent to the ledger as often as it takes; the ledger knows its ticket and takes it once. What the ledger has
+acknowledged is remembered as a watermark, because acknowledgements follow the order of the tickets. A ledger that we
+have not met before gets everything again, the ended jobs with their ends.
+
+Pure; everything durable goes through the Memory.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import attrs
+
+from common.codec import pack, unpack
+from common.effects import Table
+from common.history import History
+from common.keys import Claim, Keys, fingerprint
+from common.limits import BATCH_BYTES
+from common.memory import Memory
+from common.messages import Submission
+from common.model import Ended, Job, State, parse_ticket, ticket, ticket_key, ticket_of
+
+_LAST = b"last_number"
+_WATERMARK = b"acknowledged_number"
+_LEDGER = b"ledger_id"
+_WINDOW_ITEMS = 20_000  # sent and not acknowledged: hides the round trip
+_WINDOW_BYTES = 32 * BATCH_BYTES
+_SCAN = 500
+
+
+@attrs.define
+class Own:
+    """What we last knew of a live job of ours; `as_of` is a monotonic moment."""
+
+    state: State
+    attempt: int
+    as_of: float
+
+
+class Intake:
+    """The jobs of which this data directory is the origin."""
+
+    def __init__(self, prefix: str, memory: Memory, history: History) -> None:
+        self.prefix = prefix
+        self._memory = memory
+        self._history = history
+        self._keys = Keys(memory)
+        self._last = 0
+        self._watermark = 0
+        self._live: dict[str, Own] = {}
+        self._unsent: deque[str] = deque()
+        self._in_flight: dict[str, int] = {}  # ticket → bytes
+        self._bytes_in_flight = 0
+        self._untold: set[str] = set()  # keyed jobs whose client waits for the ledger's word on the key
+        self._history_after: bytes | None = None  # cursor of the ended jobs that a new ledger still has to learn
+
+    def restore(self, now: float) -> None:
+        self._last = self._number(_LAST)
+        self._watermark = self._number(_WATERMARK)
+        after = b""
+        while chunk := self._memory.scan(Table.LIVE, after=after, limit=10 * _SCAN):
+            for key, _ in chunk:
+                name = ticket_of(key)
+                self._live[name] = Own(State.QUEUED, 0, now)
+                if _number_of(name) > self._watermark:
+                    self._unsent.append(name)
+            after = chunk[-1][0]
+
+    def _number(self, key: bytes) -> int:
+        return int(self._memory.get(Table.META, key) or b"0")
+
+    # --- issuing -----------------------------------------------------------------------------------------------
+
+    def issue(self, job: Job, body: bytes, now: float) -> str:
+        """A new ticket for this job, durable with the step."""
+        self._last += 1
+        self._memory.put(Table.META, _LAST, b"%d" % self._last)
+        name = ticket(self.prefix, self._last)
+        key = ticket_key(name)
+        self._memory.put(Table.JOBS, key, pack(job))
+        if body:
+            self._memory.put(Table.BODIES, key, body)
+        self._memory.put(Table.LIVE, key, b"")
+        if job.key is not None:
+            self._keys.claim(job.key, Claim(name, fingerprint(job, body)))
+        self._live[name] = Own(State.QUEUED, 0, now)
+        self._unsent.append(name)
+        return name
+
+    def claiming(self, name: str) -> None:
+        """The client of this keyed job has not been told `OK` yet: the ledger may still refuse the key."""
+        self._untold.add(name)
+
+    def claimed(self, key: str) -> Claim | None:
+        """Which job this node knows under a key."""
+        return self._keys.find(key)
+
+    def same_name(self, name: str) -> str:
+        """The first name of a job whose ticket may be an alias."""
+        if parse_ticket(name) is None:
+            return name
+        alias = self._memory.get(Table.ALIASES, ticket_key(name))
+        return name if alias is None else alias.decode()
+
+    # --- what is known -----------------------------------------------------------------------------------------
+
+    def issued(self, name: str) -> bool:
+        """Whether this ticket was ever given out here."""
+        parsed = parse_ticket(name)
+        return parsed is not None and parsed[0] == self.prefix and parsed[1] <= self._last
+
+    def ours(self, name: str) -> bool:
+        parsed = parse_ticket(name)
+        return parsed is not None and parsed[0] == self.prefix
+
+    def live(self, name: str) -> Own | None:
+        return self._live.get(name)
+
+    def live_newest_first(self) -> Iterator[str]:
+        return reversed(self._live)
+
+    def job(self, name: str) -> Job:
+        packed = self._memory.get(Table.JOBS, ticket_key(name))
+        return Job("", "") if packed is None else unpack(Job, packed)
+
+    # --- sending -----------------------------------------------------------------------------------------------
+
+    def link_opened(self, ledger_id: str) -> bool:
+        """Starts over with what is not acknowledged; with everything, when this ledger is new to us."""
+        known = self._memory.get(Table.META, _LEDGER)
+        fresh = known is not None and known != ledger_id.encode()
+        if known != ledger_id.encode():
+            self._memory.put(Table.META, _LEDGER, ledger_id.encode())
+        if fresh:
+            self._watermark = 0
+            self._memory.put(Table.META, _WATERMARK, b"0")
+            self._history_after = b""
+            self._unsent = deque(self._live)
+            self._in_flight.clear()
+            self._bytes_in_flight = 0
+        else:
+            self.send_again()
+        return fresh
+
+    def link_closed(self) -> None:
+        """The ledger cannot be asked: whoever waited for its word on a key is told `OK` now."""
+        self._untold.clear()
+
+    def send_again(self) -> None:
+        """What is in flight did not get through; it is next in line."""
+        self._unsent.extendleft(reversed(self._in_flight))
+        self._in_flight.clear()
+        self._bytes_in_flight = 0
+
+    def to_send(self) -> list[Submission]:
+        """The next jobs for the ledger, as many as the window has room for."""
+        submissions: list[Submission] = []
+        while self._unsent and self._room():
+            name = self._unsent.popleft()
+            if name in self._live:
+                submissions.append(self._send(name))
+        if self._history_after is not None and not self._unsent:
+            submissions += self._ended_to_send()
+        return submissions
+
+    def _room(self) -> bool:
+        return len(self._in_flight) < _WINDOW_ITEMS and self._bytes_in_flight < _WINDOW_BYTES
+
+    def _ended_to_send(self) -> list[Submission]:
+        submissions: list[Submission] = []
+        while self._history_after is not None and self._room():
+            chunk = self._memory.scan(Table.ENDED, after=self._history_after, limit=_SCAN)
+            submissions += [self._send(ticket_of(key)) for key, _ in chunk]
+            self._history_after = chunk[-1][0] if chunk else None
+        return submissions
+
+    def _send(self, name: str) -> Submission:
+        key = ticket_key(name)
+        get = self._memory.get
+        submission = Submission(
+            name,
+            get(Table.JOBS, key) or b"",
+            get(Table.BODIES, key) or b"",
+            get(Table.ENDED, key) or b"",
+            get(Table.OUTPUTS, key) or b"",
+            told=name not in self._untold,
+        )
+        size = len(submission.job) + len(submission.body) + len(submission.output)
+        self._in_flight[name] = size
+        self._bytes_in_flight += size
+        return submission
+
+    def taken(self, names: tuple[str, ...]) -> list[str]:
+        """The ledger has these; returns those that were new to it."""
+        new = [name for name in names if name in self._in_flight]
+        for name in new:
+            self._bytes_in_flight -= self._in_flight.pop(name)
+            self._untold.discard(name)
+        self._raise_watermark()
+        return new
+
+    def _raise_watermark(self) -> None:
+        waiting = next(iter(self._in_flight), None) or next(iter(self._unsent), None)
+        upto = self._last if waiting is None else _number_of(waiting) - 1
+        if upto > self._watermark and self._history_after is None:
+            self._watermark = upto
+            self._memory.put(Table.META, _WATERMARK, b"%d" % upto)
+
+    def unacknowledged(self, name: str) -> bool:
+        """Whether the ledger is not known to have this job."""
+        return name in self._in_flight or (name in self._live and _number_of(name) > self._watermark)
+
+    def acknowledged(self) -> list[str]:
+        """The live jobs that the ledger has, oldest first."""
+        return [name for name in self._live if not self.unacknowledged(name)]
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    # --- ends --------------------------------------------------------------------------------------------------
+
+    def ended(self, name: str, ended: Ended, output: bytes) -> bool:
+        """Keeps a copy of the end of one of our jobs; False when it was known or is not ours."""
+        if self._live.pop(name, None) is None:
+            return False
+        self._memory.delete(Table.LIVE, ticket_key(name))
+        self._history.record(name, ended, output)
+        return True
+
+    def lapsed(self, name: str, wall: float) -> None:
+        """The job ended and was expired while we were away."""
+        if self._live.pop(name, None) is not None:
+            self._forget(name)
+            self._history.entomb(name, wall)
+
+    def alias(self, name: str, first: str) -> None:
+        """A keyed job of ours turned out to be another name of the first one."""
+        job = self.job(name)
+        if job.key is not None:
+            claim = self._keys.find(job.key)
+            if claim is not None:
+                self._keys.claim(job.key, attrs.evolve(claim, ticket=first))
+        self._memory.put(Table.ALIASES, ticket_key(name), first.encode())
+        if self._live.pop(name, None) is not None:
+            self._forget(name)
+
+    def withdraw(self, name: str) -> None:
+        """Takes back a job whose ticket nobody was told."""
+        job = self.job(name)
+        if job.key is not None:
+            self._keys.release(job.key, name)
+        if self._live.pop(name, None) is not None:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        key = ticket_key(name)
+        for table in (Table.LIVE, Table.JOBS, Table.BODIES):
+            self._memory.delete(table, key)
+
+    def check(self) -> None:
+        assert not set(self._in_flight) & set(self._unsent), "a job is both sent and unsent"
+        assert self._bytes_in_flight == sum(self._in_flight.values()), "the count of bytes in flight is off"
+        for name in self._live:
+            assert _number_of(name) <= self._last, f"{name} was never issued"
+
+
+def _number_of(name: str) -> int:
+    return int(name.rpartition("-")[2])

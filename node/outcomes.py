@@ -1,0 +1,80 @@
+"""Outcomes kept: a runner keeps how its attempts ended until the ledger has acknowledged it.
+
+They are on disk, with the boot that ran them, so that an outcome survives its node's restart and the ledger can
+still tell whether it is the one that it waits for.
+"""
+
+from collections.abc import Iterable
+
+from common.codec import pack, unpack
+from common.effects import Table
+from common.memory import Memory
+from common.messages import AttemptId, Pair, Reported
+from common.model import Outcome, ticket_key, ticket_of
+
+_SCAN = 1000
+
+
+class Outcomes:
+    """The outcomes of this data directory that the ledger has not acknowledged."""
+
+    def __init__(self, boot_id: str, memory: Memory) -> None:
+        self._boot_id = boot_id
+        self._memory = memory
+        self._kept: dict[AttemptId, str] = {}  # → the boot that ran it
+        self._by_ticket: dict[str, AttemptId] = {}
+
+    def restore(self) -> None:
+        after = b""
+        while chunk := self._memory.scan(Table.OUTCOMES, after=after, limit=_SCAN):
+            for key, packed in chunk:
+                ticket = ticket_of(key[:-4])
+                reported = unpack(Reported, packed)
+                self._note((ticket, reported.attempt), reported.boot_id)
+            after = chunk[-1][0]
+
+    def keep(self, id: AttemptId, outcome: Outcome, output: bytes) -> None:
+        key = _key(id)
+        self._memory.put(Table.OUTCOMES, key, pack(Reported(id[1], self._boot_id, outcome)))
+        if output:
+            self._memory.put(Table.OUTCOME_OUTPUTS, key, output)
+        self._note(id, self._boot_id)
+
+    def _note(self, id: AttemptId, boot_id: str) -> None:
+        self._kept[id] = boot_id
+        self._by_ticket[id[0]] = id
+
+    def acknowledged(self, ids: Iterable[AttemptId]) -> None:
+        """The ledger has settled these: they need not be kept."""
+        for id in ids:
+            if self._kept.pop(id, None) is None:
+                continue
+            if self._by_ticket.get(id[0]) == id:
+                del self._by_ticket[id[0]]
+            self._memory.delete(Table.OUTCOMES, _key(id))
+            self._memory.delete(Table.OUTCOME_OUTPUTS, _key(id))
+
+    def pair(self, id: AttemptId) -> Pair:
+        """The outcome as it travels."""
+        key = _key(id)
+        record = self._memory.get(Table.OUTCOMES, key)
+        assert record is not None, f"the outcome of {id} is listed and not kept"
+        return Pair(id[0], record, self._memory.get(Table.OUTCOME_OUTPUTS, key) or b"")
+
+    def of(self, tickets: Iterable[str]) -> list[AttemptId]:
+        """Those of these jobs whose outcome is here."""
+        return [id for ticket in tickets if (id := self._by_ticket.get(ticket)) is not None]
+
+    def all(self) -> list[AttemptId]:
+        return list(self._kept)
+
+    def listed(self) -> tuple[tuple[str, int, str], ...]:
+        """For Holdings: what is kept, and which boot ran it."""
+        return tuple((ticket, attempt, boot) for (ticket, attempt), boot in self._kept.items())
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def _key(id: AttemptId) -> bytes:
+    return ticket_key(id[0]) + id[1].to_bytes(4, "big")

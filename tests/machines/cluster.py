@@ -1,0 +1,380 @@
+"""A whole cluster of the two pure machines, in memory and in virtual time, for tests.
+
+The links are queues, the disks are dictionaries, the executors end when a test says so. The rule of the driver is
+kept: writes reach the disk before an action is performed. Every message goes through its frame, so that what is
+tested is what can travel. After each step the machines check their invariants.
+"""
+
+import itertools
+from collections import deque
+from typing import Any
+
+import attrs
+
+from balancer.dispatcher import Dispatcher, Periods
+from balancer.placement import Level
+from common import frames, lines
+from common.effects import Delete, Exit, Hangup, Note, Reply, Send, Table, Write
+from common.events import Asked, ClientsGone, Knocked, LinkClosed, LinkOpened, LinkRefused, Received, Stop, StoreLevel
+from common.memory import Memory
+from common.messages import PROTOCOL, AttemptId, Hello, Message, Refused, Welcome
+from common.model import Outcome, Verdict
+from node.executors import Kill, Over, Start
+from node.worker import Executed, Identity, RunNow, Worker
+
+PERIODS = Periods(
+    eager=True,
+    round_s=5.0,
+    jobs_per_round_max=30,
+    result_s=3.0,
+    info_s=1.0,
+    node_timeout_s=15.0,
+    backlog_max=1000,
+    retention_s=86400.0,
+)
+WALL = 1_800_000_000.0  # calendar time at the start of every test
+
+
+class Disk:
+    """A Reader that keeps what was committed; survives its machine."""
+
+    def __init__(self) -> None:
+        self.tables: dict[Table, dict[bytes, bytes]] = {table: {} for table in Table}
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return self.tables[table].get(key)
+
+    def scan(
+        self, table: Table, *, prefix: bytes = b"", after: bytes = b"", limit: int, backwards: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        def wanted(key: bytes) -> bool:
+            return key.startswith(prefix) and (not after or (key < after if backwards else key > after))
+
+        return sorted((item for item in self.tables[table].items() if wanted(item[0])), reverse=backwards)[:limit]
+
+    def commit(self, writes: list[Write]) -> None:
+        for write in writes:
+            if isinstance(write, Delete):
+                self.tables[write.table].pop(write.key, None)
+            else:
+                self.tables[write.table][write.key] = write.value
+
+
+@attrs.define(eq=False)
+class Balancer:
+    disk: Disk
+    ledger_id: str
+    machine: Dispatcher
+
+
+@attrs.define(eq=False)
+class Node:
+    disk: Disk
+    who: Identity
+    machine: Worker
+    kinds: tuple[str, ...]
+    slots: int
+    running: dict[AttemptId, Start] = attrs.field(factory=dict)
+    started: list[AttemptId] = attrs.field(factory=list)  # in this boot
+    killed: list[Kill] = attrs.field(factory=list)
+    replies: dict[int, bytes] = attrs.field(factory=dict)
+    link: int | None = None
+    refused: str | None = None
+    exited: bool = False
+
+
+class Cluster:
+    """Nodes n1, n2 … and their balancer. Time passes only in `advance`."""
+
+    def __init__(self, nodes: int = 0, *, slots: int = 2, periods: Periods = PERIODS, nodes_max: int = 10) -> None:
+        self.now = 1000.0
+        self.periods = periods
+        self.nodes_max = nodes_max
+        self.nodes: dict[str, Node] = {}
+        self.balancer: Balancer | None = None
+        self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
+        self.notes: list[Note] = []
+        self.starts: dict[AttemptId, int] = {}
+        self._to_balancer: dict[int, deque[bytes]] = {}
+        self._to_node: dict[int, deque[bytes]] = {}
+        self._owners: dict[int, Node] = {}
+        self._links = itertools.count(1)
+        self._queries = itertools.count(1)
+        self._boots = itertools.count(1)
+        self.start_balancer()
+        for number in range(1, nodes + 1):
+            self.add_node(f"n{number}", slots=slots)
+
+    @property
+    def wall(self) -> float:
+        return WALL + self.now
+
+    # --- starting and stopping ------------------------------------------------------------------------------------
+
+    def start_balancer(self, *, volume_lost: bool = False) -> None:
+        assert self.balancer is None
+        disk = Disk()
+        ledger_id = f"ledger-{next(self._boots)}"
+        if not volume_lost and (kept := getattr(self, "_kept", None)) is not None:
+            disk, ledger_id = kept
+        machine = Dispatcher(Memory(disk), self.periods, Level(), nodes_max=self.nodes_max)
+        machine.restore(self.now, self.wall)
+        self.balancer = Balancer(disk, ledger_id, machine)
+
+    def kill_balancer(self) -> None:
+        """As kill -9 does: the disk stays, everything in flight is gone."""
+        assert self.balancer is not None
+        self._kept = (self.balancer.disk, self.balancer.ledger_id)
+        self.balancer = None
+        for link in list(self._owners):
+            self.cut(link)
+
+    def add_node(
+        self,
+        name: str,
+        *,
+        slots: int = 2,
+        kinds: tuple[str, ...] = ("sh", "exec", "argv", "sleep", "py"),
+        dial: bool = True,
+        disk: Disk | None = None,
+        node_id: str | None = None,
+        prefix: str | None = None,
+    ) -> Node:
+        letters = "".join("abcdefghij"[int(digit)] for digit in f"{int(name[1:]):04}")
+        who = Identity(node_id or f"id-{name}", f"boot-{next(self._boots)}", prefix or f"aa{letters}", name)
+        disk = disk or Disk()
+        worker = Worker(who, Memory(disk), slots=slots, retention_s=self.periods.retention_s, drain_grace_s=10.0)
+        worker.restore(self.now, self.wall)
+        node = Node(disk, who, worker, kinds, slots)
+        self.nodes[name] = node
+        if dial:
+            self.dial(name)
+        return node
+
+    def kill_node(self, name: str) -> None:
+        node = self.nodes.pop(name)
+        self._down = {**getattr(self, "_down", {}), name: node}
+        if node.link is not None:
+            self.cut(node.link)
+
+    def restart_node(self, name: str, *, dial: bool = True) -> Node:
+        old = self._down.pop(name)
+        return self.add_node(name, slots=old.slots, kinds=old.kinds, dial=dial, disk=old.disk,
+                             node_id=old.who.node_id, prefix=old.who.prefix)  # fmt: skip
+
+    # --- links ----------------------------------------------------------------------------------------------------
+
+    def dial(self, name: str) -> None:
+        node = self.nodes[name]
+        assert self.balancer is not None
+        who = node.who
+        hello = Hello(PROTOCOL, who.node_id, who.boot_id, who.prefix, who.name, node.slots, node.kinds, "test", b"")
+        link = next(self._links)
+        self._owners[link] = node
+        self._to_balancer[link], self._to_node[link] = deque(), deque()
+        self._step_balancer(Knocked(link, hello))
+        self.settle()
+
+    def cut(self, link: int, *, tell_balancer: bool = True) -> None:
+        """Both ends lose the link, and with it what was on the way."""
+        node = self._owners.pop(link)
+        self._to_balancer.pop(link, None)
+        self._to_node.pop(link, None)
+        if node.link == link:
+            node.link = None
+            if node in self.nodes.values():
+                self._step_node(node, LinkClosed(link, "cut"))
+        if tell_balancer and self.balancer is not None:
+            self._step_balancer(LinkClosed(link, "cut"))
+
+    def settle(self) -> None:
+        """Delivers messages until nothing is on the way."""
+        while self._deliver_one():
+            pass
+
+    def _deliver_one(self) -> bool:
+        for link in list(self._owners):
+            node = self._owners.get(link)
+            if node is None:
+                continue
+            if (to_node := self._to_node[link]) and node.who.name not in self.frozen:
+                self._arrive_at_node(link, node, _decode(to_node.popleft()))
+                return True
+            if to_balancer := self._to_balancer[link]:
+                message = _decode(to_balancer.popleft())
+                self._step_balancer(Received(link, [message], self.wall))
+                return True
+        return False
+
+    frozen: frozenset[str] = frozenset()
+
+    def _arrive_at_node(self, link: int, node: Node, message: Message) -> None:
+        if isinstance(message, Welcome):
+            assert self.balancer is not None
+            node.link = link
+            self._step_node(node, LinkOpened(link, self.balancer.ledger_id, message.eager))
+        elif isinstance(message, Refused):
+            node.refused = message.reason
+            self._step_node(node, LinkRefused(message.reason))
+        else:
+            self._step_node(node, Received(link, [message], self.wall))
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _step_balancer(self, *events: object) -> None:
+        assert self.balancer is not None
+        effects = self.balancer.machine.handle(events, self.now)
+        self.balancer.disk.commit(list(effects.writes))
+        self.balancer.machine.committed()
+        self.balancer.machine.check()
+        for action in effects.actions:
+            self._perform_for_balancer(action)
+
+    def _perform_for_balancer(self, action: object) -> None:
+        match action:
+            case Send(link=link, message=message):
+                if link in self._to_node:
+                    self.sent.append((self._owners[link].who.name, message))
+                    self._to_node[link].append(frames.encode(message))
+            case Hangup(link=link):
+                if link in self._owners:
+                    node = self._owners[link]
+                    for frame in list(self._to_node[link]):
+                        self._arrive_at_node(link, node, _decode(frame))
+                    self.cut(link)
+            case Note():
+                self.notes.append(action)
+            case _:
+                raise AssertionError(f"the balancer asked for {action}")
+
+    def _step_node(self, node: Node, *events: object) -> None:
+        effects = node.machine.handle(events, self.now)
+        node.disk.commit(list(effects.writes))
+        node.machine.committed()
+        node.machine.check()
+        for action in effects.actions:
+            self._perform_for_node(node, action)
+
+    def _perform_for_node(self, node: Node, action: Any) -> None:
+        match action:
+            case Send(link=link, message=message):
+                if link in self._to_balancer:
+                    self.sent.append(("balancer", message))
+                    self._to_balancer[link].append(frames.encode(message))
+            case Reply(query_id=query_id, reply=reply):
+                assert query_id not in node.replies, f"query {query_id} was answered twice"
+                node.replies[query_id] = reply
+            case RunNow(batch=batch):
+                for command in batch:
+                    self._execute(node, command)
+            case Note():
+                self.notes.append(action)
+            case Exit():
+                node.exited = True
+            case _:
+                raise AssertionError(f"a node asked for {action}")
+
+    def _execute(self, node: Node, command: Start | Kill) -> None:
+        id = (command.ticket, command.attempt)
+        if isinstance(command, Start):
+            assert id not in node.started, f"{id} was started twice in one boot"
+            node.started.append(id)
+            node.running[id] = command
+            self.starts[id] = self.starts.get(id, 0) + 1
+        else:
+            node.killed.append(command)
+
+    # --- what tests do --------------------------------------------------------------------------------------------
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass, waking whoever has something to do at its moment."""
+        end = self.now + seconds
+        while True:
+            machines = [(node.machine, node) for node in self.nodes.values()]
+            due = [machine.next_deadline() for machine, _ in machines]
+            if self.balancer is not None:
+                due.append(self.balancer.machine.next_deadline())
+            next_at = min((at for at in due if at is not None), default=end)
+            if next_at > end:
+                break
+            self.now = max(self.now, next_at)
+            for node in list(self.nodes.values()):
+                if (at := node.machine.next_deadline()) is not None and at <= self.now:
+                    self._step_node(node)
+            if self.balancer is not None and (at := self.balancer.machine.next_deadline()) is not None:
+                if at <= self.now:
+                    self._step_balancer()
+            self.settle()
+        self.now = end
+
+    def ask(self, name: str, line: str, body: bytes | None = None) -> int:
+        """A client types a line at a node; returns the id of its reply."""
+        data = line.encode() + b"\n" + (body + b"\n" if body is not None else b"")
+        (request,) = lines.Parser().feed(data)
+        query_id = next(self._queries)
+        self._step_node(self.nodes[name], Asked([(query_id, request)], self.wall))  # type: ignore[list-item]
+        self.settle()
+        return query_id
+
+    def say(self, name: str, line: str, body: bytes | None = None) -> str | None:
+        """The reply to a line, where there is one already."""
+        reply = self.nodes[name].replies.get(self.ask(name, line, body))
+        return None if reply is None else reply.decode()
+
+    def reply(self, name: str, query_id: int) -> str | None:
+        reply = self.nodes[name].replies.get(query_id)
+        return None if reply is None else reply.decode()
+
+    def submit(self, name: str, line: str = "sh true") -> str:
+        reply = self.say(name, f"submit {line}")
+        assert reply is not None
+        assert reply.startswith("OK "), reply
+        return reply.split()[1]
+
+    def hang_up_client(self, name: str, query_id: int) -> None:
+        self._step_node(self.nodes[name], ClientsGone([query_id]))
+        self.settle()
+
+    def stop(self, name: str) -> None:
+        self._step_node(self.nodes[name], Stop())
+        self.settle()
+
+    def store_level(self, name: str, fraction: float, *, disk_full: bool = False) -> None:
+        event = StoreLevel(fraction, disk_full, self.wall)
+        if name == "balancer":
+            self._step_balancer(event)
+        else:
+            self._step_node(self.nodes[name], event)
+        self.settle()
+
+    def finish(self, name: str, id: AttemptId, *, output: bytes = b"", outcome: Outcome | None = None) -> None:
+        """An attempt that runs on a node ends."""
+        node = self.nodes[name]
+        del node.running[id]
+        outcome = outcome or Outcome(Verdict.SUCCEEDED, exit=0, seconds=0.5, stdout_bytes=len(output))
+        self._step_node(node, Executed([Over(*id, outcome, output)], self.wall))
+        self.settle()
+
+    def finish_all(self) -> int:
+        """Ends everything that runs, and whatever that lets run, successfully; returns how many attempts."""
+        ended = 0
+        while any(node.running for node in self.nodes.values()):
+            for name, node in list(self.nodes.items()):
+                for id in list(node.running):
+                    self.finish(name, id)
+                    ended += 1
+        return ended
+
+    def counts(self) -> dict[str, int]:
+        """Attempts on each node, begun or waiting."""
+        return {name: node.machine.statistics()["attempts_running"] + node.machine.statistics()["attempts_waiting"]
+                for name, node in self.nodes.items()}  # type: ignore[misc]  # fmt: skip
+
+    def where(self, ticket: str) -> list[tuple[str, AttemptId]]:
+        """On which nodes attempts of a job run."""
+        return [(name, id) for name, node in self.nodes.items() for id in node.running if id[0] == ticket]
+
+
+def _decode(frame: bytes) -> Message:
+    (message,) = frames.Parser().feed(frame)
+    return message

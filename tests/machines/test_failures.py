@@ -1,0 +1,401 @@
+"""Failure, first level: whatever dies or falls silent, no acknowledged job is lost and no outcome recorded twice."""
+
+import attrs
+import pytest
+
+from common.codec import pack
+from common.effects import Table
+from common.messages import Acknowledged, Drop, Pair, Reported, Result
+from common.model import Outcome, Reason, Verdict, ticket_key
+from tests.machines.cluster import PERIODS, Cluster
+
+SLOW = Outcome(Verdict.SUCCEEDED, exit=0, seconds=99.0)
+
+
+def state_of(cluster: Cluster, name: str, ticket: str) -> str:
+    reply = cluster.say(name, f"status {ticket}")
+    assert reply is not None
+    return reply.split("state=")[1].split()[0]
+
+
+def field(reply: str | None, name: str) -> str | None:
+    words = (reply or "").split("\n")[0].split()
+    return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), None)
+
+
+def test_a_killed_node_that_returns_ends_its_old_leases_at_once() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    ((name, _),) = cluster.where(ticket)
+    cluster.kill_node(name)
+    cluster.restart_node(name)
+    ((_, id),) = cluster.where(ticket)
+    assert id == (ticket, 2), "leased again without waiting for the timeout"
+
+
+def test_a_node_that_stays_away_has_its_attempts_given_to_others() -> None:
+    cluster = Cluster(2, slots=2)
+    tickets = [cluster.submit("n1") for _ in range(4)]
+    cluster.kill_node("n2")
+    cluster.advance(14)
+    assert cluster.counts() == {"n1": 2}, "silence within the timeout is not death"
+    cluster.advance(3)
+    assert cluster.counts() == {"n1": 4}
+    cluster.finish_all()
+    assert {state_of(cluster, "n1", ticket) for ticket in tickets} == {"succeeded"}
+
+
+def test_a_slow_job_is_never_run_again() -> None:
+    cluster = Cluster(2)
+    ticket = cluster.submit("n1")
+    cluster.advance(86400)
+    assert cluster.starts == {(ticket, 1): 1}
+
+
+def test_the_balancer_may_die_and_nothing_that_ran_is_run_again() -> None:
+    cluster = Cluster(3)
+    tickets = [cluster.submit(f"n{1 + number % 3}") for number in range(20)]
+    done = tickets[0]
+    ((name, id),) = cluster.where(done)
+    cluster.finish(name, id)
+    cluster.kill_balancer()
+    for node in cluster.nodes.values():
+        for id in list(node.running):
+            cluster.finish(node.who.name, id)
+    cluster.start_balancer()
+    for name in cluster.nodes:
+        cluster.dial(name)
+    cluster.finish_all()
+    assert {state_of(cluster, "n1", ticket) for ticket in tickets} == {"succeeded"}
+    assert set(cluster.starts.values()) == {1}
+    assert {attempt for _, attempt in cluster.starts} == {1}
+
+
+def test_jobs_are_taken_in_while_the_balancer_is_away() -> None:
+    cluster = Cluster(2)
+    cluster.kill_balancer()
+    tickets = [cluster.submit("n1") for _ in range(5)]
+    reply = cluster.say("n1", f"status {tickets[0]}")
+    assert field(reply, "state") == "queued"
+    assert field(reply, "as_of_s") is not None, "what is last known is marked as such"
+    cluster.start_balancer()
+    cluster.dial("n1")
+    cluster.dial("n2")
+    assert cluster.finish_all() == 5
+
+
+def test_a_lost_balancer_volume_loses_no_job_whose_origin_lives() -> None:
+    cluster = Cluster(2, slots=1)
+    tickets = [cluster.submit(f"n{1 + number % 2}") for number in range(6)]
+    ended = tickets[0]
+    ((name, id),) = cluster.where(ended)
+    cluster.finish(name, id, output=b"kept\n")
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n1")
+    cluster.dial("n2")
+    cluster.finish_all()
+    assert {state_of(cluster, "n2", ticket) for ticket in tickets} == {"succeeded"}
+    assert "kept" in (cluster.say("n2", f"result {ended}") or ""), "the new ledger learned history from the origin"
+
+
+def test_a_new_ledger_takes_over_what_runs_and_numbers_above_it() -> None:
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1")
+    cluster.kill_node("n1")
+    cluster.restart_node("n1")
+    assert cluster.where(ticket) == [("n1", (ticket, 2))]
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n1")
+    assert cluster.where(ticket) == [("n1", (ticket, 2))], "what runs goes on"
+    cluster.kill_node("n1")
+    cluster.restart_node("n1")
+    assert cluster.where(ticket) == [("n1", (ticket, 3))]
+
+
+def test_a_runner_with_an_outcome_waits_for_the_origin_to_bring_the_job_back() -> None:
+    cluster = Cluster()
+    cluster.add_node("n1", slots=0)
+    cluster.add_node("n2", slots=1)
+    ticket = cluster.submit("n1")
+    cluster.kill_balancer()
+    cluster.finish("n2", (ticket, 1), output=b"once\n")
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n2")
+    assert not any(isinstance(message, Acknowledged) for _, message in cluster.sent), "kept until the job is known"
+    cluster.dial("n1")
+    assert "once" in (cluster.say("n1", f"result {ticket}") or "")
+    assert cluster.starts == {(ticket, 1): 1}
+
+
+def test_a_node_cut_off_and_back_keeps_what_was_not_leased_again() -> None:
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1")
+    link = cluster.nodes["n1"].link
+    assert link is not None
+    cluster.cut(link)
+    cluster.advance(30)
+    assert field(cluster.say("n1", f"status {ticket}"), "state") == "queued"
+    cluster.dial("n1")
+    assert state_of(cluster, "n1", ticket) == "running"
+    cluster.finish("n1", (ticket, 1))
+    assert cluster.starts == {(ticket, 1): 1}
+
+
+def test_a_late_outcome_of_an_attempt_leased_again_is_acknowledged_and_not_recorded() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    ((slow, id),) = cluster.where(ticket)
+    other = "n2" if slow == "n1" else "n1"
+    link = cluster.nodes[slow].link
+    assert link is not None
+    cluster.cut(link)
+    cluster.advance(20)
+    assert cluster.where(ticket)[-1] == (other, (ticket, 2)) or (other, (ticket, 2)) in cluster.where(ticket)
+    cluster.finish(slow, id, output=b"late\n", outcome=attrs.evolve(SLOW, stdout_bytes=5))
+    cluster.finish(other, (ticket, 2), output=b"current\n")
+    cluster.dial(slow)
+    assert "current" in (cluster.say(slow, f"result {ticket}") or "")
+    assert cluster.nodes[slow].machine.statistics()["outcomes_unacknowledged"] == 0
+    assert "outcomes_stale_total 1" in (cluster.say(other, "stats") or "")
+
+
+def test_a_node_that_returns_kills_what_was_given_to_others() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    ((slow, id),) = cluster.where(ticket)
+    link = cluster.nodes[slow].link
+    assert link is not None
+    cluster.cut(link)
+    cluster.advance(20)
+    cluster.dial(slow)
+    assert [(kill.ticket, kill.attempt) for kill in cluster.nodes[slow].killed] == [id]
+    assert any(isinstance(message, Drop) for _, message in cluster.sent)
+    cluster.finish(slow, id)
+    assert cluster.nodes[slow].machine.statistics()["outcomes_unacknowledged"] == 0, "nobody waits for its outcome"
+
+
+def test_a_late_outcome_counts_while_nobody_else_was_given_the_job() -> None:
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1")
+    link = cluster.nodes["n1"].link
+    assert link is not None
+    cluster.cut(link)
+    cluster.advance(30)
+    cluster.finish("n1", (ticket, 1))
+    cluster.dial("n1")
+    assert state_of(cluster, "n1", ticket) == "succeeded"
+    assert cluster.starts == {(ticket, 1): 1}
+
+
+def test_an_outcome_survives_the_restart_of_its_node() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    ((name, id),) = cluster.where(ticket)
+    cluster.kill_balancer()
+    cluster.finish(name, id, output=b"kept\n")
+    cluster.kill_node(name)
+    cluster.start_balancer()
+    cluster.restart_node(name)
+    assert "kept" in (cluster.say(name, f"result {ticket}") or "")
+    assert cluster.starts == {(ticket, 1): 1}
+
+
+def test_an_outcome_is_recorded_once_however_often_it_is_reported() -> None:
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1")
+    cluster.finish("n1", (ticket, 1), output=b"first\n")
+    node, link = cluster.nodes["n1"], cluster.nodes["n1"].link
+    assert link is not None
+    forged = Reported(1, node.who.boot_id, Outcome(Verdict.FAILED, Reason.EXIT, 1, stdout_bytes=7))
+    cluster._perform_for_node(node, _send(link, Result((Pair(ticket, pack(forged), b"second\n"),))))
+    cluster.settle()
+    assert "first" in (cluster.say("n1", f"result {ticket}") or "")
+
+
+def _send(link: int, message: Result) -> object:
+    from common.effects import Send
+
+    return Send(link, message)
+
+
+# --- crashes ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_takes_its_node_down_three_times_fails_with_crash_limit() -> None:
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1")
+    for _ in range(3):
+        assert len(cluster.where(ticket)) == 1
+        cluster.kill_node("n1")
+        cluster.restart_node("n1")
+    reply = cluster.say("n1", f"result {ticket}")
+    assert (field(reply, "state"), field(reply, "reason")) == ("failed", "crash_limit")
+    assert len(cluster.starts) == 3
+
+
+def test_the_crash_limit_can_be_lowered_or_turned_off() -> None:
+    cluster = Cluster(1, slots=2)
+    once, never = cluster.submit("n1", "crash_limit=1 sh true"), cluster.submit("n1", "crash_limit=off sh true")
+    for _ in range(5):
+        cluster.kill_node("n1")
+        cluster.restart_node("n1")
+    assert field(cluster.say("n1", f"status {once}"), "reason") == "crash_limit"
+    assert state_of(cluster, "n1", never) == "running"
+
+
+def test_backlog_beyond_the_slots_does_not_count_as_crashed() -> None:
+    cluster = Cluster(1, slots=1)
+    tickets = [cluster.submit("n1", "crash_limit=1 sh true") for _ in range(4)]
+    cluster.kill_node("n1")
+    cluster.restart_node("n1")
+    assert [state_of(cluster, "n1", ticket) for ticket in tickets] == ["failed", "running", "dispatched", "dispatched"]
+
+
+def test_a_link_that_comes_back_with_the_same_boot_is_no_crash() -> None:
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1", "crash_limit=2 sh true")
+    for _ in range(5):
+        link = cluster.nodes["n1"].link
+        assert link is not None
+        cluster.cut(link)
+        cluster.advance(30)
+        cluster.dial("n1")
+    assert state_of(cluster, "n1", ticket) == "running"
+
+
+def test_a_planned_stop_is_neither_a_failure_nor_a_crash() -> None:
+    cluster = Cluster(1, slots=1)
+    running, waiting = (cluster.submit("n1", "crash_limit=1 sh true") for _ in range(2))
+    cluster.stop("n1")
+    cluster.advance(10)
+    (kill,) = cluster.nodes["n1"].killed
+    assert (kill.ticket, kill.attempt) == (running, 1)
+    cluster.finish("n1", (running, 1), outcome=Outcome(Verdict.FAILED, Reason.SIGNAL, 143))
+    assert cluster.nodes["n1"].exited
+    cluster.kill_node("n1")
+    cluster.restart_node("n1")
+    assert {state_of(cluster, "n1", ticket) for ticket in (running, waiting)} == {"running", "dispatched"}
+
+
+def test_a_stopping_node_takes_nothing_in_and_hands_back_what_waits() -> None:
+    cluster = Cluster(2, slots=1)
+    for _ in range(6):
+        cluster.submit("n1")
+    cluster.stop("n2")
+    cluster.advance(1)
+    assert cluster.counts() == {"n1": 5, "n2": 1}
+    assert (cluster.say("n2", "submit sh true") or "").startswith("ERR DRAINING")
+    assert "name=n2 state=draining" in (cluster.say("n1", "nodes") or "")
+
+
+# --- admission ----------------------------------------------------------------------------------------------------
+
+
+def test_one_node_too_many_is_refused_with_a_reason_that_its_submit_tells() -> None:
+    cluster = Cluster(2, nodes_max=2)
+    node = cluster.add_node("n3")
+    assert "MAX_NUM_NODES=2" in (node.refused or "")
+    reply = cluster.say("n3", "submit sh true") or ""
+    assert reply.startswith("ERR UNAVAILABLE")
+    assert "MAX_NUM_NODES=2" in reply
+
+
+def test_a_reconnecting_id_is_never_refused_for_the_number_of_nodes() -> None:
+    cluster = Cluster(2, nodes_max=2)
+    cluster.kill_node("n1")
+    cluster.add_node("n3")
+    cluster.restart_node("n1")
+    assert cluster.nodes["n1"].link is not None
+
+
+def test_a_copy_of_a_living_directory_is_refused_and_the_real_link_stays() -> None:
+    cluster = Cluster(1)
+    real = cluster.nodes.pop("n1")
+    copy = cluster.add_node("n1", disk=real.disk, node_id=real.who.node_id, prefix=real.who.prefix)
+    assert "copy" in (copy.refused or "")
+    assert real.link is not None
+    assert copy.link is None
+
+
+def test_a_new_boot_is_admitted_when_the_old_link_does_not_answer() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    ((name, _),) = cluster.where(ticket)
+    old = cluster.nodes.pop(name)
+    cluster._down = {name: old}
+    cluster.frozen = frozenset({name})  # its host is gone without a word: the link looks open
+    cluster.restart_node(name, dial=False)
+    cluster.dial(name)
+    assert cluster.nodes[name].link is None, "the old link is being probed"
+    cluster.frozen = frozenset()
+    cluster._to_node[old.link or 0].clear()
+    cluster.advance(1.1)
+    assert cluster.nodes[name].link is not None
+    assert (ticket, 2) in [id for _, id in cluster.where(ticket)]
+
+
+def test_characters_that_belong_to_another_directory_are_refused() -> None:
+    cluster = Cluster(1)
+    node = cluster.add_node("n2", prefix=cluster.nodes["n1"].who.prefix)
+    assert "prefix" in (node.refused or "")
+
+
+def test_a_newer_connection_of_the_same_boot_replaces_the_older() -> None:
+    cluster = Cluster(1)
+    old = cluster.nodes["n1"].link
+    cluster.dial("n1")
+    assert cluster.nodes["n1"].link not in (None, old)
+    assert len([note for note in cluster.notes if note.event == "node.refused"]) == 0
+
+
+# --- stores -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fraction", "disk_full"), [(0.75, False), (0.1, True)])
+def test_a_full_node_refuses_jobs_and_still_reports_outcomes(fraction: float, disk_full: bool) -> None:
+    cluster = Cluster(1)
+    ticket = cluster.submit("n1")
+    cluster.store_level("n1", fraction, disk_full=disk_full)
+    assert (cluster.say("n1", "submit sh true") or "").startswith("ERR FULL")
+    cluster.finish("n1", (ticket, 1))
+    assert state_of(cluster, "n1", ticket) == "succeeded"
+    cluster.store_level("n1", 0.2)
+    assert (cluster.say("n1", "submit sh true") or "").startswith("OK")
+
+
+def test_a_full_balancer_takes_the_jobs_when_there_is_room_again() -> None:
+    cluster = Cluster(1)
+    cluster.store_level("balancer", 0.8)
+    ticket = cluster.submit("n1")
+    cluster.advance(60)
+    assert cluster.where(ticket) == []
+    cluster.store_level("balancer", 0.2)
+    assert len(cluster.where(ticket)) == 1
+
+
+def test_a_job_whose_record_is_damaged_fails_and_holds_nobody_up() -> None:
+    cluster = Cluster()
+    cluster.add_node("n1", slots=0)
+    damaged, whole = cluster.submit("n1"), cluster.submit("n1")
+    assert cluster.balancer is not None
+    del cluster.balancer.disk.tables[Table.JOBS][ticket_key(damaged)]
+    cluster.add_node("n2", slots=1)
+    assert field(cluster.say("n1", f"result {damaged}"), "reason") == "cannot_start"
+    assert len(cluster.where(whole)) == 1
+
+
+def test_old_ends_expire_and_are_remembered_as_expired() -> None:
+    cluster = Cluster(1, periods=attrs.evolve(PERIODS, retention_s=3600.0))
+    ticket = cluster.submit("n1")
+    cluster.finish("n1", (ticket, 1), output=b"x")
+    cluster.advance(3500)
+    assert "state=succeeded" in (cluster.say("n1", f"result {ticket}") or "")
+    cluster.advance(200)
+    assert (cluster.say("n1", f"result {ticket}") or "").startswith("ERR EXPIRED")
+    cluster.advance(3700)
+    assert (cluster.say("n1", f"result {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
+    assert cluster.balancer is not None
+    for disk in (cluster.balancer.disk, cluster.nodes["n1"].disk):
+        assert not any(disk.tables[table] for table in (Table.ENDED, Table.OUTPUTS, Table.JOBS, Table.EXPIRY))

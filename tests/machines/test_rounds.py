@@ -1,0 +1,183 @@
+"""Rounds: who gets which job, and when."""
+
+from collections import Counter
+
+import attrs
+import pytest
+
+from balancer.placement import Level, Load, to_move
+from common.messages import Dispatch, RequestOfRes, ResReq, Result
+from tests.machines.cluster import PERIODS, Cluster
+
+PERIODIC = attrs.evolve(PERIODS, eager=False)
+
+
+def place(loads: list[Load], jobs: int) -> list[int]:
+    for _ in range(jobs):
+        chosen = Level().choose(loads)
+        assert chosen is not None
+        chosen.count += 1
+        chosen.given += 1
+    return [load.count for load in loads]
+
+
+def test_ten_jobs_on_loads_of_0_0_11_make_it_5_5_11() -> None:
+    assert place([Load("a", 1, 0), Load("b", 1, 0), Load("c", 1, 11)], 10) == [5, 5, 11]
+
+
+def test_a_node_with_twice_the_slots_gets_twice_the_jobs() -> None:
+    assert place([Load("a", 2, 0), Load("b", 4, 0), Load("c", 6, 0)], 24) == [4, 8, 12]
+
+
+def test_no_candidate_is_no_choice() -> None:
+    assert Level().choose([]) is None
+
+
+def test_among_equals_the_one_given_least_so_far_is_next() -> None:
+    assert place([Load("a", 1, 0, given=5), Load("b", 1, 0, given=2)], 1) == [0, 1]
+
+
+def test_a_move_is_planned_only_where_it_levels() -> None:
+    assert to_move([Load("a", 1, 3), Load("b", 1, 2)]) is None
+    busy, idle = to_move([Load("a", 1, 4), Load("b", 1, 2)]) or (None, None)
+    assert (busy and busy.node_id, idle and idle.node_id) == ("a", "b")
+
+
+def test_jobs_are_spread_so_that_equal_nodes_are_within_one_of_each_other() -> None:
+    cluster = Cluster(3)
+    for _ in range(20):
+        cluster.submit("n1")
+    counts = cluster.counts().values()
+    assert sum(counts) == 20
+    assert max(counts) - min(counts) <= 1
+
+
+def test_single_jobs_on_an_idle_cluster_go_round() -> None:
+    cluster = Cluster(3)
+    ran = Counter[str]()
+    for _ in range(9):
+        ticket = cluster.submit("n1")
+        ((name, id),) = cluster.where(ticket)
+        ran[name] += 1
+        cluster.finish(name, id)
+    assert ran == {"n1": 3, "n2": 3, "n3": 3}
+
+
+def test_higher_priority_is_dispatched_first_and_then_the_older() -> None:
+    cluster = Cluster(1, slots=1)
+    first = cluster.submit("n1")
+    low, high, high_later = (cluster.submit("n1", f"priority={p} sh true") for p in (-5, 9, 9))
+    order = [first]
+    while running := cluster.nodes["n1"].running:
+        (id,) = running
+        order.append(id[0])
+        cluster.finish("n1", id)
+    assert order[1:] == [first, high, high_later, low]
+
+
+def test_higher_priority_is_leased_first_when_it_waits_at_the_balancer() -> None:
+    cluster = Cluster(1, slots=1, periods=PERIODIC)
+    low, high = cluster.submit("n1", "priority=-1 sh true"), cluster.submit("n1", "priority=1 sh true")
+    cluster.advance(5)
+    dispatched = [lease.ticket for _, message in cluster.sent if isinstance(message, Dispatch) for lease in message.items]
+    assert dispatched == [high, low]
+
+
+def test_a_backlog_is_bounded_and_the_rest_stays_at_the_balancer() -> None:
+    cluster = Cluster(1, slots=2, periods=attrs.evolve(PERIODS, backlog_max=3))
+    for _ in range(10):
+        cluster.submit("n1")
+    assert cluster.counts() == {"n1": 5}
+    assert cluster.finish_all() == 10
+
+
+def test_a_job_goes_only_to_nodes_that_allow_its_kind() -> None:
+    cluster = Cluster()
+    cluster.add_node("n1", kinds=("sleep",))
+    ticket = cluster.submit("n1")
+    assert cluster.say("n1", f"status {ticket}").split()[2] == "state=queued"  # type: ignore[union-attr]
+    cluster.add_node("n2", kinds=("sh",))
+    assert [name for name, _ in cluster.where(ticket)] == ["n2"]
+
+
+def test_a_job_that_needs_more_slots_than_any_node_has_waits_and_holds_nobody_up() -> None:
+    cluster = Cluster(1, slots=2)
+    wide, narrow = cluster.submit("n1", "slots=3 sh true"), cluster.submit("n1")
+    assert cluster.where(wide) == []
+    assert len(cluster.where(narrow)) == 1
+
+
+def test_a_wide_job_is_not_overtaken_on_its_node() -> None:
+    cluster = Cluster(1, slots=2)
+    first, wide, last = cluster.submit("n1"), cluster.submit("n1", "slots=2 sh true"), cluster.submit("n1")
+    assert cluster.where(wide) == cluster.where(last) == []
+    cluster.finish("n1", (first, 1))
+    assert len(cluster.where(wide)) == 1
+
+
+def test_a_node_without_slots_takes_jobs_in_and_runs_none() -> None:
+    cluster = Cluster(1, slots=0)
+    ticket = cluster.submit("n1")
+    assert cluster.where(ticket) == []
+    cluster.add_node("n2")
+    assert [name for name, _ in cluster.where(ticket)] == ["n2"]
+
+
+def test_periodic_rounds_run_on_the_timer_alone_and_hand_out_at_most_the_limit() -> None:
+    cluster = Cluster(2, slots=100, periods=attrs.evolve(PERIODIC, jobs_per_round_max=7))
+    for _ in range(20):
+        cluster.submit("n1")
+    assert sum(cluster.counts().values()) == 0
+    for given in (7, 14, 20):
+        cluster.advance(5)
+        assert sum(cluster.counts().values()) == given
+
+
+def test_periodic_results_travel_with_the_timed_exchange() -> None:
+    cluster = Cluster(2, slots=1, periods=PERIODIC)
+    tickets = [cluster.submit("n1"), cluster.submit("n1")]
+    cluster.advance(5)
+    cluster.sent.clear()
+    cluster.finish_all()
+    assert not any(isinstance(message, Result) for _, message in cluster.sent), "nothing is pushed in periodic mode"
+    cluster.advance(6)
+    kinds = {type(message) for _, message in cluster.sent}
+    assert RequestOfRes in kinds
+    assert kinds & {Result, ResReq}
+    for ticket in tickets:
+        assert "state=succeeded" in (cluster.say("n1", f"result {ticket}") or "")
+
+
+def test_waiting_jobs_move_from_a_busy_node_to_an_idle_one() -> None:
+    cluster = Cluster(1, slots=1)
+    tickets = [cluster.submit("n1") for _ in range(9)]
+    cluster.add_node("n2", slots=1)
+    cluster.advance(2)
+    counts = cluster.counts()
+    assert abs(counts["n1"] - counts["n2"]) <= 1, counts
+    assert cluster.finish_all() == len(tickets)
+    assert all(starts == 1 for starts in cluster.starts.values()), "a moved job ran twice"
+
+
+def test_a_begun_job_is_never_moved() -> None:
+    cluster = Cluster(1, slots=4)
+    for _ in range(4):
+        cluster.submit("n1")
+    cluster.add_node("n2", slots=4)
+    cluster.advance(5)
+    assert cluster.counts() == {"n1": 4, "n2": 0}
+
+
+@pytest.mark.parametrize("slots", [(1, 1, 1), (5, 7, 3), (2, 8)])
+def test_a_job_is_never_dispatched_to_a_node_while_another_is_less_loaded(slots: tuple[int, ...]) -> None:
+    cluster = Cluster()
+    for number, count in enumerate(slots, 1):
+        cluster.add_node(f"n{number}", slots=count)
+    counts = dict.fromkeys(cluster.nodes, 0)
+    for _ in range(40):
+        before = dict(counts)
+        cluster.submit("n1")
+        counts = cluster.counts()
+        (chosen,) = (name for name in counts if counts[name] > before[name])
+        level = {name: (before[name] + 1) / node.slots for name, node in cluster.nodes.items()}
+        assert level[chosen] == min(level.values())

@@ -1,0 +1,646 @@
+"""The client against a node that plays golden conversations: what it says, word for word, and what it makes of answers.
+
+The fake node is a thread on 127.0.0.1. Its conversations come in the order in which connections are expected; each is
+a list of (what the client must send, what it is answered), and its end is the end of the connection, unless it says
+HOLD: then the client hangs up first. Whatever else happens fails the test.
+"""
+
+import io
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from jobyard import (
+    Client,
+    Conflict,
+    Draining,
+    Full,
+    Job,
+    NotAllSubmitted,
+    NotEnded,
+    Outcome,
+    ProtocolError,
+    TooManyConnections,
+    Unauthorized,
+    Unavailable,
+    Unconfirmed,
+    UnknownTicket,
+    Unreachable,
+    batch,
+    cli,
+    client,
+)
+from jobyard.connection import Address, parse_url
+
+PATIENCE_S = 10.0  # no test waits for it unless it fails
+
+Handler = Callable[[socket.socket], None]
+Conversation = list[tuple[bytes, bytes]]
+HOLD = (b"", b"")
+
+
+class FakeNode:
+    """Takes one connection after another; each is played by the next handler."""
+
+    def __init__(self, *conversations: Conversation | Handler) -> None:
+        self._handlers = [_play(talk) if isinstance(talk, list) else talk for talk in conversations]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE_S)
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._serve)
+        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._listener.settimeout(0.01)
+        self._thread.join()
+        self._listener.close()
+        if error is None and self._failures:
+            raise self._failures[0]
+
+    def _serve(self) -> None:
+        for handler in self._handlers:
+            try:
+                connection, _ = self._listener.accept()
+                connection.settimeout(PATIENCE_S)
+                with connection:
+                    handler(connection)
+            except BaseException as failure:  # noqa: BLE001  (it is raised where the test can see it)
+                self._failures.append(failure)
+
+
+def _play(conversation: Conversation) -> Handler:
+    def handler(connection: socket.socket) -> None:
+        for expected, answer in conversation:
+            if not expected:
+                assert connection.recv(1000) == b"", "the client said more than was expected"
+                return
+            heard = b""
+            while len(heard) < len(expected) and (data := connection.recv(len(expected) - len(heard))):
+                heard += data
+            assert heard == expected
+            connection.sendall(answer)
+
+    return handler
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JOBYARD_URL", "JOBYARD_CLIENT_TOKEN", "JOBYARD_CLIENT_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def deaf_url() -> Iterator[str]:
+    """An address at which nobody listens, and nobody will while the test runs."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+
+
+def only(conversation: Conversation) -> FakeNode:
+    """A node that is called once."""
+    return FakeNode([*conversation, HOLD])
+
+
+def with_body(line: str, body: str) -> bytes:
+    return f"{line} bytes={len(body)}\n{body}\n".encode()
+
+
+OUTCOME = with_body("OK k-1 state=failed exit=3 attempt=2 node=n2 seconds=0.5 reason=exit stdout=3 stderr=4", "outoops")
+DONE = with_body("OK k-1 state=succeeded exit=0 attempt=1 node=n1 seconds=0.5 stdout=3 stderr=0", "hi\n")
+PING = (b"PING\n", b"OK pong\n")
+
+# --- the verbs -------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_submitted_and_its_outcome_fetched() -> None:
+    talk = [
+        (b"SUBMIT priority=5 env.A=b sh exit 3\n", b"OK k-1\n"),
+        (b"STATUS k-1\n", b"OK k-1 state=running attempt=2 node=n2 group=g\n"),
+        (b"RESULT k-1\n", OUTCOME),
+    ]
+    with only(talk) as node, Client(node.url) as yard:
+        ticket = yard.submit("sh", "exit 3", priority=5, env={"A": "b"})
+        assert ticket == "k-1"
+        status = yard.status(ticket)
+        assert (status.state, status.attempt, status.node, status.group) == ("running", 2, "n2", "g")
+        assert yard.result(ticket) == Outcome(ticket, "failed", 2, 3, "n2", 0.5, "exit", False, b"out", b"oops")
+
+
+def test_run_waits_for_the_job_that_it_submits() -> None:
+    talk = [(b"SUBMIT bytes=2 exec cat\nhi\n", b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", DONE)]
+    with only(talk) as node, Client(node.url) as yard:
+        assert yard.run("exec", "cat", body=b"hi").stdout == b"hi\n"
+
+
+def test_a_job_and_a_group_are_cancelled() -> None:
+    talk = [
+        (b"CANCEL k-1\n", b"OK k-1 state=succeeded\n"),
+        (b"CANCEL group=a%20b\n", b"OK group=a%20b state=cancelled count=7\n"),
+    ]
+    with only(talk) as node, Client(node.url) as yard:
+        assert yard.cancel("k-1") == "succeeded"
+        assert yard.cancel_group("a b") == 7
+
+
+def test_the_cluster_is_asked_after() -> None:
+    talk = [
+        (
+            b"LIST state=queued group=g limit=2 local=1\n",
+            with_body("OK count=2", "k-2 state=queued attempt=0\nk-1 state=queued name=a%20b\n"),
+        ),
+        (
+            b"NODES\n",
+            with_body("OK count=1", "name=n1 state=alive slots=2 running=1 waiting=0 last_seen_s=0.250\n"),
+        ),
+        (b"STATS\n", with_body("OK", "jobs 3\nrate 2.5\n")),
+        (b"STATS local=1\n", with_body("OK", "")),
+        PING,
+        (b"VERSION\n", b"OK jobyard 0.1.0 protocol=1\n"),
+    ]
+    with only(talk) as node, Client(node.url) as yard:
+        jobs = yard.list(state="queued", group="g", limit=2, local=True)
+        assert [(job.ticket, job.name) for job in jobs] == [("k-2", None), ("k-1", "a b")]
+        assert [(each.name, each.slots, each.running, each.last_seen_s) for each in yard.nodes()] == [
+            ("n1", 2, 1, 0.25)
+        ]
+        assert yard.stats() == {"jobs": "3", "rate": "2.5"}
+        assert yard.stats(local=True) == {}
+        yard.ping()
+        assert yard.version() == "jobyard 0.1.0 protocol=1"
+
+
+def test_a_refusal_is_raised_and_the_connection_goes_on() -> None:
+    talk = [
+        (b"STATUS nope\n", b"ERR UNKNOWN_TICKET no job has the ticket 'nope'\n"),
+        (b"SUBMIT key=a sh true\n", b"ERR CONFLICT another job has the key 'a'\n"),
+        PING,
+    ]
+    with only(talk) as node, Client(node.url) as yard:
+        with pytest.raises(UnknownTicket, match="no job has the ticket 'nope'"):
+            yard.status("nope")
+        with pytest.raises(Conflict):
+            yard.submit("sh", "true", key="a")
+        yard.ping()
+
+
+def test_a_result_that_is_pending_says_how_the_job_stands() -> None:
+    with only([(b"RESULT k-1\n", b"PENDING k-1 state=queued\n")]) as node, Client(node.url) as yard:
+        with pytest.raises(NotEnded, match="k-1 has not ended; it is queued") as caught:
+            yard.result("k-1")
+        assert (caught.value.ticket, caught.value.state) == ("k-1", "queued")
+
+
+def test_what_does_not_speak_the_protocol_is_told_apart() -> None:
+    with (
+        FakeNode([(b"PING\n", b"HTTP/1.1 400 Bad Request\r\n")]) as node,
+        Client(node.url) as yard,
+        pytest.raises(ProtocolError),
+    ):
+        yard.ping()
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------
+
+
+def test_a_long_wait_is_asked_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "WAIT_PIECE_S", 7.0)
+    piece = (b"WAIT timeout=7 k-1\n", b"PENDING k-1 state=running\n")
+    with only([piece, piece, (piece[0], DONE)]) as node, Client(node.url) as yard:
+        assert yard.wait("k-1").succeeded
+
+
+def test_a_wait_that_is_over_says_so() -> None:
+    with (
+        only([(b"WAIT timeout=0 k-1\n", b"PENDING k-1 state=running\n")]) as node,
+        Client(node.url) as yard,
+        pytest.raises(NotEnded),
+    ):
+        yard.wait("k-1", timeout_s=0)
+
+
+def test_waiting_goes_on_while_the_balancer_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "UNAVAILABLE_PAUSE_S", 0.0)
+    request = b"WAIT timeout=30 k-1\n"
+    away = (request, b"ERR UNAVAILABLE the balancer cannot be reached\n")
+    with only([away, away, (request, DONE)]) as node, Client(node.url) as yard:
+        assert yard.wait("k-1").succeeded
+
+
+def test_unavailable_is_raised_when_the_time_is_over() -> None:
+    talk = [(b"WAIT timeout=0 k-1\n", b"ERR UNAVAILABLE the balancer cannot be reached\n")]
+    with (
+        only(talk) as node,
+        Client(node.url) as yard,
+        pytest.raises(Unavailable),
+    ):
+        yard.wait("k-1", timeout_s=0)
+
+
+def test_waiting_goes_on_at_the_next_node_when_one_goes_away() -> None:
+    request = b"WAIT timeout=30 k-1\n"
+    with (
+        FakeNode([(request, b"")]) as first,
+        only([(request, DONE)]) as second,
+        Client(f"{first.url},{second.url}") as yard,
+    ):
+        assert yard.wait("k-1").succeeded
+
+
+# --- which node ------------------------------------------------------------------------------------------------
+
+
+def test_the_next_address_is_tried_when_nobody_listens_at_the_first(deaf_url: str) -> None:
+    with only([PING, PING]) as node, Client(f"{deaf_url},{node.url}") as yard:
+        yard.ping()
+        yard.ping()
+
+
+def test_no_node_at_all_is_said_with_every_address(deaf_url: str) -> None:
+    with (
+        Client(f"{deaf_url},{deaf_url}") as yard,
+        pytest.raises(Unreachable, match=rf"({deaf_url[6:]}.*){{2}}JOBYARD_URL"),
+    ):
+        yard.submit("sh", "true")
+
+
+def test_a_question_is_asked_again_when_its_connection_is_lost() -> None:
+    with FakeNode([(b"PING\n", b"")], [PING, HOLD]) as node, Client(node.url) as yard:
+        yard.ping()
+
+
+def test_a_node_that_hangs_up_each_time_is_unreachable() -> None:
+    lost = [(b"PING\n", b"")]
+    with (
+        FakeNode(lost, lost) as node,
+        Client(node.url) as yard,
+        pytest.raises(Unreachable, match="was lost before it answered"),
+    ):
+        yard.ping()
+
+
+def test_a_node_that_says_nothing_is_given_up() -> None:
+    with (
+        FakeNode([(b"PING\n", b""), HOLD]) as silent,
+        only([PING]) as other,
+        Client(f"{silent.url},{other.url}", timeout_s=0.1) as yard,
+    ):
+        yard.ping()
+
+
+def test_a_submission_without_a_key_is_not_sent_twice() -> None:
+    with (
+        FakeNode([(b"SUBMIT sh true\n", b"")]) as node,
+        Client(node.url) as yard,
+        pytest.raises(Unconfirmed, match="may have been taken or not"),
+    ):
+        yard.submit("sh", "true")
+
+
+def test_a_submission_with_a_key_is_sent_again() -> None:
+    request = b"SUBMIT key=a sh true\n"
+    with FakeNode([(request, b"")], [(request, b"OK k-1\n"), HOLD]) as node, Client(node.url) as yard:
+        assert yard.submit("sh", "true", key="a") == "k-1"
+
+
+def test_a_connection_that_ended_while_nothing_was_asked_is_replaced_before_a_submission() -> None:
+    with FakeNode([PING], [(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD]) as node, Client(node.url) as yard:
+        yard.ping()
+        assert yard._connection is not None
+        _until(yard._connection.is_stale)
+        assert yard.submit("sh", "true") == "k-1"
+
+
+@pytest.mark.parametrize("code", ["DRAINING", "TOO_MANY_CONNECTIONS"])
+def test_a_node_that_takes_nothing_is_passed_over(code: str) -> None:
+    request = b"SUBMIT sh true\n"
+    with (
+        only([(request, f"ERR {code} go elsewhere\n".encode())]) as first,
+        only([(request, b"OK k-1\n")]) as second,
+        Client(f"{first.url},{second.url}") as yard,
+    ):
+        assert yard.submit("sh", "true") == "k-1"
+
+
+def test_a_cluster_in_which_every_node_drains_says_so() -> None:
+    drains = [(b"SUBMIT sh true\n", b"ERR DRAINING it stops\n"), HOLD]
+    with (
+        FakeNode(drains, drains) as node,
+        Client(node.url) as yard,
+        pytest.raises(Draining),
+    ):
+        yard.submit("sh", "true")
+
+
+# --- addresses and tokens --------------------------------------------------------------------------------------
+
+
+def test_addresses_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with only([PING]) as node:
+        monkeypatch.setenv("JOBYARD_URL", node.url)
+        with Client() as yard:
+            yard.ping()
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("tcp://a:1", [Address("a", 1)]),
+        ("tcp://a, tcp://b:2/", [Address("a", 9000), Address("b", 2)]),
+        ("a:1,", [Address("a", 1)]),
+        ("tcp://[::1]:7", [Address("::1", 7)]),
+    ],
+)
+def test_an_address_is_read(url: str, addresses: list[Address]) -> None:
+    assert list(parse_url(url)) == addresses
+
+
+@pytest.mark.parametrize(
+    "url", [",", "http://a", "tcp://", "tcp://a:x", "tcp://a:70000", "tcp://u@a", "tcp://a/b", "[a"]
+)
+def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
+    with pytest.raises(ValueError, match=re.escape("tcp://127.0.0.1:9000")):
+        parse_url(url)
+
+
+def test_the_token_is_sent_first_on_every_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    monkeypatch.setenv("JOBYARD_CLIENT_TOKEN_FILE", str(tmp_path / "token"))
+    auth = (b"AUTH s3cret\n", b"OK\n")
+    with FakeNode([auth, (b"PING\n", b"")], [auth, PING, PING, HOLD]) as node, Client(node.url) as yard:
+        yard.ping()
+        yard.ping()
+
+
+def test_a_wrong_token_is_said_and_not_tried_elsewhere(deaf_url: str) -> None:
+    with (
+        FakeNode([(b"AUTH wrong\n", b"ERR UNAUTHORIZED wrong token\n")]) as node,
+        Client(f"{node.url},{deaf_url}", token="wrong") as yard,
+        pytest.raises(Unauthorized),
+    ):
+        yard.ping()
+
+
+def test_a_node_without_room_for_the_connection_is_passed_over_when_the_token_is_sent() -> None:
+    auth = b"AUTH t\n"
+    with (
+        FakeNode([(auth, b"ERR TOO_MANY_CONNECTIONS 1024 are open\n")]) as first,
+        FakeNode([(auth, b"OK\n"), PING, HOLD]) as second,
+        Client(f"{first.url},{second.url}", token="t") as yard,
+    ):
+        yard.ping()
+
+
+def test_a_cluster_without_room_says_so() -> None:
+    full = [(b"PING\n", b"ERR TOO_MANY_CONNECTIONS 1024 are open\n")]
+    with (
+        FakeNode(full, full) as node,
+        Client(node.url) as yard,
+        pytest.raises(TooManyConnections),
+    ):
+        yard.ping()
+
+
+# --- many submissions ------------------------------------------------------------------------------------------
+
+
+class CountingNode:
+    """Answers every line with a ticket of its number, a whole read at a time. Hangs up after `lines_max` lines."""
+
+    def __init__(self, lines_max: int | None = None) -> None:
+        self.lines: list[bytes] = []
+        self.reads = 0
+        self._lines_max = lines_max
+
+    def __call__(self, connection: socket.socket) -> None:
+        rest = b""
+        while data := connection.recv(1 << 20):
+            self.reads += 1
+            *lines, rest = (rest + data).split(b"\n")
+            if self._lines_max is not None:
+                lines = lines[: self._lines_max - len(self.lines)]
+            first = len(self.lines)
+            self.lines += lines
+            connection.sendall(b"".join(b"OK k-%d\n" % number for number in range(first, len(self.lines))))
+            if len(self.lines) == self._lines_max:
+                return
+
+
+def test_20_000_submissions_take_one_connection_and_few_round_trips() -> None:
+    counting = CountingNode()
+    with FakeNode(counting) as node, Client(node.url) as yard:
+        tickets = yard.submit_many(Job("sleep", str(number)) for number in range(20_000))
+    assert list(tickets) == [f"k-{number}" for number in range(20_000)]
+    assert counting.lines == [b"SUBMIT sleep %d" % number for number in range(20_000)]
+    assert counting.reads < 1_000
+
+
+def test_no_submissions_are_no_tickets() -> None:
+    with FakeNode([PING, HOLD]) as node, Client(node.url) as yard:
+        assert yard.submit_many([]) == ()
+        yard.ping()
+
+
+def test_a_batch_with_keys_goes_on_over_another_connection() -> None:
+    first, second = CountingNode(lines_max=500), CountingNode()
+    with FakeNode(first) as node, FakeNode(second) as other, Client(f"{node.url},{other.url}") as yard:
+        tickets = yard.submit_many(Job("sleep", "0", key=f"n{number}") for number in range(3_000))
+    assert len(tickets) == 3_000
+    assert b"SUBMIT key=n2999 sleep 0" in second.lines
+    assert len(second.lines) >= 2_500
+
+
+def test_a_batch_without_keys_stops_with_the_tickets_it_has() -> None:
+    with (
+        FakeNode(CountingNode(lines_max=500)) as node,
+        Client(node.url) as yard,
+        pytest.raises(NotAllSubmitted) as caught,
+    ):
+        yard.submit_many([Job("sleep", "0")] * 3_000)
+    assert isinstance(caught.value.__cause__, Unconfirmed)
+    assert caught.value.tickets[-1] is None
+    assert list(filter(None, caught.value.tickets)) == [f"k-{number}" for number in range(len(_taken(caught.value)))]
+
+
+def test_a_full_node_stops_a_batch_and_the_connection_goes_on() -> None:
+    request = b"SUBMIT sh true\n"
+    talk = [(request, b"OK k-1\n"), (request, b"ERR FULL no room on disk\n"), (request, b"OK k-2\n"), PING]
+    with only(talk) as node, Client(node.url) as yard:
+        with pytest.raises(NotAllSubmitted) as caught:
+            yard.submit_many([Job("sh", "true")] * 3)
+        assert isinstance(caught.value.__cause__, Full)
+        assert (caught.value.code, caught.value.tickets) == ("FULL", ("k-1", None, "k-2"))
+        yard.ping()
+
+
+def test_jobs_that_cannot_be_made_leave_no_answer_for_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "SEND_BYTES", 1)  # so that one is under way when the next is asked for
+    monkeypatch.setattr(batch, "WINDOW", 2)
+
+    def jobs() -> Iterator[Job]:
+        yield Job("sh", "true")
+        raise LookupError("no more of them")
+
+    with FakeNode([(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD], [PING, HOLD]) as node, Client(node.url) as yard:
+        with pytest.raises(LookupError):
+            yard.submit_many(jobs())
+        yard.ping()
+
+
+def _taken(error: NotAllSubmitted) -> list[str]:
+    return [ticket for ticket in error.tickets if ticket is not None]
+
+
+def _until(true: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < ends_at, "it did not happen"
+        time.sleep(0.001)
+
+
+# --- the command line ------------------------------------------------------------------------------------------
+
+
+class Shell:
+    """Runs `jobyard` in this process, and keeps what it printed."""
+
+    def __init__(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capfdbinary
+        self.out = self.err = b""
+
+    def __call__(self, url: str, *words: str) -> int:
+        code = cli.main(["--url", url, *words])
+        self.out, self.err = self._capture.readouterr()
+        return code
+
+
+@pytest.fixture
+def jobyard(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
+    return Shell(capfdbinary)
+
+
+SUBMITTED = {
+    ("--", "ls", "-l", "--", "a b"): b'SUBMIT argv ["ls", "-l", "--", "a b"]\n',
+    ("true",): b'SUBMIT argv ["true"]\n',
+    ("--sh", "echo hi | wc"): b"SUBMIT sh echo hi | wc\n",
+    ("--sh", "a\nb"): b'SUBMIT argv ["/bin/sh", "-c", "a\\nb"]\n',
+    ("--py", "math:gcd", "[4, 6]"): b"SUBMIT py math:gcd [4, 6]\n",
+    ("--py", "os:getpid"): b"SUBMIT py os:getpid\n",
+    (
+        *("--name", "a b", "--group", "g", "--key", "k", "--priority", "-5", "--slots", "2", "--timeout", "1m30s"),
+        *("--crash-limit", "off", "--dir", "/tmp", "--env", "A=b=c", "--env", "D=e", "--", "true"),
+    ): (
+        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 crash_limit=off dir=/tmp timeout=90"
+        b' env.A=b=c env.D=e argv ["true"]\n'
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "request_line"), SUBMITTED.items(), ids=lambda value: repr(value)[:40])
+def test_submit_prints_the_ticket(jobyard: Shell, words: tuple[str, ...], request_line: bytes) -> None:
+    with only([(request_line, b"OK k-1\n")]) as node:
+        assert jobyard(node.url, "submit", *words) == 0
+    assert (jobyard.out, jobyard.err) == (b"k-1\n", b"")
+
+
+def test_run_gives_the_output_and_the_exit_code_of_the_job(jobyard: Shell) -> None:
+    with only([(b"SUBMIT sh exit 3\n", b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", OUTCOME)]) as node:
+        assert jobyard(node.url, "run", "--sh", "exit 3") == 3
+    assert (jobyard.out, jobyard.err) == (b"out", b"oops")
+
+
+def test_standard_input_becomes_the_jobs(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\0\xff")))
+    talk = [(b'SUBMIT bytes=4 argv ["cat"]\na\n\0\xff\n', b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", DONE)]
+    with only(talk) as node:
+        assert jobyard(node.url, "run", "--stdin", "--", "cat") == 0
+
+
+def test_questions_are_answered_in_the_words_of_the_protocol(jobyard: Shell) -> None:
+    status = b"k-1 state=running attempt=1 name=a%20b\n"
+    nodes = "name=n1 state=alive slots=2 running=1 waiting=0 last_seen_s=0.25\n"
+    for words, request, answer, out in (
+        ("status k-1", b"STATUS k-1\n", b"OK " + status, status),
+        ("list --limit 1", b"LIST limit=1\n", with_body("OK count=1", status.decode()), status),
+        ("nodes", b"NODES\n", with_body("OK count=1", nodes), nodes.encode()),
+        ("stats", b"STATS\n", with_body("OK", "jobs 3\n"), b"jobs 3\n"),
+        ("cancel k-1", b"CANCEL k-1\n", b"OK k-1 state=cancelled\n", b"k-1 state=cancelled\n"),
+        ("cancel --group g", b"CANCEL group=g\n", b"OK group=g state=cancelled count=2\n", b"count=2\n"),
+        ("result k-1", b"RESULT k-1\n", DONE, b"hi\n"),
+        ("version", b"VERSION\n", b"OK jobyard 9 protocol=1\n", b"client jobyard 0.1.0\nnode jobyard 9 protocol=1\n"),
+    ):
+        with only([(request, answer)]) as node:
+            assert jobyard(node.url, *words.split()) == 0, words
+        assert (jobyard.out, jobyard.err) == (out, b"")
+
+
+KILLED = with_body("OK k-1 state=failed exit=143 attempt=1 node=n seconds=1 reason=timeout stdout=0 stderr=0", "")
+NEVER_RAN = with_body("OK k-1 state=cancelled attempt=0 reason=user stdout=0 stderr=0", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "request_line", "answer", "code"),
+    [
+        ("status x", b"STATUS x\n", b"ERR UNKNOWN_TICKET no job has the ticket 'x'\n", 4),
+        ("result x", b"RESULT x\n", b"ERR EXPIRED x ended long ago\n", 4),
+        ("submit -- x", b'SUBMIT argv ["x"]\n', b"ERR FULL no room\n", 5),
+        ("wait --timeout 0 x", b"WAIT timeout=0 x\n", b"PENDING x state=queued\n", 124),
+        ("result x", b"RESULT x\n", b"PENDING x state=queued\n", 124),
+        ("wait x", b"WAIT timeout=30 x\n", KILLED, 124),
+        ("wait x", b"WAIT timeout=30 x\n", NEVER_RAN, 1),
+        ("stats", b"STATS\n", b"220 smtp.example.org\n", 1),
+    ],
+)
+def test_the_exit_code_says_what_went_wrong(
+    jobyard: Shell, words: str, request_line: bytes, answer: bytes, code: int
+) -> None:
+    with only([(request_line, answer)]) as node:
+        assert jobyard(node.url, *words.split()) == code
+    assert jobyard.out == b""
+    assert jobyard.err.startswith(b"jobyard: ")
+
+
+def test_no_node_is_exit_code_3(jobyard: Shell, deaf_url: str) -> None:
+    assert jobyard(deaf_url, "nodes") == 3
+    assert b"UNREACHABLE: no node can be reached" in jobyard.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("dance",),
+        ("submit",),
+        ("submit", "--sh", "a", "--", "b"),
+        ("submit", "--py", "a:b", "1", "2"),
+        ("submit", "--sh", "a", "--py", "b:c"),
+        ("submit", "--timeout", "soon", "--", "a"),
+        ("submit", "--timeout", "", "--", "a"),
+        ("submit", "--env", "A", "--", "a"),
+        ("submit", "--crash-limit", "never", "--", "a"),
+        ("submit", "--name", "", "--", "a"),
+        ("cancel",),
+        ("cancel", "x", "--group", "g"),
+        ("status",),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_asks_nobody(jobyard: Shell, deaf_url: str, words: tuple[str, ...]) -> None:
+    try:
+        code = jobyard(deaf_url, *words)
+    except SystemExit as error:  # argparse's way
+        code = error.code if isinstance(error.code, int) else 1
+    assert code == 2
