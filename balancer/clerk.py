@@ -116,7 +116,7 @@ class Clerk:
     def _live_fields(self, entry: Entry) -> dict[str, object]:
         node = self._roster.get(entry.record.node_id) if entry.record.leased else None
         name = None if node is None else node.record.name
-        return live_fields(self._ledger.job(entry.ticket), entry.state, entry.record.attempt, name)
+        return live_fields(self._ledger.job(entry.ticket), entry.state, entry.attempts_begun, name)
 
     def still_ending(self, ticket: str, question: Question) -> None:
         """A cancelled job takes its time to die: say so."""

@@ -549,7 +549,8 @@ class Dispatcher:
         for ticket, attempt in message.attempts:
             entry = node.leases.get(ticket)
             if entry is not None and entry.record.attempt == attempt:
-                self._release(node, entry, crashed=False)
+                node.take_back(ticket)
+                self._ledger.hand_back(entry, self._wall)
 
     def _on_result(self, node: Node, message: Result | ResReq, now: float) -> None:
         for pair in message.items:

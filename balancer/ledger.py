@@ -56,6 +56,7 @@ class LiveRecord:
     group: str | None = None
     bytes: int = 0  # what it weighs on a node's memory while it waits there
     attempt: int = 0  # the highest that was leased or reported
+    unused: bool = False  # that attempt came back without having begun: the next lease has its number
     crashes: int = 0
     leased: bool = False
     node_id: str | None = None  # of the last lease
@@ -79,6 +80,11 @@ class Entry:
         if not self.record.leased:
             return State.QUEUED
         return State.RUNNING if self.begun else State.DISPATCHED
+
+    @property
+    def attempts_begun(self) -> int:
+        """The number of the attempt that it is at, or was last at."""
+        return self.record.attempt - self.record.unused
 
     @property
     def attempt_id(self) -> tuple[str, int]:
@@ -216,7 +222,8 @@ class Ledger:
             return None
         self._update(
             entry,
-            attempt=entry.record.attempt + 1,
+            attempt=entry.record.attempt + (not entry.record.unused),
+            unused=False,
             leased=True,
             node_id=node_id,
             boot_id=boot_id,
@@ -265,6 +272,11 @@ class Ledger:
             self._end(entry, Ended(State.FAILED, wall, Reason.CRASH_LIMIT, attempt=entry.record.attempt), b"")
         else:
             self._offer(entry)
+
+    def hand_back(self, entry: Entry, wall: float) -> None:
+        """The node let go of the attempt before it began. Nothing was executed, so its number is not used up."""
+        self._update(entry, unused=True, boot_id=None, node_id=None)
+        self.release(entry, crashed=False, wall=wall)
 
     def _update(self, entry: Entry, **changes: object) -> None:
         entry.record = attrs.evolve(entry.record, **changes)  # type: ignore[arg-type]
@@ -326,6 +338,7 @@ class Ledger:
             assert not entry.begun or entry.record.leased, f"{ticket} runs without a lease"
             assert not entry.record.leased or entry.record.boot_id, f"{ticket} is leased to nobody"
             assert not entry.record.leased or entry.record.attempt > 0, f"{ticket} is leased and has no attempt"
+            assert not (entry.record.leased and entry.record.unused), f"{ticket} is leased and its attempt came back"
             assert entry.record.leased or not entry.record.cancelled, f"{ticket} is cancelled and has not ended"
 
 

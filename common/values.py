@@ -7,6 +7,7 @@ the setting. Which setting takes which values is said in `common/settings.py`.
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from common.durations import format_duration, parse_duration
@@ -59,8 +60,8 @@ def size_bytes(least: int, most: int) -> Reader[int]:
         if least <= size <= most:
             return size
         raise ValueError(
-            f"allowed is a size from {format_size(least)} to {format_size(most)}, such as 512MiB or 16GiB; "
-            "a plain number is bytes"
+            f"allowed is a size from {format_size(least)} to {format_size(most)}, "
+            "a plain number of bytes or one with KiB, MiB, GiB or TiB"
         )
 
     return read
@@ -146,10 +147,14 @@ def text(written: str) -> str:
     raise ValueError("allowed is any text that is not empty")
 
 
+def path(written: str) -> Path:
+    return Path(text(written))
+
+
 def key(characters_least: int) -> Reader[bytes]:
     def read(written: str) -> bytes:
         if len(written) >= characters_least:
-            return written.encode(errors="surrogateescape")  # as the bytes were in the environment
+            return written.encode(errors="surrogateescape")  # the bytes that the environment or the file had
         raise ValueError(f"allowed are {characters_least} characters or more; random ones are best")
 
     return read

@@ -76,12 +76,11 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
         Executors(
             scratch_root=scratch,
             owner=who.node_id,
-            boot=who.boot_id,
             output_bytes_max=settings.output_bytes_max,
             python=settings.python,
             pythonpath=settings.pythonpath,
             report=report,
-        ) as executors,
+        ).running() as executors,
         trio.open_nursery() as nursery,
     ):
         driver.perform(

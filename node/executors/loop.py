@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-READ_BYTES: Final = 256 * 1024  # one read of a socket: large outputs in few turns
+READ_BYTES: Final = 64 * 1024  # one read of a socket; from 128 KiB on the C library maps fresh memory each time
 
 
 class Loop:

@@ -18,9 +18,6 @@ READ_BYTES: Final = 64 * 1024  # what a pipe holds
 READS_AT_END_MAX: Final = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
 PATH_DEFAULT: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# An ignored signal stays ignored across exec, be it ignored by us or by whoever started the node.
-_DEFAULTED = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
-
 
 class Family:
     """Every process that was launched and has not ended."""
@@ -28,6 +25,8 @@ class Family:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._alive: dict[int, Process] = {}
+        # They would stay ignored across exec, be it that we ignore them or that whoever started the node did.
+        self._ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 
     def launch(
         self, argv: tuple[str, ...], env: Mapping[str, str], fds: Sequence[int], on_exit: Callable[[int, bool], None]
@@ -44,7 +43,7 @@ class Family:
             env,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)],
             setsid=True,
-            setsigdef=_DEFAULTED,
+            setsigdef=self._ignored,
             setsigmask=(),
         )
         process = Process(self, self._loop, pid, on_exit)

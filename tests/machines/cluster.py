@@ -301,9 +301,9 @@ class Cluster:
             for node in list(self.nodes.values()):
                 if (at := node.machine.next_deadline()) is not None and at <= self.now:
                     self._step_node(node)
-            if self.balancer is not None and (at := self.balancer.machine.next_deadline()) is not None:
-                if at <= self.now:
-                    self._step_balancer()
+            at = None if self.balancer is None else self.balancer.machine.next_deadline()
+            if at is not None and at <= self.now:
+                self._step_balancer()
             self.settle()
         self.now = end
 

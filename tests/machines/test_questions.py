@@ -14,7 +14,9 @@ def test_any_node_answers_for_any_ticket() -> None:
     ((runner, id),) = cluster.where(ticket)
     for name in cluster.nodes:
         reply = cluster.say(name, f"STATUS {ticket}") or ""
-        assert reply.startswith(f"OK {ticket} state=running attempt=1 node={runner} name=two%20words group=g submitted=")
+        assert reply.startswith(
+            f"OK {ticket} state=running attempt=1 node={runner} name=two%20words group=g submitted="
+        )
         assert cluster.say(name, f"result {ticket}") == f"PENDING {ticket} state=running\n"
     cluster.finish(runner, id, output=b"out")
     replies = {cluster.say(name, f"result {ticket}") for name in cluster.nodes}

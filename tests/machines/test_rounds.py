@@ -79,7 +79,9 @@ def test_higher_priority_is_leased_first_when_it_waits_at_the_balancer() -> None
     cluster = Cluster(1, slots=1, periods=PERIODIC)
     low, high = cluster.submit("n1", "priority=-1 sh true"), cluster.submit("n1", "priority=1 sh true")
     cluster.advance(5)
-    dispatched = [lease.ticket for _, message in cluster.sent if isinstance(message, Dispatch) for lease in message.items]
+    dispatched = [
+        lease.ticket for _, message in cluster.sent if isinstance(message, Dispatch) for lease in message.items
+    ]
     assert dispatched == [high, low]
 
 
