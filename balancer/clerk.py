@@ -6,14 +6,13 @@ the link that brought it is gone; the node that asked keeps the time.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 
 from balancer.ledger import Entry, Ledger
+from balancer.outbox import Outbox
 from balancer.roster import Node, Roster
 from common import lines
-from common.effects import Send
 from common.errors import Code
 from common.history import History
 from common.limits import ANSWER_WAIT_S
@@ -34,7 +33,7 @@ class Question:
 
 
 class Clerk:
-    """Inquiries in, answers out; appends its actions to the dispatcher's list."""
+    """Inquiries in, answers out; through the dispatcher's outbox."""
 
     def __init__(
         self,
@@ -42,7 +41,7 @@ class Clerk:
         roster: Roster,
         history: History,
         timers: Timers,
-        actions: list[Any],
+        outbox: Outbox,
         cancel: Callable[[Entry], State],
         statistics: Callable[[], dict[str, float]],
     ) -> None:
@@ -50,7 +49,7 @@ class Clerk:
         self._roster = roster
         self._history = history
         self._timers = timers
-        self._actions = actions
+        self._outbox = outbox
         self._cancel = cancel
         self._statistics = statistics
         self._watchers: dict[str, list[Question]] = {}  # until the job ends
@@ -139,7 +138,7 @@ class Clerk:
             return
         self._next_id += 1
         self._asked[self._next_id] = question
-        self._actions.append(Send(node.link, Inquiry(self._next_id, question.inquiry.verb, ticket)))
+        self._outbox.send(node, Inquiry(self._next_id, question.inquiry.verb, ticket))
 
     def origin_said(self, id: int, reply: bytes, now: float) -> None:
         """The origin's word: final, or that the job is on its way."""
@@ -228,7 +227,7 @@ class Clerk:
         return lines.ok(body="".join(f"{name} {value}\n" for name, value in self._statistics().items()).encode())
 
     def _answer(self, question: Question, reply: bytes) -> None:
-        self._actions.append(Send(question.link, Answer(question.inquiry.id, reply)))
+        self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
 
     def __len__(self) -> int:
         parked = (*self._watchers.values(), *self._expected.values(), *self._absent.values())

@@ -110,7 +110,7 @@ class Ledger:
         self._live: dict[str, Entry] = {}
         self._sequence = 0
         self.queue = Queue()
-        self.ended_now: list[tuple[str, Ended, bytes]] = []  # this step's ends, for whoever is to be told
+        self._ends: list[tuple[str, Ended, bytes]] = []
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0}
 
     def restore(self) -> None:
@@ -135,9 +135,10 @@ class Ledger:
     def in_group(self, group: str) -> list[Entry]:
         return [entry for entry in self._live.values() if entry.record.group == group]
 
-    def leases_of(self, node_id: str) -> list[Entry]:
-        """The entries leased to a node, in the order of their arrival. For restore only; the roster keeps its own."""
-        return [entry for entry in self._live.values() if entry.record.leased and entry.record.node_id == node_id]
+    def leased(self) -> list[Entry]:
+        """Everything that is leased, in the order of arrival."""
+        leased = (entry for entry in self._live.values() if entry.record.leased)
+        return sorted(leased, key=lambda entry: entry.record.sequence)
 
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(ticket))
@@ -329,8 +330,13 @@ class Ledger:
         del self._live[entry.ticket]
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         self._history.record(entry.ticket, ended, output)
-        self.ended_now.append((entry.ticket, ended, output))
+        self._ends.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1
+
+    def take_ends(self) -> list[tuple[str, Ended, bytes]]:
+        """What has ended since it was last asked, for whoever is to be told: ticket, end and output."""
+        ends, self._ends = self._ends, []
+        return ends
 
     def check(self) -> None:
         for ticket, entry in self._live.items():

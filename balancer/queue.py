@@ -23,6 +23,11 @@ class Queue:
         """The first of each line, the most urgent line first."""
         return sorted((line[0], needs) for needs, line in self._lines.items())
 
+    def head(self, needs: Needs) -> str | None:
+        """The ticket of the first of a line."""
+        line = self._lines.get(needs)
+        return line[0][2] if line else None
+
     def pop(self, needs: Needs) -> str:
         """Takes the first of a line out."""
         line = self._lines[needs]

@@ -53,6 +53,7 @@ class Node:
     report: Report = attrs.field(factory=Report)
     leases: dict[str, Entry] = attrs.field(factory=dict)  # unfinished, in the order in which they were given
     weight_bytes: int = 0  # of the leases' jobs and bodies
+    leased_at_exchange: frozenset[str] = frozenset()  # tickets, at the last timed exchange of results
     recalling: bool = False  # a Recall is unanswered
     starved: bool = False  # jobs of it were left unacknowledged, because the store was full
     ends: dict[str, None] = attrs.field(factory=dict)  # tickets that it issued, whose end it is still to be told
@@ -116,6 +117,10 @@ class Roster:
 
     def get(self, id: str | None) -> Node | None:
         return None if id is None else self._nodes.get(id)
+
+    def known(self, id: str) -> Node:
+        """A node that must be here."""
+        return self._nodes[id]
 
     def on(self, link: int) -> Node | None:
         return self._by_link.get(link)

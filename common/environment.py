@@ -81,7 +81,7 @@ def read(cls: type[T], environ: Mapping[str, str]) -> tuple[T, list[str]]:
         else:
             given |= {field: found} if found else {}
     settings, refused = _structure(cls, {field: found.text for field, found in given.items()})
-    return settings, problems + [f"{given[field].shown}: {why}" for field, why in refused.items()]
+    return settings, problems + [f"{given[field].shown}: {refused[field]}" for field in given if field in refused]
 
 
 def unknown_names(environ: Mapping[str, str], known: Set[str]) -> Iterator[str]:
@@ -93,12 +93,9 @@ def unknown_names(environ: Mapping[str, str], known: Set[str]) -> Iterator[str]:
 
 
 def _suggestion(name: str, known: Set[str]) -> str:
-    tails = sorted(other.removeprefix(PREFIX) for other in known)  # the prefix would make every name look close
+    tails = {other.removeprefix(PREFIX): other for other in sorted(known)}  # the prefix makes every name look close
     close = difflib.get_close_matches(name.removeprefix(PREFIX), tails, n=1)
-    return next(
-        (f"did you mean {other}?" for other in sorted(known) for tail in close if other.removeprefix(PREFIX) == tail),
-        "--help lists the names that are allowed",
-    )
+    return f"did you mean {tails[close[0]]}?" if close else "--help lists the names that are allowed"
 
 
 # --- finding the text ------------------------------------------------------------------------------------------

@@ -51,6 +51,10 @@ class SettingsError(Exception):
         return "\n".join(self.problems)
 
 
+def _path(text: str) -> Path:
+    return Path(values.text(text))
+
+
 @attrs.frozen(kw_only=True)
 class CommonSettings:
     """What both programs can be told. Where they listen by default differs, so each says it below."""
@@ -116,7 +120,7 @@ class BalancerSettings(CommonSettings):
         "JOBYARD_HTTP_LISTEN", values.or_off(values.address), "127.0.0.1:8081", _HTTP_HELP
     )
     data_dir: Path = setting(  # noqa: RUF009 (a Path is as immutable as a str)
-        "JOBYARD_DATA_DIR", values.path, "./data/balancer", _DATA_HELP
+        "JOBYARD_DATA_DIR", _path, "./data/balancer", _DATA_HELP
     )
     dispatch_period_s: float = setting(
         "DISPATCH_PERIOD JOBYARD_DISPATCH_PERIOD",
@@ -184,7 +188,7 @@ class NodeSettings(CommonSettings):
     )
     data_dir: Path = setting(  # noqa: RUF009 (a Path is as immutable as a str)
         "JOBYARD_DATA_DIR",
-        values.path,
+        _path,
         "./data/node",
         f"{_DATA_HELP}; DIRECTORY/* takes the first directory in it that no other node uses",
     )
@@ -355,7 +359,7 @@ def _plain(value: Any, *, secret: bool) -> object:
 
 def help_table(cls: type[CommonSettings]) -> str:
     """The end of --help: each setting with its default, its unit and its meaning."""
-    lines = ["settings, from the environment (durations: 250ms, 1.5s, 1h30m; sizes: 512MiB, 16GiB):"]
+    lines = ["settings, from the environment (durations like 1h30m, sizes like 512MiB):"]
     for told in settings_of(cls).values():
         unit = f"; unit {told.unit}" if told.unit else ""
         lines.append(f"  {', '.join(told.variables)} (default {told.default or 'empty'}{unit})")

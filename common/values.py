@@ -7,7 +7,6 @@ the setting. Which setting takes which values is said in `common/settings.py`.
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from common.durations import format_duration, parse_duration
@@ -145,10 +144,6 @@ def text(written: str) -> str:
     if written:
         return written
     raise ValueError("allowed is any text that is not empty")
-
-
-def path(written: str) -> Path:
-    return Path(text(written))
 
 
 def key(characters_least: int) -> Reader[bytes]:

@@ -50,7 +50,6 @@ class Spawner:
         self._commands = Commands(loop, self._family, setup.output_bytes_max)
         self._workers = Workers(loop, self._family, self._environment, setup.python, setup.pythonpath)
         self._running: dict[tuple[str, int], Command | Call] = {}
-        self._left: list[tuple[str, bool]] = []  # directories of attempts that are over
         self._begun: list[Begun] = []
         self._over: list[Over] = []
         self._frames = Frames()
@@ -63,17 +62,13 @@ class Spawner:
             self._report()  # an empty one: up, and holding the lock
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
+                self._tidy()
                 if self._over:
                     self._report()
-                self._tidy()
         finally:
             kill_sessions(self._family.kill_all())
 
     def _tidy(self) -> None:
-        """After the news, so that a slot is not kept waiting for it."""
-        for name, unused in self._left:
-            self._scratch.give_back(name, unused=unused)
-        self._left.clear()
         self._scratch.tidy()
         for error in self._scratch.lost:
             complain(f"cannot remove what a job has left: {error}; the next start of the node tries again")
@@ -124,7 +119,7 @@ class Spawner:
     ) -> None:
         self._running.pop((ticket, attempt), None)
         if has_scratch:
-            self._left.append((attempt_name(ticket, attempt), unused))
+            self._scratch.give_back(attempt_name(ticket, attempt), unused=unused)
         self._over.append(Over(ticket, attempt, outcome, output))
 
     def _report_begun(self) -> None:

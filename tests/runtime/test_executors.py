@@ -86,7 +86,7 @@ async def test_what_a_command_leaves_in_its_group_is_killed_and_delays_nothing(y
     over = await yard.run("sh", f"sleep 60 & echo $! > {pids}; echo done")
     assert stdout(over) == b"done\n"
     assert over.outcome.seconds < 5
-    await until(lambda: not is_alive(*pids_in(pids, 1)))
+    await until(lambda: not is_alive(pids_in(pids, 1)[0]))
 
 
 async def test_somebody_who_left_the_session_with_the_pipes_delays_the_outcome_by_a_moment_only(
@@ -97,7 +97,7 @@ async def test_somebody_who_left_the_session_with_the_pipes_delays_the_outcome_b
     over = await yard.run("sh", f"setsid sh -c 'echo $$ > {pids}; exec sleep 60' & sleep 0.1; echo done")
     assert stdout(over) == b"done\n"
     assert trio.current_time() - began < 5
-    os.kill(*pids_in(pids, 1), signal.SIGKILL)
+    os.kill(pids_in(pids, 1)[0], signal.SIGKILL)
 
 
 # --- what cannot be started --------------------------------------------------------------------------------------
@@ -211,7 +211,6 @@ async def test_each_attempt_has_an_empty_directory_of_its_own_that_is_gone_after
         directories.add(directory)
         await until(lambda directory=directory: not os.path.lexists(directory))  # type: ignore[misc]
     assert len(directories) == 6
-    assert os.path.exists("/etc")
 
 
 async def test_a_job_that_removes_its_own_directory_ends_like_any_other(yard: Yard) -> None:
@@ -298,7 +297,8 @@ async def test_when_a_node_is_killed_nothing_it_had_started_is_alive_after_2_sec
 ) -> None:
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     pids = tmp_path / "pids"
-    with subprocess.Popen([sys.executable, "-c", STAND_IN, tmp_path, pids], stdout=subprocess.PIPE) as node:
+    program = [sys.executable, "-c", STAND_IN, str(tmp_path), str(pids)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as node:  # noqa: ASYNC220  it starts in a millisecond
         assert node.stdout is not None
         spawner = int(await trio.to_thread.run_sync(node.stdout.readline))
         await until(lambda: len(pids_in(pids, 6)) == 6, within_s=20)

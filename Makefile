@@ -1,0 +1,59 @@
+# Everything happens in .venv, which `make` sets up when it is first needed: Python 3.11 or later and make will do.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+COMPOSE ?= docker compose
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check lint format types bench up down logs clean
+
+help: ## print this
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: $(READY) ## a batch on a balancer and three nodes of this machine, every result checked
+	$(BIN)/python examples/demo.py
+
+run: $(READY) ## the same cluster to play with, until Ctrl-C
+	$(BIN)/python examples/demo.py --stay
+
+test: $(READY) ## all tests, with the reason for each that is skipped
+	$(BIN)/pytest -q -rs
+
+check: lint types test ## what a change must pass: lint, types and test
+
+lint: $(READY) ## style, and whether the format is as it should be
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## put the format right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY) ## strict types
+	$(BIN)/mypy
+
+bench: $(READY) ## how fast it is here
+	$(BIN)/python benchmarks/bench.py
+
+up: ## the same in containers: node1 to node3 on ports 9001 to 9003
+	$(COMPOSE) up --build --detach
+
+down: ## stop the containers; volumes, and so jobs, stay
+	$(COMPOSE) --profile more down
+
+logs: ## what the containers log, as it comes
+	$(COMPOSE) --profile more logs --follow
+
+clean: ## remove what was built here, but no data
+	rm -rf .venv build dist *.egg-info client/build client/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# pip reads dependency groups itself only since 25.1, and the one that comes with Python may be older.
+DEV := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")
+
+$(READY): pyproject.toml client/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c '$(DEV)' > .venv/dev-requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -e ./client -r .venv/dev-requirements.txt
+	touch $@

@@ -1,0 +1,123 @@
+"""Reunion: a node is back, and what it holds is brought together with what the ledger has leased.
+
+    leased to this boot, held ................. goes on
+    leased to this boot, not held ............. was lost on the way: sent again under its number
+    leased to an older boot ................... lost with it; a crash where it may have been running
+    held, and the last lease of a queued job .. goes on: the node was only presumed gone
+    held, and given to others meanwhile ....... dropped there
+    held, of a job that the ledger knows not .. remembered: an earlier ledger gave it out, and the job's origin has
+                                                still to come
+    an outcome that is about to be reported ... its job is not given to others meanwhile
+
+Pure.
+"""
+
+import attrs
+
+from balancer.ledger import Entry, Ledger
+from balancer.outbox import Outbox
+from balancer.roster import Node, Roster
+from common.messages import AttemptId, Hello, Holdings, RequestOfRes
+
+
+@attrs.frozen
+class Held:
+    """An attempt, or its outcome, of a job that the ledger does not know yet."""
+
+    node: Node
+    boot_id: str
+    attempt: int
+    begun: bool
+    over: bool  # the outcome is there
+
+
+class Reunion:
+    def __init__(self, ledger: Ledger, roster: Roster, outbox: Outbox) -> None:
+        self._ledger = ledger
+        self._roster = roster
+        self._outbox = outbox
+        self._held: dict[str, dict[AttemptId, Held]] = {}  # by ticket, then by node and attempt
+
+    def reunite(self, node: Node, hello: Hello, holdings: Holdings, wall: float) -> None:
+        """Takes the first word of a link. Afterwards the node can be given jobs."""
+        self._settle_leases(node, hello, holdings, wall)
+        self._roster.welcome(node, hello)
+        begun = set(holdings.begun)
+        for id in (*holdings.begun, *holdings.waiting):
+            self._recognise(node, hello.boot_id, id, begun=id in begun)
+        for ticket, attempt, boot_id in holdings.outcomes:
+            self._expect(node, ticket, attempt, boot_id)
+
+    def _settle_leases(self, node: Node, hello: Hello, holdings: Holdings, wall: float) -> None:
+        begun, outcomes = set(holdings.begun), set(holdings.outcomes)
+        held = begun | set(holdings.waiting)
+        exposed = node.exposed()
+        for entry in list(node.leases.values()):
+            if (*entry.attempt_id, entry.record.boot_id) in outcomes:
+                continue
+            if entry.record.boot_id != hello.boot_id:
+                self.lose(node, entry, crashed=entry.ticket in exposed, wall=wall)
+            elif entry.attempt_id not in held:
+                self._outbox.to(node).leases.append(self._ledger.lease_of(entry))
+            else:
+                entry.begun = entry.attempt_id in begun
+                if entry.record.cancelled:
+                    self._outbox.to(node).cancels.append(entry.attempt_id)
+
+    def lose(self, node: Node, entry: Entry, *, crashed: bool, wall: float) -> None:
+        """A lease is lost with its node."""
+        node.take_back(entry.ticket)
+        self._ledger.release(entry, crashed=crashed, wall=wall)
+
+    def _recognise(self, node: Node, boot_id: str, id: AttemptId, *, begun: bool) -> None:
+        ticket, attempt = id
+        entry = self._ledger.live(ticket)
+        if entry is None and not self._ledger.knows(ticket):
+            self.remember(ticket, Held(node, boot_id, attempt, begun=begun, over=False))
+        elif entry is not None and ticket in node.leases and entry.record.attempt == attempt:
+            pass  # its lease; that was settled above
+        elif entry is not None and self.take_over(node, entry, boot_id, attempt):
+            entry.begun = begun
+        else:
+            self._outbox.to(node).drops.append(id)
+
+    def _expect(self, node: Node, ticket: str, attempt: int, boot_id: str) -> None:
+        entry = self._ledger.live(ticket)
+        if entry is not None:
+            self.take_over(node, entry, boot_id, attempt)
+        elif not self._ledger.knows(ticket):
+            self.remember(ticket, Held(node, boot_id, attempt, begun=False, over=True))
+
+    def take_over(self, node: Node, entry: Entry, boot_id: str, attempt: int) -> bool:
+        """Makes an attempt that a node has the lease of a job that has none. False where it is out of date."""
+        if entry.record.leased:
+            return False
+        if attempt == entry.record.attempt and boot_id == entry.record.boot_id:
+            self._ledger.resume(entry)
+        elif attempt > entry.record.attempt:
+            self._ledger.adopt(entry, node.id, boot_id, attempt)
+        else:
+            return False
+        node.give(entry)
+        return True
+
+    # --- jobs that an earlier ledger gave out ----------------------------------------------------------------------
+
+    def remember(self, ticket: str, held: Held) -> None:
+        self._held.setdefault(ticket, {})[held.node.id, held.attempt] = held
+
+    def arrived(self, entry: Entry) -> None:
+        """A job is known again: where nodes have attempts of it, the highest counts, and numbering goes on above."""
+        held = self._held.pop(entry.ticket, None)
+        if held is None:
+            return
+        *lower, best = sorted(held.values(), key=lambda held: held.attempt)
+        for other in lower:
+            if not other.over and other.node.link is not None:
+                self._outbox.to(other.node).drops.append((entry.ticket, other.attempt))
+        if best.node.link is None or not self.take_over(best.node, entry, best.boot_id, best.attempt):
+            self._ledger.raise_attempt(entry, best.attempt)
+        elif best.over:
+            self._outbox.send(best.node, RequestOfRes((entry.ticket,)))
+        else:
+            entry.begun = best.begun

@@ -1,0 +1,139 @@
+"""Rounds: jobs that wait become leases, the most urgent first, each for the node that placement chooses.
+
+And the other half of levelness: counts drift apart as durations differ, so attempts that wait on a busy node are
+called back where an idler node could begin them. A begun job is never moved; a called-back attempt counts as never
+given out, because its node says that it has not begun.
+
+Pure.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from balancer.ledger import Entry, Ledger
+from balancer.outbox import Outbox
+from balancer.placement import Load, Placement, to_move
+from balancer.queue import Needs
+from balancer.roster import Node, Roster
+from common.limits import BODY_BYTES_MAX
+from common.messages import AttemptId, Recall
+from common.model import State
+
+RECALLS_MAX: Final = 256  # jobs moved at once: enough to level quickly, few enough to change course
+WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node holds in memory
+
+
+class Rounds:
+    def __init__(
+        self, ledger: Ledger, roster: Roster, placement: Placement, outbox: Outbox, *, jobs_max: int, backlog_max: int
+    ) -> None:
+        self._ledger = ledger
+        self._roster = roster
+        self._placement = placement
+        self._outbox = outbox
+        self._jobs_max = jobs_max
+        self._backlog_max = backlog_max
+
+    # --- handing out ---------------------------------------------------------------------------------------------
+
+    def round(self, wall: float) -> int:
+        """Hands out at most MAX_NUM_JOBS_DISPATCH jobs; returns how many."""
+        given = 0
+        while given < self._jobs_max and self._give_next(wall):
+            given += 1
+        return given
+
+    def _give_next(self, wall: float) -> bool:
+        """One job: the head of the most urgent line that some node has room for."""
+        queue = self._ledger.queue
+        for _, needs in queue.heads():
+            entry = self._head(needs)
+            if entry is None:
+                continue
+            chosen = self._placement.choose(self._candidates(needs, entry.record.bytes))
+            if chosen is not None:
+                queue.pop(needs)
+                self._give(entry, chosen, wall)
+                return True
+        return False
+
+    def _head(self, needs: Needs) -> Entry | None:
+        """The first of a line that still waits; those that were cancelled meanwhile are taken out."""
+        queue = self._ledger.queue
+        while (ticket := queue.head(needs)) is not None:
+            entry = self._ledger.live(ticket)
+            if entry is not None and entry.state is State.QUEUED:
+                return entry
+            queue.pop(needs)
+        return None
+
+    def _candidates(self, needs: Needs, weight_bytes: int) -> Iterable[Load]:
+        kind, slots = needs
+        for node in self._roster.connected():
+            if (
+                node.takes_jobs
+                and _can_run(node, kind, slots)
+                and node.load.count - node.record.slots < self._backlog_max
+                and (not node.leases or node.weight_bytes + weight_bytes <= WEIGHT_BYTES_MAX)
+            ):
+                yield node.load
+
+    def _give(self, entry: Entry, load: Load, wall: float) -> None:
+        node = self._roster.known(load.node_id)
+        lease = self._ledger.lease(entry, node.id, node.record.boot_id)
+        if lease is None:
+            self._ledger.fail_unreadable(entry, wall)
+            self._outbox.note("record.damaged", "error", ticket=entry.ticket)
+            return
+        node.give(entry)
+        self._outbox.to(node).leases.append(lease)
+
+    # --- calling back --------------------------------------------------------------------------------------------
+
+    def uneven(self) -> bool:
+        """Whether a job waits on one node that would better wait on another."""
+        return self._next_move(self._plan()) is not None
+
+    def level(self) -> None:
+        """Calls waiting attempts back until the counts would be level: those given last, which would wait longest."""
+        loads = self._plan()
+        wanted: dict[str, list[AttemptId]] = {}
+        for _ in range(RECALLS_MAX):
+            move = self._next_move(loads)
+            entry = None if move is None else self._last_waiting(*move, wanted)
+            if move is None or entry is None:
+                break
+            busy, idle = move
+            wanted.setdefault(busy.node_id, []).append(entry.attempt_id)
+            busy.count -= 1
+            idle.count += 1
+        for node_id, attempts in wanted.items():
+            node = self._roster.known(node_id)
+            node.recalling = True
+            self._outbox.send(node, Recall(tuple(attempts)))
+
+    def _plan(self) -> list[Load]:
+        """Loads to plan with; none while an earlier recall is unanswered, because the counts are about to change."""
+        nodes = self._roster.connected()
+        if any(node.recalling for node in nodes):
+            return []
+        return [attrs.evolve(node.load) for node in nodes if node.takes_jobs]
+
+    def _next_move(self, loads: list[Load]) -> tuple[Load, Load] | None:
+        move = to_move(loads)
+        return move if move is not None and move[0].count > move[0].slots else None
+
+    def _last_waiting(self, busy: Load, idle: Load, wanted: dict[str, list[AttemptId]]) -> Entry | None:
+        source, target = self._roster.known(busy.node_id), self._roster.known(idle.node_id)
+        already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
+        for entry in reversed(source.leases.values()):
+            movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
+            if movable and _can_run(target, entry.record.kind, entry.record.slots):
+                return entry
+        return None
+
+
+def _can_run(node: Node, kind: str, slots: int) -> bool:
+    return kind in node.record.kinds and slots <= node.record.slots

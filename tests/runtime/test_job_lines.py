@@ -1,0 +1,90 @@
+"""What a job's line means, and the sentences for lines that mean nothing."""
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.executors.shell import argv_of, python_call
+
+
+def test_sh_takes_the_rest_of_the_line_as_it_stands() -> None:
+    assert argv_of("sh", "echo 'a  b' | wc") == ("/bin/sh", "-c", "echo 'a  b' | wc")
+
+
+def test_exec_splits_words_as_a_shell_does() -> None:
+    assert argv_of("exec", "a 'b c' \"d\"\\ e  f#g") == ("a", "b c", "d e", "f#g")
+
+
+@given(st.text(alphabet=" abz09_@%+=:,./-'\"\\\t", max_size=30))
+def test_the_short_way_of_splitting_finds_the_same_words(line: str) -> None:
+    try:
+        words = tuple(shlex.split(line))
+    except ValueError:
+        words = ()
+    if words and words[0]:
+        assert argv_of("exec", line) == words
+    else:
+        with pytest.raises(ValueError, match="exec"):
+            argv_of("exec", line)
+
+
+def test_argv_is_a_json_array_of_exactly_these_words() -> None:
+    assert argv_of("argv", '["a", "", "b c", "\\u00e4\\n"]') == ("a", "", "b c", "ä\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "sentence"),
+    [
+        ("sh", "  ", "sh needs a command after it"),
+        ("exec", "", "exec needs a command after it"),
+        ("exec", "'' x", "exec needs a command after it"),
+        ("exec", "a 'b", "the words of exec cannot be told apart"),
+        ("argv", "[]", "argv needs a command after it"),
+        ("argv", '["a", 1]', "argv needs a JSON array of strings"),
+        ("argv", '{"a": "b"}', "argv needs a JSON array of strings"),
+        ("argv", "ls", "argv needs a JSON array of strings: Expecting value"),
+        ("argv", "[" * 60_000, "argv needs a JSON array of strings, less deeply nested"),
+        ("argv", '["a\\u0000b"]', "a word of a command cannot hold a NUL byte"),
+        ("sh", "a\0b", "a word of a command cannot hold a NUL byte"),
+        ("argv", '["\\ud800"]', "cannot be written as UTF-8"),
+        ("sleep", "1", "a job of kind sleep has no command"),
+    ],
+)
+def test_a_line_that_is_no_command_is_refused_with_a_sentence(kind: str, line: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        argv_of(kind, line)
+
+
+@pytest.mark.parametrize(
+    ("line", "call"),
+    [
+        ("m:f", ("m", "f", [], {})),
+        (" pkg.mod:Class.method  [1, [2]] ", ("pkg.mod", "Class.method", [1, [2]], {})),
+        ('m:f\t{"a b": null}', ("m", "f", [], {"a b": None})),
+        ("größe:f []", ("größe", "f", [], {})),
+    ],
+)
+def test_py_is_a_module_a_function_and_arguments(line: str, call: tuple[object, ...]) -> None:
+    assert python_call(line) == call
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("", "py needs module:function after it"),
+        ("module", "py needs module:function after it, not 'module'"),
+        ("m.:f", "'m.' in 'm.:f' is not a Python name"),
+        ("m:", "'' in 'm:' is not a Python name"),
+        ("m:1f", "'1f' in 'm:1f' is not a Python name"),
+        ("m:f:g", "'f:g' in 'm:f:g' is not a Python name"),
+        ("m:f 1", "a JSON array .* or object"),
+        ("m:f [1", "the arguments of py must be JSON"),
+        ("m:f [NaN]", "NaN is not JSON"),
+        ("m:f " + "[" * 60_000, "less deeply nested"),
+    ],
+)
+def test_a_line_that_is_no_call_is_refused_with_a_sentence(line: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        python_call(line)

@@ -1,0 +1,80 @@
+"""Clusters of real processes for these tests: each is stopped whatever happens, and a test that fails shows its logs."""
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from examples.local_cluster import LocalCluster
+from tests.system.client import missing
+
+LOG_LINES_SHOWN: Final = 30
+_CLUSTERS: Final = pytest.StashKey[list[LocalCluster]]()
+
+StartCluster = Callable[..., LocalCluster]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Adds the ends of the logs of every cluster that is up to the report of a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        for cluster in item.session.stash.get(_CLUSTERS, []):
+            report.sections += [(f"the end of {path}", tail(path)) for path in log_paths(cluster)]
+
+
+def log_paths(cluster: LocalCluster) -> list[Path]:
+    paths = [cluster.log_path(name) for name in ("balancer", *cluster.node_names)]
+    return [path for path in paths if path.exists()]
+
+
+def tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-LOG_LINES_SHOWN:])
+
+
+@pytest.fixture(scope="module")
+def start_cluster_of_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartCluster]:
+    """Starts clusters that all tests of a module share."""
+    yield from _starting(request.session, lambda: tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture
+def start_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartCluster]:
+    """`start_cluster(nodes=3, slots=2, env=…)`: a cluster with a directory of its own, stopped after the test."""
+    yield from _starting(request.session, lambda: tmp_path_factory.mktemp("cluster"))
+
+
+def _starting(session: pytest.Session, make_directory: Callable[[], Path]) -> Iterator[StartCluster]:
+    up = session.stash.setdefault(_CLUSTERS, [])
+    with ExitStack() as stack:
+
+        def start(nodes: int = 3, *, slots: int = 2, env: Mapping[str, str] | None = None) -> LocalCluster:
+            cluster = LocalCluster(nodes, make_directory(), env, slots)
+            stack.enter_context(cluster)
+            up.append(cluster)
+            stack.callback(up.remove, cluster)
+            return cluster
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def docker() -> str:
+    """The docker program, where an engine and compose answer; otherwise the test is skipped, or fails where
+    JOBYARD_TEST_DOCKER=required."""
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            missing(f"`{' '.join(command)}` cannot be run: {error}")
+        else:
+            if done.returncode != 0:
+                missing(f"`{' '.join(command)}` says: {(done.stderr or done.stdout).strip()[-300:]}")
+    return "docker"
