@@ -1,6 +1,8 @@
 # Everything happens in .venv, which `make` sets up when it is first needed: Python 3.11 or later and make will do.
 
-PYTHON ?= python3
+# The first of these that is new enough and can make virtual environments; looked for only when it is needed.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 READY := .venv/ready
 COMPOSE ?= docker compose
@@ -52,7 +54,7 @@ clean: ## remove what was built here, but no data
 DEV := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")
 
 $(READY): pyproject.toml client/pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(if $(PYTHON),,$(error no Python 3.11 or later with venv was found; say where it is: make PYTHON=/path/to/python3))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c '$(DEV)' > .venv/dev-requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -e ./client -r .venv/dev-requirements.txt

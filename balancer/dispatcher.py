@@ -28,7 +28,7 @@ from balancer.placement import Placement
 from balancer.reunion import Held, Reunion
 from balancer.roster import Node, Roster
 from balancer.rounds import Rounds
-from common.codec import pack, unpack
+from common.codec import Malformed, pack, unpack
 from common.effects import Effects
 from common.events import Knocked, LinkClosed, Received, StoreLevel
 from common.frames import batches
@@ -419,7 +419,11 @@ class Dispatcher:
                 self._outbox.note("link.unexpected", "error", node=node.record.name, message=type(message).__name__)
                 self._hang_up(event.link, f"sent a {type(message).__name__} out of turn", now)
                 return
-            handler(self, node, message, now)
+            try:
+                handler(self, node, message, now)
+            except Malformed as error:  # each item is read before anything of it is recorded
+                self._hang_up(event.link, str(error), now)
+                return
 
     def _on_store_level(self, event: StoreLevel, now: float) -> None:
         was_full, self._level, self._wall = self._full, event, event.wall

@@ -16,7 +16,16 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 T = TypeVar("T")
 
-_REFUSALS = (msgspec.DecodeError, ForbiddenExtraKeysError, ValueError, TypeError, KeyError, AttributeError)
+_REFUSALS = (
+    msgspec.DecodeError,
+    ForbiddenExtraKeysError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 class Malformed(ValueError):

@@ -7,15 +7,40 @@ unpacked by the one that runs it.
 An attempt is named by the pair (ticket, number). `docs/protocol.md` tells who sends what, and when.
 """
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
-from common.model import Outcome
+from common.model import Outcome, is_prefix, parse_ticket
 
 PROTOCOL: Final = 1
 
 AttemptId: TypeAlias = tuple[str, int]
+
+# What names a job must be a ticket before any machine sees it: keys of tables are made of it.
+
+
+def _ticket(_: object, __: object, text: str) -> None:
+    if parse_ticket(text) is None:
+        raise ValueError(f"{text!r} is no ticket")
+
+
+def _tickets(_: object, __: object, texts: tuple[str, ...]) -> None:
+    for text in texts:
+        _ticket(None, None, text)
+
+
+def _named(_: object, __: object, items: tuple[tuple[Any, ...], ...]) -> None:
+    """Tuples that begin with a ticket; where a number follows, it is an attempt's."""
+    for item in items:
+        _ticket(None, None, item[0])
+        if isinstance(item[1], int) and not 1 <= item[1] < 2**32:
+            raise ValueError(f"{item[1]} is no attempt number")
+
+
+def _prefix(_: object, __: object, text: str) -> None:
+    if not is_prefix(text):
+        raise ValueError(f"{text!r} is no ticket prefix")
 
 
 # --- the handshake: the node speaks first, and the balancer proves itself before the node does ------------------
@@ -28,9 +53,9 @@ class Hello:
     protocol: int
     node_id: str
     boot_id: str
-    prefix: str
+    prefix: str = attrs.field(validator=_prefix)
     name: str
-    slots: int
+    slots: int = attrs.field(validator=attrs.validators.ge(0))
     kinds: tuple[str, ...]
     version: str
     nonce: bytes
@@ -89,9 +114,9 @@ class Holdings:
     """Node → balancer, first message of every link: the attempts it holds (begun, and waiting), and those whose
     outcome it keeps, each with the boot that ran it. What is leased to it and not here did not survive."""
 
-    begun: tuple[AttemptId, ...] = ()
-    waiting: tuple[AttemptId, ...] = ()
-    outcomes: tuple[tuple[str, int, str], ...] = ()
+    begun: tuple[AttemptId, ...] = attrs.field(default=(), validator=_named)
+    waiting: tuple[AttemptId, ...] = attrs.field(default=(), validator=_named)
+    outcomes: tuple[tuple[str, int, str], ...] = attrs.field(default=(), validator=_named)
 
 
 # --- jobs in -----------------------------------------------------------------------------------------------------
@@ -102,7 +127,7 @@ class Submission:
     """A job on its way from origin to ledger. `ended` is set when the origin already knows the end: a new ledger
     learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key."""
 
-    ticket: str
+    ticket: str = attrs.field(validator=_ticket)
     job: bytes
     body: bytes = b""
     ended: bytes = b""
@@ -123,9 +148,9 @@ class Taken:
     name; `conflicts` are keyed jobs that were refused, because their key belongs to another text and their client
     had not been told `OK` yet. Both are pairs of the ticket and the key's owner."""
 
-    tickets: tuple[str, ...]
-    aliases: tuple[tuple[str, str], ...] = ()
-    conflicts: tuple[tuple[str, str], ...] = ()
+    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
+    aliases: tuple[tuple[str, str], ...] = attrs.field(default=(), validator=_named)
+    conflicts: tuple[tuple[str, str], ...] = attrs.field(default=(), validator=_named)
 
 
 @attrs.frozen
@@ -140,7 +165,7 @@ class SendAgain:
 class Lease:
     """One attempt, given to one boot of one node."""
 
-    ticket: str
+    ticket: str = attrs.field(validator=_ticket)
     attempt: int
     job: bytes
     body: bytes = b""
@@ -157,35 +182,35 @@ class Dispatch:
 class Begun:
     """Node → balancer: these attempts run now."""
 
-    attempts: tuple[AttemptId, ...]
+    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
 
 
 @attrs.frozen
 class Cancel:
     """Balancer → node: end these attempts (SIGTERM, later SIGKILL) and report their outcome."""
 
-    attempts: tuple[AttemptId, ...]
+    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
 
 
 @attrs.frozen
 class Drop:
     """Balancer → node: these attempts were given to others; end them, nobody waits for their outcome."""
 
-    attempts: tuple[AttemptId, ...]
+    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
 
 
 @attrs.frozen
 class Recall:
     """Balancer → node: hand these back where they have not begun."""
 
-    attempts: tuple[AttemptId, ...]
+    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
 
 
 @attrs.frozen
 class Returned:
     """Node → balancer: not begun and no longer held. Neither a failure nor a crash."""
 
-    attempts: tuple[AttemptId, ...]
+    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
 
 
 # --- results back ------------------------------------------------------------------------------------------------
@@ -204,7 +229,7 @@ class Reported:
 class Pair:
     """A job id and its result: a packed `Reported` on the way to the ledger, a packed `Ended` on the way back."""
 
-    ticket: str
+    ticket: str = attrs.field(validator=_ticket)
     record: bytes
     output: bytes = b""
 
@@ -213,7 +238,7 @@ class Pair:
 class RequestOfRes:
     """Either way, REQUEST_OF_RES: the ids whose results are wanted."""
 
-    tickets: tuple[str, ...]
+    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
 
 
 @attrs.frozen
@@ -228,21 +253,21 @@ class ResReq:
     """Either way, RES_REQ: both in one message."""
 
     items: tuple[Pair, ...]
-    tickets: tuple[str, ...]
+    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
 
 
 @attrs.frozen
 class Acknowledged:
     """Balancer → node: these outcomes are settled on the ledger's disk (recorded or, when late, dropped)."""
 
-    attempts: tuple[AttemptId, ...]
+    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
 
 
 @attrs.frozen
 class Lapsed:
     """Balancer → node: these of your tickets ended and were expired while you were away."""
 
-    tickets: tuple[str, ...]
+    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
 
 
 # --- questions ---------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class Job:
     group: str | None = None
     key: str | None = None
     priority: int = 0  # higher runs first
-    slots: int = 1
+    slots: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     crash_limit: int | None = CRASH_LIMIT_DEFAULT  # None: off
     timeout_s: float | None = None
     dir: str | None = None  # None: an empty directory of its own
@@ -143,6 +143,11 @@ def parse_ticket(text: str) -> tuple[str, int] | None:
     """Prefix and number of a ticket, or None when `text` is no ticket. Case does not matter to people."""
     match = _TICKET.fullmatch(text.lower())
     return (match[1], int(match[2])) if match else None
+
+
+def is_prefix(text: str) -> bool:
+    """Whether these are characters with which tickets may begin."""
+    return len(text) == PREFIX_CHARACTERS and all(character in PREFIX_ALPHABET for character in text)
 
 
 def ticket_key(text: str) -> bytes:

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from common import __version__
-from common.effects import Reply, Send
+from common.effects import Hangup, Reply, Send
 from common.events import Asked, ClientsGone, Stop
 from common.memory import Memory
 from common.runtime import identity
@@ -87,6 +87,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
             {
                 Reply: lambda action: serving.reply(action.query_id, action.reply),
                 Send: lambda action: dial.send(action.link, action.message),
+                Hangup: lambda action: dial.hang_up(action.link, action.reason),
                 RunNow: lambda action: executors.submit(action.batch),
             }
         )

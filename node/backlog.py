@@ -145,7 +145,12 @@ class Backlog:
             self._timers.set((_TIMEOUT, held.id), now + held.job.timeout_s)
 
     def _begin_sleep(self, held: Held, now: float) -> None:
-        seconds = sleep_s(held.job.line)
+        try:
+            seconds = sleep_s(held.job.line)
+        except ValueError as error:  # its origin should have refused it
+            text = f"jobyard: {error}\n".encode()
+            self._end(held, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
+            return
         timeout_s = held.job.timeout_s
         if seconds <= 0:
             self._end(held, Outcome(Verdict.SUCCEEDED, exit=0), b"")

@@ -61,6 +61,10 @@ class Dial:
         if self._link is not None and link == self._number:
             self._link.send(message)
 
+    def hang_up(self, link: int, reason: str) -> None:
+        if self._link is not None and link == self._number:
+            self._link.close(reason)
+
     async def run(self) -> NoReturn:
         while True:
             link, challenge, welcome = await self._retrying(self._open)

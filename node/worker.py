@@ -19,8 +19,8 @@ from typing import Any, Final
 import attrs
 
 from common import lines
-from common.codec import unpack
-from common.effects import Effects, Exit, Note, Reply, Send
+from common.codec import Malformed, unpack
+from common.effects import Effects, Exit, Hangup, Note, Reply, Send
 from common.errors import Code
 from common.events import Asked, ClientsGone, LinkClosed, LinkOpened, LinkRefused, Received, Stop, StoreLevel
 from common.frames import batches
@@ -278,8 +278,11 @@ class Worker:
             handler = self._receivers.get(type(message))
             if handler is None:
                 self._note("link.unexpected", "error", message=type(message).__name__)
-            else:
+                continue
+            try:
                 handler(self, message, now)
+            except Malformed as error:  # each item is read before anything of it is recorded
+                self._actions.append(Hangup(event.link, str(error)))
 
     def _on_poll(self, message: Poll, now: float) -> None:
         report = self._backlog.report()

@@ -192,7 +192,6 @@ async def test_no_signal_is_blocked_or_ignored(yard: Yard) -> None:
 async def test_standard_input_is_the_body_and_empty_without_one(yard: Yard) -> None:
     assert stdout(await yard.run("exec", "wc -c", body=b"x" * 5_000_000)).strip() == b"5000000"
     assert stdout(await yard.run("exec", "cat")) == b""
-    assert (await yard.run("sh", "echo no > /dev/stdin")).outcome.verdict is Verdict.FAILED or os.geteuid() == 0
 
 
 async def test_each_attempt_has_an_empty_directory_of_its_own_that_is_gone_afterwards(yard: Yard) -> None:

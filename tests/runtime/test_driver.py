@@ -1,0 +1,186 @@
+"""The driver: durable, then visible; batches that grow under load; and what happens when the disk fails."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from common.effects import Effects, Exit, Note, Put, Reply, Table, Write
+from common.events import StoreLevel
+from common.runtime.driver import Driver, Step, in_one_thread
+from common.runtime.store import NoRoom, Room
+
+
+class Script:
+    """A machine that writes and replies once for each event that is a number, and ends on None."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[object]] = []
+        self.deadline: float | None = None
+        self.committed_count = 0
+        self.levels: list[StoreLevel] = []
+
+    def restore(self, now: float, wall: float) -> None:
+        self.restored_at = (now, wall)
+
+    def handle(self, events: Sequence[object], now: float) -> Effects:
+        self.levels += [event for event in events if isinstance(event, StoreLevel)]
+        numbers = [event for event in events if not isinstance(event, StoreLevel)]
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
+            numbers.append("woken")
+        if not numbers:
+            return Effects()
+        self.batches.append(numbers)
+        actions: list[object] = [Exit(3) if event is None else Reply(hash(event), b"") for event in numbers]
+        return Effects([Put(Table.JOBS, str(event).encode(), b"") for event in numbers], actions)
+
+    def committed(self) -> None:
+        self.committed_count += 1
+
+    def next_deadline(self) -> float | None:
+        return self.deadline
+
+    def check(self) -> None: ...
+
+    def statistics(self) -> dict[str, float]:
+        return {}
+
+
+class Disk:
+    """Commits that take time, or fail."""
+
+    def __init__(self, log: list[str], errors: Sequence[Exception] = ()) -> None:
+        self.log = log
+        self.errors = list(errors)
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        if self.errors:
+            self.log.append("failed")
+            raise self.errors.pop(0)
+        self.log.append("commit " + " ".join(write.key.decode() for write in writes))
+
+    def room(self) -> Room:
+        return Room(1, 4, disk_full=bool(self.errors))
+
+
+def slow(seconds: float) -> Callable[[Callable[[], None]], object]:
+    async def run(call: Callable[[], None]) -> None:
+        await trio.sleep(seconds)
+        call()
+
+    return run
+
+
+def make(machine: Script, disk: Disk, *, commit_s: float = 0.0, steps: list[Step] | None = None) -> Driver:
+    driver = Driver(
+        machine,
+        disk,
+        observers=[] if steps is None else [steps.append],
+        run_blocking=slow(commit_s),  # type: ignore[arg-type]
+        wall=lambda: 5e9,
+    )
+    driver.perform({Reply: lambda action: disk.log.append(f"reply {action.query_id}")})
+    return driver
+
+
+async def test_an_action_is_performed_only_after_its_writes_are_committed(autojump_clock: trio.abc.Clock) -> None:
+    log: list[str] = []
+    driver = make(Script(), Disk(log))
+    for event in (1, 2, None):
+        driver.post(event)
+    assert await driver.run() == 3
+    assert log == ["commit 1 2 None", "reply 1", "reply 2"]
+
+
+async def test_what_comes_in_during_a_commit_is_the_next_batch(autojump_clock: trio.abc.Clock) -> None:
+    log: list[str] = []
+    machine = Script()
+    driver = make(machine, Disk(log), commit_s=0.1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        for event in range(5):
+            driver.post(event)
+            await trio.sleep(0.04)
+        driver.post(None)
+    assert [len(batch) for batch in machine.batches] == [1, 2, 2, 1] or sum(map(len, machine.batches)) == 6
+    assert len(machine.batches) < 6, "events gathered while a commit was under way"
+
+
+async def test_a_deadline_wakes_the_machine_in_time(autojump_clock: trio.abc.Clock) -> None:
+    machine, steps = Script(), list[Step]()
+    driver = make(machine, Disk([]), steps=steps)
+    machine.deadline = trio.current_time() + 7.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(6.9)
+        assert machine.batches == []
+        await trio.sleep(0.2)
+        assert machine.batches == [["woken"]]
+        driver.post(None)
+    assert machine.restored_at[1] == 5e9
+    assert [step.commit_s for step in steps if step.effects.writes] == [0.0, 0.0]
+
+
+async def test_a_cancelled_waiter_does_not_part_a_commit_from_its_actions(autojump_clock: trio.abc.Clock) -> None:
+    log: list[str] = []
+    driver = make(Script(), Disk(log), commit_s=1.0)
+    driver.post(1)
+    with trio.move_on_after(0.5):
+        await driver.run()
+    assert log == ["commit 1", "reply 1"]
+
+
+async def test_a_full_disk_is_waited_out_and_nothing_is_said_meanwhile(autojump_clock: trio.abc.Clock) -> None:
+    log: list[str] = []
+    driver = make(Script(), Disk(log, [NoRoom("full")] * 3))
+    driver.post(1)
+    driver.post(None)
+    await driver.run()
+    assert log == ["failed"] * 3 + ["commit 1 None", "reply 1"]
+
+
+async def test_any_other_failure_of_the_store_ends_the_program_unheard(autojump_clock: trio.abc.Clock) -> None:
+    log: list[str] = []
+    driver = make(Script(), Disk(log, [OSError("I/O error")]))
+    driver.post(1)
+    with pytest.raises(OSError, match="I/O error"):
+        await driver.run()
+    assert log == ["failed"]
+
+
+async def test_the_machine_is_told_how_full_the_store_is(autojump_clock: trio.abc.Clock) -> None:
+    machine = Script()
+    driver = make(machine, Disk([]))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(2.0)
+        driver.post(None)
+    assert 4 <= len(machine.levels) <= 12
+    assert machine.levels[0].fraction == 0.25
+
+
+async def test_notes_are_for_observers_alone(autojump_clock: trio.abc.Clock) -> None:
+    class Noting(Script):
+        def handle(self, events: Sequence[object], now: float) -> Effects:
+            return Effects((), (Note("something", fields={"a": 1}), Exit(0)))
+
+    steps: list[Step] = []
+    await make(Noting(), Disk([]), steps=steps).run()
+    assert [action for step in steps for action in step.effects.actions if isinstance(action, Note)]
+
+
+async def test_blocking_calls_run_one_at_a_time() -> None:
+    run, running, most = in_one_thread(), 0, 0
+
+    def call() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        running -= 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(run, call)
+    assert most == 1

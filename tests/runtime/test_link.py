@@ -1,0 +1,241 @@
+"""Links: the handshake with its proofs, and a conversation that never blocks who sends."""
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from balancer.door import Door
+from common import auth
+from common.events import Knocked, LinkClosed, LinkOpened, LinkRefused, Received
+from common.frames import encode
+from common.limits import FRAME_BYTES_MAX_UNPROVEN, HANDSHAKE_S, LINKS_UNPROVEN_MAX
+from common.messages import PROTOCOL, Challenge, Hello, Info, Message, Poll, Proof, Refused, Welcome
+from common.runtime import link as link_module
+from common.runtime.link import Link
+from node.dial import Dial
+from node.worker import Identity
+
+KEY = b"0123456789abcdef"
+WHO = Identity("id-1", "boot-1", "aaaaaa", "n1")
+HELLO = Hello(PROTOCOL, "id-1", "boot-1", "aaaaaa", "n1", 2, ("sh",), "test", b"n" * 32)
+
+
+class Balancer:
+    """A door that welcomes whoever it hears of, on in-memory streams."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self.events: list[object] = []
+        self.door = Door(key=key, ledger_id="ledger-1", post=self._post, wall=lambda: 1.0)
+
+    def _post(self, event: object) -> None:
+        self.events.append(event)
+        if isinstance(event, Knocked):
+            self.door.send(event.link, Welcome(2.0, eager=True))
+
+    def of(self, cls: type) -> list[object]:
+        return [event for event in self.events if isinstance(event, cls)]
+
+
+def make_dial(nursery: trio.Nursery, balancer: Balancer, events: list[object], key: bytes | None = None) -> Dial:
+    async def connect() -> trio.abc.Stream:
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(balancer.door._converse, theirs)
+        return ours
+
+    return Dial(
+        connect, WHO, slots=2, kinds=["sh"], key=key, node_timeout_s=15.0, post=events.append, wall=lambda: 1.0,
+        chance=random.Random(1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+async def test_who_shares_the_key_gets_a_link(key: bytes | None, autojump_clock: trio.testing.MockClock) -> None:
+    balancer, events = Balancer(key), list[object]()
+    async with trio.open_nursery() as nursery:
+        dial = make_dial(nursery, balancer, events, key)
+        nursery.start_soon(dial.run)
+        await trio.sleep(1)
+        assert events == [LinkOpened(1, "ledger-1", True)]
+        (knocked,) = balancer.of(Knocked)
+        assert isinstance(knocked, Knocked)
+        assert attrs.evolve(knocked.hello, nonce=b"", version="") == attrs.evolve(HELLO, nonce=b"", version="")
+        dial.send(1, Info(1, 2))
+        await trio.sleep(0.1)
+        assert balancer.of(Received) == [Received(1, [Info(1, 2)], 1.0)]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(None, KEY), (KEY, None), (KEY, b"fedcba9876543210")])
+async def test_who_has_not_the_key_is_refused_and_no_machine_hears_of_it(
+    ours: bytes | None, theirs: bytes | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    balancer, events = Balancer(theirs), list[object]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_dial(nursery, balancer, events, ours).run)
+        await trio.sleep(3)
+        nursery.cancel_scope.cancel()
+    assert balancer.events == []
+    assert {type(event) for event in events} == {LinkRefused}
+
+
+async def test_a_node_dials_again_for_ever_and_at_least_every_second(autojump_clock: trio.testing.MockClock) -> None:
+    attempts: list[float] = []
+
+    async def connect() -> trio.abc.Stream:
+        attempts.append(trio.current_time())
+        raise OSError("connection refused")
+
+    dial = Dial(
+        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=lambda event: None,
+        wall=lambda: 1.0, chance=random.Random(1),
+    )  # fmt: skip
+    with trio.move_on_after(600):
+        await dial.run()
+    waits = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert len(attempts) > 600
+    assert max(waits) <= 1.0
+    assert waits[0] <= 0.1, "the first attempts come quickly"
+
+
+async def test_a_silent_balancer_is_left_and_dialled_again(autojump_clock: trio.testing.MockClock) -> None:
+    balancer, events = Balancer(), list[object]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_dial(nursery, balancer, events).run)
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    opened = [event.link for event in events if isinstance(event, LinkOpened)]
+    closed = [event for event in events if isinstance(event, LinkClosed)]
+    assert len(opened) >= 3
+    assert "silent for 2.0 s" in closed[0].reason
+
+
+async def talk(balancer: Balancer, *frames: bytes, wait_s: float = 1.0) -> list[Message]:
+    """Sends raw bytes to the door and returns what it says."""
+    said: list[Message] = []
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(balancer.door._converse, theirs)
+        for frame in frames:
+            await ours.send_all(frame)
+        link = Link(ours)
+        with trio.move_on_after(wait_s):
+            while True:
+                try:
+                    said.append(await link.receive())
+                except link_module.LinkLost:
+                    break
+        nursery.cancel_scope.cancel()
+    return said
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00" * 64,
+        b"\xff" * 64,
+        encode(Poll()),
+        encode(Proof(b"")),
+        (FRAME_BYTES_MAX_UNPROVEN + 1).to_bytes(4, "big") + b"\x01\x01" + b"x" * 5000,
+        encode(HELLO)[:-3] + b"\xc1\xc1\xc1",
+        encode(HELLO) + encode(Info(1, 1)),
+        encode(attrs.evolve(HELLO, protocol=9)),
+    ],
+)
+async def test_garbage_before_the_proof_ends_that_connection_alone(
+    garbage: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    balancer = Balancer(KEY)
+    said = await talk(balancer, garbage)
+    assert balancer.events == []
+    assert all(isinstance(message, Challenge | Refused) for message in said)
+
+
+async def test_a_handshake_that_takes_too_long_is_ended(autojump_clock: trio.testing.MockClock) -> None:
+    balancer = Balancer(KEY)
+    started = trio.current_time()
+    ours, theirs = trio.testing.memory_stream_pair()
+    await balancer.door._converse(theirs)
+    assert trio.current_time() - started == pytest.approx(HANDSHAKE_S)
+    await ours.aclose()
+
+
+async def test_more_than_a_bounded_number_of_unproven_links_are_turned_away(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    balancer = Balancer(KEY)
+    async with trio.open_nursery() as nursery:
+        pairs = [trio.testing.memory_stream_pair() for _ in range(LINKS_UNPROVEN_MAX)]
+        for _, theirs in pairs:
+            nursery.start_soon(balancer.door._converse, theirs)
+        await trio.sleep(0.1)
+        with trio.fail_after(0.1):
+            await balancer.door._converse(trio.testing.memory_stream_pair()[1])
+        await trio.sleep(HANDSHAKE_S + 0.1)
+        assert len(await talk(balancer, encode(HELLO))) == 1, "and there is room again"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_recorded_handshake_cannot_be_replayed(autojump_clock: trio.testing.MockClock) -> None:
+    balancer = Balancer(KEY)
+    recorded = auth.node_proof(KEY, HELLO, "ledger-1", b"an earlier nonce")
+    said = await talk(balancer, encode(HELLO) + encode(Proof(recorded)))
+    assert isinstance(said[-1], Refused)
+    assert balancer.events == []
+
+
+def test_proofs_depend_on_everything_that_was_said() -> None:
+    def proofs(**changes: object) -> tuple[bytes, bytes]:
+        hello = attrs.evolve(
+            HELLO, **{k: v for k, v in changes.items() if k in ("node_id", "boot_id", "nonce", "slots")}
+        )  # type: ignore[arg-type]
+        arguments = (changes.get("key", KEY), hello, changes.get("ledger", "ledger-1"), changes.get("theirs", b"m"))
+        return auth.balancer_proof(*arguments), auth.node_proof(*arguments)  # type: ignore[arg-type]
+
+    variants = [
+        proofs(), proofs(key=b"x" * 16), proofs(node_id="id-2"), proofs(boot_id="b"), proofs(nonce=b"z"),
+        proofs(slots=9), proofs(ledger="ledger-2"), proofs(theirs=b"other"),
+    ]  # fmt: skip
+    every = [proof for pair in variants for proof in pair]
+    assert len(set(every)) == len(every), "no proof serves in another place, nor in the other direction"
+
+
+async def test_sending_never_blocks_and_a_peer_that_does_not_read_is_cut(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "LINK_UNSENT_BYTES_MAX", 1000)
+    ours, _theirs = trio.testing.lockstep_stream_pair()
+    link = Link(ours)
+    reasons: list[str] = []
+
+    async def run() -> None:
+        reasons.append(await link.run(lambda messages: None))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(500):
+            link.send(Info(1, 1))
+    assert "has not read" in reasons[0]
+
+
+async def test_what_gathers_leaves_in_order_and_arrives_whole(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    sender, receiver = Link(ours), Link(theirs)
+    received: list[Message] = []
+
+    def receive(messages: Sequence[Message]) -> None:
+        received.extend(messages)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.run, lambda messages: None)
+        nursery.start_soon(receiver.run, receive)
+        for number in range(1000):
+            sender.send(Info(number, 0))
+        sender.close("done")
+    assert received == [Info(number, 0) for number in range(1000)]
