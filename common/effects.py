@@ -1,4 +1,4 @@
-"""What a machine answers with: writes to be remembered, then actions to be done.
+"""What a machine answers with: writes to be remembered, and actions to be done after them.
 
 The one rule, obeyed by the driver alone: **durable, then visible**. All writes of a step are committed before any of
 its actions is performed. So whoever reads `OK` finds the job after a power cut, and an attempt that was sent to a
@@ -93,7 +93,13 @@ class Exit:
 
 @attrs.frozen
 class Effects:
-    """The answer to a step. Performed in order, and only after all writes are durable."""
+    """The answer to a step. `actions` are performed in order, and only after all writes are durable.
+
+    `at_once` is for what says nothing of this step's writes to anybody, and so need not wait for them: a node
+    begins an attempt on the strength of a lease that is on the ledger's disk, and its slots would stand idle during
+    each commit (docs/decisions/0010).
+    """
 
     writes: Sequence[Write] = ()
     actions: Sequence[object] = ()
+    at_once: Sequence[object] = ()

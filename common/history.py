@@ -75,9 +75,11 @@ class History:
         With `early`, the oldest records go although they are not due: the store needs room.
         """
         gone = 0
+        oldest = self._memory.scan(Table.EXPIRY, limit=1)
+        if not early and not any(self._is_due(index, wall) for index, _ in oldest):
+            return gone
         for index, kind in self._memory.scan(Table.EXPIRY, limit=EXPIRE_PER_STEP_MAX):
-            due = int.from_bytes(index[:8], "big") / 1000 + self._retention_s <= wall
-            if not due and not early:
+            if not early and not self._is_due(index, wall):
                 break
             self._memory.delete(Table.EXPIRY, index)
             ticket = ticket_of(index[8:])
@@ -88,6 +90,9 @@ class History:
             else:
                 self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
         return gone
+
+    def _is_due(self, index: bytes, wall: float) -> bool:
+        return int.from_bytes(index[:8], "big") / 1000 + self._retention_s <= wall
 
     def _erase(self, ticket: str) -> None:
         key = ticket_key(ticket)

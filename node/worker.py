@@ -136,9 +136,10 @@ class Worker:
         if self._link is not None and (submissions := self._intake.to_send()):
             self._send_jobs(submissions)
         self._desk.flush(now)
-        actions = tuple(self._actions)
+        actions, commands = tuple(self._actions), tuple(self._backlog.commands)
         self._actions.clear()
-        return Effects(self._memory.take(), actions)
+        self._backlog.commands.clear()
+        return Effects(self._memory.take(), actions, at_once=(RunNow(commands),) if commands else ())
 
     def committed(self) -> None:
         self._memory.committed()
@@ -365,10 +366,7 @@ class Worker:
                 self._backlog.over(report)
 
     def _report(self, now: float) -> None:
-        """Hands on what the backlog did in this step: commands, beginnings, ends."""
-        if self._backlog.commands:
-            self._actions.append(RunNow(tuple(self._backlog.commands)))
-            self._backlog.commands.clear()
+        """Hands on what the backlog did in this step: beginnings and ends."""
         finished, self._backlog.finished = self._backlog.finished, []
         begun, self._backlog.begun = self._backlog.begun, []
         over = {done.id for done in finished}
@@ -381,7 +379,7 @@ class Worker:
             self._send_outcomes([done.id for done in finished if not done.unwanted])
         if finished:
             self._backlog.fill(now)
-            if self._backlog.commands or self._backlog.finished:
+            if self._backlog.begun or self._backlog.finished:
                 self._report(now)
             self._exit_when_done()
 

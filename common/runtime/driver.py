@@ -2,6 +2,7 @@
 
     wait for an event, at most until the machine's next deadline
     take whatever else is already there ── hand all of it to the machine
+    perform what need not wait for the writes (see common/effects.py)
     commit all writes in one transaction
     perform the actions, none of which can block
     tell the observers
@@ -121,6 +122,8 @@ class Driver:
         events = tuple(self._events)
         self._events.clear()
         effects = self._machine.handle(events, now)
+        for action in effects.at_once:
+            self._performers[type(action)](action)
         started = trio.current_time()
         if effects.writes:
             await self._commit(effects.writes)

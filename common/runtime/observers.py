@@ -1,13 +1,13 @@
 """Observers of a driver: machines neither log nor count, so here is who does.
 
 - Log: one line for each Note, which is something that an operator would act on; nothing per job.
-- Health: a file that is touched while steps succeed. A check from outside reads its age, so that healthy means
+- Health: a file that is written while steps succeed. A check from outside reads its age, so that healthy means
   progress, not an open port: a driver that hangs in a commit, or died while its sockets live, grows old.
 """
 
 import os
+import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -33,33 +33,38 @@ class Log:
 
 
 class Health:
-    """Touches `<data dir>/health` after a step, at most once in HEALTH_PERIOD_S. `well` may veto it."""
+    """Writes `<data dir>/health` after a step, at most once in HEALTH_PERIOD_S: the host that we run on, so that a
+    check knows which of the directories of a shared volume is its own."""
 
-    def __init__(self, directory: Path, well: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, directory: Path) -> None:
         self._path = directory / _FILE
-        self._well = well
         self._next = 0.0
 
     def __call__(self, step: Step) -> None:
-        if step.now >= self._next and self._well():
+        if step.now >= self._next:
             self._next = step.now + HEALTH_PERIOD_S
             try:
-                self._path.touch(mode=0o600)
+                self._path.write_text(socket.gethostname())
             except OSError as error:  # a full disk is told of by the store; the check from outside will fail
                 structlog.get_logger().warning("health.untouched", error=os.strerror(error.errno or 0))
 
 
 def health_problem(directory: Path) -> str | None:
     """What is wrong with the program that uses this directory, as seen from outside; None when it makes progress.
-    Of `directory/*`, the one that was active last."""
-    paths = directory.parent.glob(f"*/{_FILE}") if directory.name == "*" else [directory / _FILE]
+    Of `directory/*`, the one that ran last on this host."""
     try:
-        age_s = time.time() - max(path.stat().st_mtime for path in paths)
+        age_s = time.time() - max(path.stat().st_mtime for path in _health_files(directory))
     except (OSError, ValueError):
         return f"nothing has run in {directory} yet"
     if age_s > UNHEALTHY_AFTER_S:
         return f"no progress for {age_s:.0f} s in {directory}; {UNHEALTHY_AFTER_S:.0f} s is allowed"
     return None
+
+
+def _health_files(directory: Path) -> list[Path]:
+    if directory.name != "*":
+        return [directory / _FILE]
+    return [path for path in directory.parent.glob(f"*/{_FILE}") if path.read_text() == socket.gethostname()]
 
 
 def write_address(directory: Path, listener: trio.SocketListener) -> str:

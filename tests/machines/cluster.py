@@ -249,6 +249,9 @@ class Cluster:
 
     def _step_node(self, node: Node, *events: object) -> None:
         effects = node.machine.handle(events, self.now)
+        for action in effects.at_once:
+            assert isinstance(action, RunNow), f"{action} may not overtake the writes of its step"
+            self._perform_for_node(node, action)
         node.disk.commit(list(effects.writes))
         node.machine.committed()
         node.machine.check()

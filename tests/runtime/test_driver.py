@@ -94,6 +94,20 @@ async def test_an_action_is_performed_only_after_its_writes_are_committed(autoju
     assert log == ["commit 1 2 None", "reply 1", "reply 2"]
 
 
+async def test_what_need_not_wait_for_the_writes_does_not(autojump_clock: trio.abc.Clock) -> None:
+    class Hasty(Script):
+        def handle(self, events: Sequence[object], now: float) -> Effects:
+            effects = super().handle(events, now)
+            return Effects(effects.writes, effects.actions, at_once=(Reply(99, b""),) if effects.writes else ())
+
+    log: list[str] = []
+    driver = make(Hasty(), Disk(log))
+    driver.post(1)
+    driver.post(None)
+    await driver.run()
+    assert log == ["reply 99", "commit 1 None", "reply 1"]
+
+
 async def test_what_comes_in_during_a_commit_is_the_next_batch(autojump_clock: trio.abc.Clock) -> None:
     log: list[str] = []
     machine = Script()
