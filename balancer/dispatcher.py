@@ -271,6 +271,8 @@ class Dispatcher:
             mail.conflicts.append((ticket, arrival.conflict_with))
         if arrival.entry is not None:
             self._reunion.arrived(arrival.entry)
+        else:
+            self._reunion.arrived_otherwise(ticket)
         self._clerk.arrived(ticket, now)
 
     # --- attempts ------------------------------------------------------------------------------------------------

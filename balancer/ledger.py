@@ -150,11 +150,11 @@ class Ledger:
         return ticket if alias is None else alias.decode()
 
     def knows(self, ticket: str) -> bool:
-        return (
-            ticket in self._live
-            or self._memory.get(Table.ENDED, ticket_key(ticket)) is not None
-            or self._history.expired(ticket)
-        )
+        """Whether this ticket has arrived: live, ended, expired, or as another name."""
+        if ticket in self._live:
+            return True
+        key = ticket_key(ticket)
+        return any(self._memory.get(table, key) is not None for table in (Table.ENDED, Table.ALIASES, Table.TOMBSTONES))
 
     def __len__(self) -> int:
         return len(self._live)
@@ -165,9 +165,8 @@ class Ledger:
         """Takes a submission in, once: whatever is known already stays as it is."""
         ticket = submission.ticket
         if self.knows(ticket):
-            return Arrival()
-        if (first := self.first_name(ticket)) != ticket:
-            return Arrival(alias_of=first)
+            first = self.first_name(ticket)
+            return Arrival(alias_of=first if first != ticket else None)
         job = unpack(Job, submission.job)
         if job.key is not None:
             claimed = self._claim(job.key, ticket, job, submission)

@@ -113,11 +113,22 @@ class Reunion:
             return
         *lower, best = sorted(held.values(), key=lambda held: held.attempt)
         for other in lower:
-            if not other.over and other.node.link is not None:
-                self._outbox.to(other.node).drops.append((entry.ticket, other.attempt))
+            self._let_go(entry.ticket, other)
         if best.node.link is None or not self.take_over(best.node, entry, best.boot_id, best.attempt):
             self._ledger.raise_attempt(entry, best.attempt)
         elif best.over:
             self._outbox.send(best.node, RequestOfRes((entry.ticket,)))
         else:
             entry.begun = best.begun
+
+    def arrived_otherwise(self, ticket: str) -> None:
+        """A job is known again, but needs no attempt: it has ended, or is another job's second name."""
+        for held in self._held.pop(ticket, {}).values():
+            self._let_go(ticket, held)
+
+    def _let_go(self, ticket: str, held: Held) -> None:
+        """Nobody waits for what this node has of the job."""
+        if held.node.link is None:
+            return  # it will hear of it when it is back
+        mail = self._outbox.to(held.node)
+        (mail.acknowledged if held.over else mail.drops).append((ticket, held.attempt))

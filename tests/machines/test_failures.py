@@ -129,6 +129,23 @@ def test_a_runner_with_an_outcome_waits_for_the_origin_to_bring_the_job_back() -
     assert cluster.starts == {(ticket, 1): 1}
 
 
+def test_what_ran_of_a_job_that_became_a_second_name_is_let_go() -> None:
+    """Found by `test_any_order`: the outcome of a keyed job whose key another job took in a new ledger."""
+    cluster = Cluster()
+    cluster.add_node("n1", slots=2)
+    cluster.add_node("n2", slots=0)
+    ran, runs = cluster.submit("n2", "key=a sh true"), cluster.submit("n2", "key=b sh true")
+    cluster.kill_balancer()
+    cluster.finish("n1", (ran, 1))
+    cluster.submit("n1", "key=a sh true")
+    cluster.submit("n1", "key=b sh true")
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n1")
+    cluster.dial("n2")
+    assert cluster.nodes["n1"].machine.statistics()["outcomes_unacknowledged"] == 0
+    assert [(kill.ticket, kill.attempt) for kill in cluster.nodes["n1"].killed] == [(runs, 1)]
+
+
 def test_a_node_cut_off_and_back_keeps_what_was_not_leased_again() -> None:
     cluster = Cluster(1, slots=1)
     ticket = cluster.submit("n1")
