@@ -24,6 +24,7 @@ def configure(log_format: str | None, level: str, **bound: object) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
             _harmless,
+            _in_reading_order,
             _as_text(colors=terminal) if (log_format or ("text" if terminal else "json")) == "text" else _as_json(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -46,6 +47,12 @@ def _as_text(*, colors: bool) -> Any:
 
 def _harmless(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     return {name: _escaped(value, keep="\n" if name == _TRACEBACK else "") for name, value in event.items()}
+
+
+def _in_reading_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how bad and what come first, so that a line can be read although it is JSON."""
+    first = {name: event[name] for name in ("ts", "level", "event") if name in event}
+    return first | event  # type: ignore[operator, no-any-return]
 
 
 def _escaped(value: Any, *, keep: str = "") -> Any:

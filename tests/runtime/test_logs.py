@@ -99,3 +99,9 @@ def test_a_traceback_keeps_its_lines_and_nothing_else_that_acts(
     assert "Traceback" in written
     assert "\x1b" not in written
     assert (len(written.splitlines()) == 1) == (log_format == "json")
+
+
+def test_a_json_line_begins_with_when_how_bad_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info", program="node")
+    structlog.get_logger().warning("link.closed", reason="cut")
+    assert list(json.loads(capsys.readouterr().err))[:3] == ["ts", "level", "event"]
