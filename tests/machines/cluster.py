@@ -2,7 +2,8 @@
 
 The links are queues, the disks are dictionaries, the executors end when a test says so. The rule of the driver is
 kept: writes reach the disk before an action is performed. Every message goes through its frame, so that what is
-tested is what can travel. After each step the machines check their invariants.
+tested is what can travel. After each step the machines check their invariants. An event is a step of its own, but
+while a machine is `busy` (its commit takes long) events gather, and are handed to it all at once.
 """
 
 import itertools
@@ -65,6 +66,7 @@ class Balancer:
     disk: Disk
     ledger_id: str
     machine: Dispatcher
+    gathered: list[object] | None = None  # events, while it is busy
 
 
 @attrs.define(eq=False)
@@ -81,6 +83,7 @@ class Node:
     link: int | None = None
     refused: str | None = None
     exited: bool = False
+    gathered: list[object] | None = None  # events, while it is busy
 
 
 class Cluster:
@@ -154,8 +157,7 @@ class Cluster:
     def kill_node(self, name: str) -> None:
         node = self.nodes.pop(name)
         self._down = {**getattr(self, "_down", {}), name: node}
-        if node.link is not None:
-            self.cut(node.link)
+        self._cut_all(node)
 
     def restart_node(self, name: str, *, dial: bool = True) -> Node:
         old = self._down.pop(name)
@@ -167,6 +169,7 @@ class Cluster:
     def dial(self, name: str) -> None:
         node = self.nodes[name]
         assert self.balancer is not None
+        self._cut_all(node)
         who = node.who
         hello = Hello(PROTOCOL, who.node_id, who.boot_id, who.prefix, who.name, node.slots, node.kinds, "test", b"")
         link = next(self._links)
@@ -174,6 +177,10 @@ class Cluster:
         self._to_balancer[link], self._to_node[link] = deque(), deque()
         self._step_balancer(Knocked(link, hello))
         self.settle()
+
+    def _cut_all(self, node: Node) -> None:
+        for link in [link for link, owner in self._owners.items() if owner is node]:
+            self.cut(link)
 
     def cut(self, link: int, *, tell_balancer: bool = True) -> None:
         """Both ends lose the link, and with it what was on the way."""
@@ -221,8 +228,35 @@ class Cluster:
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
+    def busy(self, name: str) -> None:
+        """Lets the events of a node, or of "balancer", gather until `free`, or until time passes."""
+        self._of(name).gathered = []
+
+    def free(self, name: str) -> None:
+        """Hands a busy machine everything that has gathered, as one step."""
+        member = self._of(name)
+        events, member.gathered = member.gathered or [], None
+        if isinstance(member, Balancer):
+            self._step_balancer(*events)
+        else:
+            self._step_node(member, *events)
+        self.settle()
+
+    def _of(self, name: str) -> Balancer | Node:
+        if name == "balancer":
+            assert self.balancer is not None
+            return self.balancer
+        return self.nodes[name]
+
+    def busy_ones(self) -> list[str]:
+        busy = [name for name, node in self.nodes.items() if node.gathered is not None]
+        return busy + ["balancer"] * (self.balancer is not None and self.balancer.gathered is not None)
+
     def _step_balancer(self, *events: object) -> None:
         assert self.balancer is not None
+        if self.balancer.gathered is not None:
+            self.balancer.gathered += events
+            return
         effects = self.balancer.machine.handle(events, self.now)
         self.balancer.disk.commit(list(effects.writes))
         self.balancer.machine.committed()
@@ -248,6 +282,9 @@ class Cluster:
                 raise AssertionError(f"the balancer asked for {action}")
 
     def _step_node(self, node: Node, *events: object) -> None:
+        if node.gathered is not None:
+            node.gathered += events
+            return
         effects = node.machine.handle(events, self.now)
         for action in effects.at_once:
             assert isinstance(action, RunNow), f"{action} may not overtake the writes of its step"
@@ -291,6 +328,8 @@ class Cluster:
 
     def advance(self, seconds: float) -> None:
         """Lets time pass, waking whoever has something to do at its moment."""
+        for name in self.busy_ones():
+            self.free(name)
         end = self.now + seconds
         while True:
             machines = [(node.machine, node) for node in self.nodes.values()]
