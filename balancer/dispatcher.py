@@ -87,7 +87,7 @@ class Dispatcher:
         self._history = History(memory, periods.retention_s)
         self._ledger = Ledger(memory, self._history)
         self._roster = Roster(memory, nodes_max)
-        self._reunion = Reunion(self._ledger, self._roster, self._outbox)
+        self._reunion = Reunion(self._ledger, self._roster, self._outbox, pushed=periods.eager)
         self._admission = Admission(
             self._roster,
             self._outbox,

@@ -114,14 +114,13 @@ class Ledger:
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0}
 
     def restore(self) -> None:
-        after = b""
+        after, found = b"", list[Entry]()
         while chunk := self._memory.scan(Table.LIVE, after=after, limit=_SCAN):
-            for key, packed in chunk:
-                entry = Entry(ticket_of(key), unpack(LiveRecord, packed))
-                self._live[entry.ticket] = entry
+            found += [Entry(ticket_of(key), unpack(LiveRecord, packed)) for key, packed in chunk]
             after = chunk[-1][0]
-        for entry in sorted(self._live.values(), key=lambda entry: entry.record.sequence):
+        for entry in sorted(found, key=lambda entry: entry.record.sequence):
             self._sequence = entry.record.sequence
+            self._live[entry.ticket] = entry
             self._offer(entry)
 
     # --- looking -----------------------------------------------------------------------------------------------
@@ -137,8 +136,7 @@ class Ledger:
 
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""
-        leased = (entry for entry in self._live.values() if entry.record.leased)
-        return sorted(leased, key=lambda entry: entry.record.sequence)
+        return [entry for entry in self._live.values() if entry.record.leased]
 
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(ticket))

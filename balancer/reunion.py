@@ -32,7 +32,10 @@ class Held:
 
 
 class Reunion:
-    def __init__(self, ledger: Ledger, roster: Roster, outbox: Outbox) -> None:
+    """`pushed`: nodes report outcomes by themselves, and not only when asked."""
+
+    def __init__(self, ledger: Ledger, roster: Roster, outbox: Outbox, *, pushed: bool) -> None:
+        self._pushed = pushed
         self._ledger = ledger
         self._roster = roster
         self._outbox = outbox
@@ -83,10 +86,17 @@ class Reunion:
 
     def _expect(self, node: Node, ticket: str, attempt: int, boot_id: str) -> None:
         entry = self._ledger.live(ticket)
-        if entry is not None:
-            self.take_over(node, entry, boot_id, attempt)
-        elif not self._ledger.knows(ticket):
-            self.remember(ticket, Held(node, boot_id, attempt, begun=False, over=True))
+        if entry is not None and entry.record.leased and entry.record.boot_id == boot_id:
+            waited_for = entry.record.attempt == attempt
+        elif entry is not None:
+            waited_for = self.take_over(node, entry, boot_id, attempt)
+        else:
+            waited_for = not self._ledger.knows(ticket)
+            if waited_for:
+                self.remember(ticket, Held(node, boot_id, attempt, begun=False, over=True))
+        if not waited_for and not self._pushed:  # late; where results are pushed it comes by itself, and is judged then
+            self._ledger.counts["stale"] += 1
+            self._outbox.to(node).acknowledged.append((ticket, attempt))
 
     def take_over(self, node: Node, entry: Entry, boot_id: str, attempt: int) -> bool:
         """Makes an attempt that a node has the lease of a job that has none. False where it is out of date."""

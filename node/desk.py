@@ -78,19 +78,25 @@ class Desk:
         else:
             self._reply(query_id, lines.ok(ticket))
 
-    def claim(self, query_id: int, ticket: str, wait: bool) -> None:
-        """The job is durable, but only the ledger knows whose its key is."""
+    def claim(self, query_id: int, ticket: str, wait: bool, now: float) -> None:
+        """The job is durable, but only the ledger knows whose its key is. It is given ANSWER_WAIT_S to say so."""
+        if ticket not in self._claims:
+            self._timers.set(("claim", ticket), now + ANSWER_WAIT_S)
         self._claims.setdefault(ticket, []).append((query_id, wait))
 
     def taken(self, tickets: list[str], now: float) -> None:
         for ticket in tickets if self._claims else ():
-            self._settle_claim(ticket, now)
+            self.settle_claim(ticket, now)
 
-    def _settle_claim(self, ticket: str, now: float) -> None:
+    def settle_claim(self, ticket: str, now: float) -> None:
+        """Tells whoever waits for word on this key: the ledger has spoken, or it takes too long."""
+        self._timers.cancel(("claim", ticket))
+        self._intake.told(ticket)
         for query_id, wait in self._claims.pop(ticket, ()):
             self.accepted(query_id, self._intake.same_name(ticket), wait, now)
 
     def conflict(self, ticket: str, message: str) -> None:
+        self._timers.cancel(("claim", ticket))
         for query_id, _ in self._claims.pop(ticket, ()):
             self._reply(query_id, lines.err(Code.CONFLICT, message))
 
@@ -220,19 +226,19 @@ class Desk:
             if ticket is not None and self._intake.live(ticket) is not None and _answerable_alone(open_.query):
                 self._close(query_id, self._as_last_known(ticket, open_.query, now))
         for ticket in list(self._claims):
-            self._settle_claim(ticket, now)
+            self.settle_claim(ticket, now)
 
-    def answered(self, query_id: int, reply: bytes) -> None:
+    def answered(self, query_id: int, reply: bytes, now: float) -> None:
         open_ = self._open.get(query_id)
         if open_ is None or open_.inquiry is None:
             return
-        self._learn(open_.inquiry.ticket, reply)
+        self._learn(open_.inquiry.ticket, reply, now)
         self._close(query_id, reply)
 
-    def _learn(self, ticket: str | None, reply: bytes) -> None:
+    def _learn(self, ticket: str | None, reply: bytes, now: float) -> None:
         own = None if ticket is None else self._intake.live(ticket)
         if own is not None and (said := _STATE.search(reply[:200])) is not None:
-            own.state, own.attempt = State(said[1].decode()), int(said[2] or 0)
+            own.state, own.attempt, own.as_of = State(said[1].decode()), int(said[2] or 0), now
 
     def overdue(self, query_id: int, now: float) -> None:
         """The time of a question is over: WAIT says how the job stands, the others that nobody could be asked."""

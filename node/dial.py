@@ -74,7 +74,7 @@ class Dial:
         self, dial: Callable[[], Awaitable[tuple[Link, Challenge, Welcome]]]
     ) -> Awaitable[tuple[Link, Challenge, Welcome]]:
         def wait(state: tenacity.RetryCallState) -> float:
-            doubled = REDIAL_S_MIN * 2.0 ** min(state.attempt_number, 16)
+            doubled = REDIAL_S_MIN * 2.0 ** min(state.attempt_number - 1, 16)
             return min(doubled, self._redial_s_max) * self._chance.uniform(0.5, 1.0)
 
         retrying = tenacity.AsyncRetrying(

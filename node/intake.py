@@ -147,9 +147,9 @@ class Intake:
             self.send_again()
         return fresh
 
-    def link_closed(self) -> None:
-        """The ledger cannot be asked: whoever waited for its word on a key is told `OK` now."""
-        self._untold.clear()
+    def told(self, name: str) -> None:
+        """Its client is told `OK` although the ledger has not spoken: it cannot be asked, or it has no room."""
+        self._untold.discard(name)
 
     def send_again(self) -> None:
         """What is in flight did not get through; it is next in line."""
@@ -200,7 +200,6 @@ class Intake:
         new = [name for name in names if name in self._in_flight]
         for name in new:
             self._bytes_in_flight -= self._in_flight.pop(name)
-            self._untold.discard(name)
         self._raise_watermark()
         return new
 
@@ -239,18 +238,21 @@ class Intake:
             self._history.entomb(name, wall)
 
     def alias(self, name: str, first: str) -> None:
-        """A keyed job of ours turned out to be another name of the first one."""
-        job = self.job(name)
-        if job.key is not None:
-            claim = self._keys.find(job.key)
-            if claim is not None:
-                self._keys.claim(job.key, attrs.evolve(claim, ticket=first))
+        """A keyed job of ours turned out to be another name of the first one. The key is the other's: only the
+        ledger knows for how long."""
         self._memory.put(Table.ALIASES, ticket_key(name), first.encode())
-        if self._live.pop(name, None) is not None:
-            self._forget(name)
+        self.withdraw(name)
+
+    def told_meanwhile(self, name: str) -> bool:
+        """The ledger refused this job for its key; whether its client had been told `OK` by then. If so the job is
+        sent once more, as one that can no longer be refused."""
+        if name not in self._live or name in self._untold:
+            return False
+        self._unsent.appendleft(name)
+        return True
 
     def withdraw(self, name: str) -> None:
-        """Takes back a job whose ticket nobody was told."""
+        """This ticket is no job of its own any more."""
         job = self.job(name)
         if job.key is not None:
             self._keys.release(job.key, name)

@@ -178,6 +178,8 @@ class Worker:
                     self._exit()
                 case ("ask", int(query_id)):
                     self._desk.overdue(query_id, now)
+                case ("claim", str(ticket)):
+                    self._desk.settle_claim(ticket, now)
                 case (str(what), tuple(id)):
                     self._backlog.due(what, id, now)
 
@@ -226,14 +228,15 @@ class Worker:
         if claim is None:
             ticket = self._intake.issue(job, query.body, now)
             self._submitted_total += 1
+            if self._link is not None:
+                self._intake.claiming(ticket)
         elif claim.fingerprint != fingerprint(job, query.body):
             self._actions.append(Reply(query_id, lines.err(Code.CONFLICT, _conflict(job.key, claim.ticket))))
             return
         else:
             ticket = claim.ticket
         if self._link is not None and self._intake.unacknowledged(ticket):
-            self._intake.claiming(ticket)
-            self._desk.claim(query_id, ticket, query.wait)  # the ledger may know the key already
+            self._desk.claim(query_id, ticket, query.wait, now)  # the ledger may know the key already
         else:
             self._desk.accepted(query_id, ticket, query.wait, now)
 
@@ -244,6 +247,7 @@ class Worker:
     # --- the link ----------------------------------------------------------------------------------------------
 
     def _on_link_opened(self, event: LinkOpened, now: float) -> None:
+        self._report(now)  # what ended in this very step is kept before we say what we hold, or it would be in neither
         self._link = event.link
         self._eager = event.eager
         self._send(
@@ -263,7 +267,6 @@ class Worker:
             return
         self._link = None
         self._note("link.closed", "warning", reason=event.reason)
-        self._intake.link_closed()
         self._desk.link_closed(now)
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> None:
@@ -294,9 +297,10 @@ class Worker:
             self._intake.alias(name, first)
         taken = self._intake.taken(message.tickets)
         for name, owner in message.conflicts:
-            key = self._intake.job(name).key or ""
-            self._intake.withdraw(name)
-            self._desk.conflict(name, _conflict(key, owner))
+            if not self._intake.told_meanwhile(name):
+                key = self._intake.job(name).key or ""
+                self._intake.withdraw(name)
+                self._desk.conflict(name, _conflict(key, owner))
         self._desk.taken(taken, now)
 
     def _on_send_again(self, message: SendAgain, now: float) -> None:
@@ -355,7 +359,7 @@ class Worker:
         self._send(Answer(message.id, self._desk.as_origin(message, now)))
 
     def _on_answer(self, message: Answer, now: float) -> None:
-        self._desk.answered(message.id, message.reply)
+        self._desk.answered(message.id, message.reply, now)
 
     # --- attempts ----------------------------------------------------------------------------------------------
 
@@ -417,7 +421,10 @@ class Worker:
         self._wall = event.wall
         if event.disk_full and not self._level.disk_full:
             self._note("store.disk_full", "error")
-        self._level = event
+        was_full, self._level = self._level.fraction >= STORE_FULL_FRACTION, event
+        if (event.fraction >= STORE_FULL_FRACTION) != was_full:
+            event_name = "store.room" if was_full else "store.full"
+            self._note(event_name, "warning", fraction=round(event.fraction, 3))
 
     def _send(self, message: Message) -> None:
         assert self._link is not None, f"a {type(message).__name__} needs a link"

@@ -1,7 +1,7 @@
 """What both programs do alike around their composition root: signals, exit statuses, the last word in the log.
 
-Exit statuses are those of sysexits.h where one fits: 0 stopped as planned, 64 wrong arguments, 69 an address cannot
-be had, 74 the store failed, 75 the data directory is in use, 78 bad settings.
+Exit statuses are those of sysexits.h where one fits: 0 stopped as planned, 2 wrong arguments (argparse's), 69 an
+address cannot be had, 74 the store failed, 75 the data directory is in use, 78 bad settings.
 """
 
 import signal

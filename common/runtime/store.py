@@ -73,9 +73,9 @@ class Store:
         self._lock_fd = _own(directory)
         try:
             self._env = _open(directory, max_bytes)
+            self._check_format()  # before anything is made in it
             self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
             self._quarantine = self._env.open_db(_QUARANTINE)
-            self._check_format()
         except lmdb.Error as error:
             os.close(self._lock_fd)
             raise StoreError(f"{directory} cannot be opened: {error}; see docs/operating.md, 'restore'") from error
@@ -84,16 +84,16 @@ class Store:
             raise
 
     def _check_format(self) -> None:
-        with self._env.begin(write=True) as transaction:
+        with self._env.begin() as transaction:
             found = transaction.get(_FORMAT_KEY)
-            if found is None:
+        if found is None:
+            with self._env.begin(write=True) as transaction:
                 transaction.put(_FORMAT_KEY, b"%d" % FORMAT)
-            elif int(found) > FORMAT:
-                transaction.abort()
-                raise StoreError(
-                    f"{self.directory} has format {int(found)}, and this version knows up to {FORMAT}: "
-                    "it was written by a newer version, and was left untouched; start that version"
-                )
+        elif int(found) > FORMAT:
+            raise StoreError(
+                f"{self.directory} has format {int(found)}, and this version knows up to {FORMAT}: "
+                "it was written by a newer version, and was left untouched; start that version"
+            )
 
     def close(self) -> None:
         self._env.close()

@@ -7,6 +7,7 @@ while a machine is `busy` (its commit takes long) events gather, and are handed 
 """
 
 import itertools
+import math
 from collections import deque
 from typing import Any
 
@@ -336,7 +337,7 @@ class Cluster:
             due = [machine.next_deadline() for machine, _ in machines]
             if self.balancer is not None:
                 due.append(self.balancer.machine.next_deadline())
-            next_at = min((at for at in due if at is not None), default=end)
+            next_at = min((at for at in due if at is not None), default=math.inf)
             if next_at > end:
                 break
             self.now = max(self.now, next_at)

@@ -5,7 +5,7 @@ While a commit is under way events gather, so that under load an end, a lost lin
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import rule
 
 from tests.machines.cluster import Cluster
 from tests.machines.test_any_order import NAMES, AnyOrder
@@ -27,17 +27,36 @@ def test_an_attempt_that_ends_in_the_step_that_opens_a_link_is_not_begun_again()
 class AnyBatch(AnyOrder):
     """Any order of events, in any batches: now and then a machine is busy for a while."""
 
-    def a_member(self, data: st.DataObject) -> str | None:
-        members = sorted(self.cluster.nodes) + ["balancer"] * (self.cluster.balancer is not None)
-        return data.draw(st.sampled_from(members)) if members else None
+    def up(self) -> list[str]:
+        """Where a client is answered at once."""
+        return [name for name in super().up() if name not in self.cluster.busy_ones()]
 
-    @rule(data=st.data())
-    @precondition(lambda self: hasattr(self, "cluster"))
-    def be_busy(self, data: st.DataObject) -> None:
-        if (name := self.a_member(data)) is not None and name not in self.cluster.busy_ones():
+    @rule(name=st.sampled_from([*NAMES, "balancer"]))
+    def be_busy(self, name: str) -> None:
+        here = self.cluster.balancer is not None if name == "balancer" else name in self.cluster.nodes
+        if here and name not in self.cluster.busy_ones():
             self.cluster.busy(name)
 
     @rule(data=st.data())
-    @precondition(lambda self: self.cluster.busy_ones())
     def be_free(self, data: st.DataObject) -> None:
-        self.cluster.free(data.draw(st.sampled_from(sorted(self.cluster.busy_ones()))))
+        if busy := sorted(self.cluster.busy_ones()):
+            self.cluster.free(data.draw(st.sampled_from(busy)))
+
+    @rule(
+        data=st.data(),
+        line=st.sampled_from(["submit sh true", "submit key=k1 sh true", "cancel aaaaab-1", "wait aaaaab-1"]),
+    )
+    def ask_one_that_is_busy(self, data: st.DataObject, line: str) -> None:
+        if busy := sorted({*self.cluster.busy_ones()} - {"balancer"}):
+            self.cluster.ask(data.draw(st.sampled_from(busy)), line)
+
+    def teardown(self) -> None:
+        for name in self.cluster.busy_ones() if hasattr(self, "cluster") else ():
+            self.cluster.free(name)
+        super().teardown()
+
+
+TestAnyBatch = AnyBatch.TestCase
+TestAnyBatch.settings = settings(
+    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -178,6 +178,19 @@ def test_a_late_outcome_of_an_attempt_leased_again_is_acknowledged_and_not_recor
     assert "outcomes_stale_total 1" in (cluster.say(other, "stats") or "")
 
 
+def test_a_late_outcome_is_let_go_also_where_results_are_only_asked_for() -> None:
+    cluster = Cluster(2, slots=1, periods=attrs.evolve(PERIODS, eager=False))
+    ticket = cluster.submit("n1")
+    cluster.advance(5)
+    ((slow, id),) = cluster.where(ticket)
+    cluster.cut(cluster.nodes[slow].link or 0)
+    cluster.advance(25)
+    cluster.finish(slow, id)
+    cluster.dial(slow)
+    assert cluster.nodes[slow].machine.statistics()["outcomes_unacknowledged"] == 0
+    assert "outcomes_stale_total 1" in (cluster.say(slow, "stats") or "")
+
+
 def test_a_node_that_returns_kills_what_was_given_to_others() -> None:
     cluster = Cluster(2, slots=1)
     ticket = cluster.submit("n1")

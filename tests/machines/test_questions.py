@@ -2,8 +2,10 @@
 
 import signal
 
+import attrs
+
 from common.model import Outcome, Reason, Verdict
-from tests.machines.cluster import Cluster
+from tests.machines.cluster import PERIODS, Cluster
 
 KILLED = Outcome(Verdict.FAILED, Reason.SIGNAL, 128 + signal.SIGTERM, seconds=2.0, stdout_bytes=4)
 
@@ -297,3 +299,79 @@ def test_a_conflict_found_too_late_loses_no_acknowledged_job() -> None:
     cluster.dial("n2")
     cluster.finish_all()
     assert {ticket for ticket, _ in cluster.starts} == {first, second}
+
+
+def test_a_key_is_asked_of_the_ledger_as_long_as_its_owner_is_anothers_job() -> None:
+    """Else this node would go on naming a job that has been forgotten long since."""
+    cluster = Cluster(2, periods=attrs.evolve(PERIODS, retention_s=3600.0))
+    first = cluster.submit("n1", "key=k sh true")
+    assert cluster.submit("n2", "key=k sh true") == first
+    cluster.finish_all()
+    cluster.advance(7300)
+    again = cluster.submit("n2", "key=k sh true")
+    assert again != first
+    cluster.finish_all()
+    assert "state=succeeded" in (cluster.say("n1", f"status {again}") or "")
+
+
+def test_a_keyed_submission_is_answered_although_the_ledger_has_no_room() -> None:
+    cluster = Cluster(2)
+    cluster.store_level("balancer", 0.9)
+    query = cluster.ask("n1", "submit key=k sh true")
+    cluster.advance(4.9)
+    assert cluster.reply("n1", query) is None
+    cluster.advance(0.2)
+    ticket = (cluster.reply("n1", query) or "").split()[1]
+    cluster.store_level("balancer", 0.1)
+    cluster.finish_all()
+    assert "state=succeeded" in (cluster.say("n2", f"status {ticket}") or "")
+
+
+def test_a_job_refused_for_its_key_after_its_client_was_told_ok_runs_all_the_same() -> None:
+    """The ledger's refusal and the end of our patience cross on the way."""
+    cluster = Cluster(2)
+    cluster.submit("n2", "key=k sh false")
+    cluster.frozen = frozenset({"n1"})
+    query = cluster.ask("n1", "submit key=k sh true")
+    cluster.advance(5.1)
+    ticket = (cluster.reply("n1", query) or "").split()[1]
+    cluster.frozen = frozenset()
+    cluster.settle()
+    cluster.finish_all()
+    assert "state=succeeded" in (cluster.say("n2", f"status {ticket}") or "")
+
+
+def test_a_list_is_newest_first_also_after_a_restart() -> None:
+    cluster = Cluster(3, slots=0)
+    tickets = [cluster.submit(f"n{1 + number % 3}") for number in range(6)]
+    cluster.kill_balancer()
+    cluster.start_balancer()
+    cluster.dial("n1")
+    listed = (cluster.say("n1", "list") or "").splitlines()[1:-1]
+    assert [line.split()[0] for line in listed if line] == tickets[::-1]
+
+
+def test_what_is_last_known_says_of_when_it_is() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    cluster.advance(10)
+    cluster.say("n1", f"status {ticket}")
+    cluster.advance(3)
+    cluster.kill_balancer()
+    assert "state=running" in (cluster.say("n1", f"status {ticket}") or "")
+    assert "as_of_s=3.000" in (cluster.say("n1", f"status {ticket}") or "")
+
+
+def test_a_key_that_was_taken_in_offline_is_not_refused_when_it_is_asked_for_again() -> None:
+    """The job behind it was acknowledged: a repetition must not make it one that can be withdrawn."""
+    cluster = Cluster(2)
+    cluster.submit("n2", "key=k sh false")
+    cluster.cut(cluster.nodes["n1"].link or 0)
+    ticket = cluster.submit("n1", "key=k sh true")
+    cluster.frozen = frozenset({"n1"})
+    cluster.dial("n1")
+    cluster.frozen = frozenset()
+    query = cluster.ask("n1", "submit key=k sh true")
+    cluster.finish_all()
+    assert cluster.reply("n1", query) == f"OK {ticket}\n"
+    assert "state=succeeded" in (cluster.say("n2", f"status {ticket}") or "")
