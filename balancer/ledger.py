@@ -57,6 +57,7 @@ class LiveRecord:
     bytes: int = 0  # what it weighs on a node's memory while it waits there
     attempt: int = 0  # the highest that was leased or reported
     unused: bool = False  # that attempt came back without having begun: the next lease has its number
+    outnumbered: int = 0  # the highest that a node brought of an earlier ledger while another attempt was leased
     crashes: int = 0
     leased: bool = False
     node_id: str | None = None  # of the last lease
@@ -220,7 +221,7 @@ class Ledger:
             return None
         self._update(
             entry,
-            attempt=entry.record.attempt + (not entry.record.unused),
+            attempt=max(entry.record.attempt + (not entry.record.unused), entry.record.outnumbered + 1),
             unused=False,
             leased=True,
             node_id=node_id,
@@ -248,12 +249,17 @@ class Ledger:
         lease, and numbering goes on above it."""
         assert not entry.record.leased
         assert attempt > entry.record.attempt
-        self._update(entry, leased=True, node_id=node_id, boot_id=boot_id, attempt=attempt, crash_counted=False)
+        self._update(
+            entry, leased=True, node_id=node_id, boot_id=boot_id, attempt=attempt, unused=False, crash_counted=False
+        )
 
     def raise_attempt(self, entry: Entry, attempt: int) -> None:
         """An earlier ledger got as far as this attempt: numbers are never used twice."""
-        if not entry.record.leased and attempt > entry.record.attempt:
-            self._update(entry, attempt=attempt, node_id=None, boot_id=None)
+        record = entry.record
+        if record.leased and attempt >= record.attempt and attempt > record.outnumbered:
+            self._update(entry, outnumbered=attempt)
+        elif not record.leased and attempt > record.attempt:
+            self._update(entry, attempt=attempt, unused=False, node_id=None, boot_id=None)
 
     def release(self, entry: Entry, *, crashed: bool, wall: float) -> None:
         """The attempt is over without an outcome: lost with its node, returned or interrupted. The job is queued

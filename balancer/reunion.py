@@ -101,6 +101,7 @@ class Reunion:
     def take_over(self, node: Node, entry: Entry, boot_id: str, attempt: int) -> bool:
         """Makes an attempt that a node has the lease of a job that has none. False where it is out of date."""
         if entry.record.leased:
+            self._ledger.raise_attempt(entry, attempt)
             return False
         if attempt == entry.record.attempt and boot_id == entry.record.boot_id:
             self._ledger.resume(entry)

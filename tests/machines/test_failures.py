@@ -429,3 +429,18 @@ def test_old_ends_expire_and_are_remembered_as_expired() -> None:
     assert cluster.balancer is not None
     for disk in (cluster.balancer.disk, cluster.nodes["n1"].disk):
         assert not any(disk.tables[table] for table in (Table.ENDED, Table.OUTPUTS, Table.JOBS, Table.EXPIRY))
+
+
+def test_an_attempt_that_a_lost_ledger_gave_out_is_dropped_and_its_number_not_given_again() -> None:
+    """Or the node that still ends it would take the new lease for the old one, and the job would wait for ever."""
+    cluster = Cluster(2, slots=1)
+    tickets = [cluster.submit("n1") for _ in range(2)]
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.submit("n1", "priority=5 sh true")
+    cluster.dial("n1")  # all three are given to n1, one of them while n2 runs it
+    cluster.dial("n2")
+    cluster.advance(1)  # and called back from n1, because n2 is idle
+    cluster.finish_all()
+    assert {state_of(cluster, "n1", ticket) for ticket in tickets} == {"succeeded"}
+    assert set(cluster.starts.values()) == {1}

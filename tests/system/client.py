@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, NoReturn, Self, TypeVar
 
 import pytest
 
@@ -39,7 +39,7 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The code of an error, `` `` of anything else."""
+        """The code of an error; empty for anything else."""
         return self.line.split()[1] if self.line.startswith("ERR ") else ""
 
     @property
@@ -170,11 +170,20 @@ def _nc_program() -> str:
     return found
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Skips the test for want of a program, or fails it where everything has to be there."""
     if os.environ.get("JOBYARD_TEST_DOCKER") == "required":
         pytest.fail(f"{reason}, and JOBYARD_TEST_DOCKER=required")
     pytest.skip(reason)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs. One that is dead and that nobody has asked after (a zombie) does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in b"ZX"
+    except OSError:
+        return False
 
 
 def until(what: str, found: Callable[[], T | None], *, within_s: float = 20.0) -> T:

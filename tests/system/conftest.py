@@ -1,8 +1,8 @@
-"""Clusters of real processes for these tests: each is stopped whatever happens, and a test that fails shows its logs."""
+"""Clusters of real processes: each is stopped whatever happens, and a test that fails shows the ends of their logs."""
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,27 +12,39 @@ from examples.local_cluster import LocalCluster
 from tests.system.client import missing
 
 LOG_LINES_SHOWN: Final = 30
-_CLUSTERS: Final = pytest.StashKey[list[LocalCluster]]()
+Logs = Callable[[], list[tuple[str, str]]]  # a title and a text for each process
+_UP: Final = pytest.StashKey[list[Logs]]()
 
 StartCluster = Callable[..., LocalCluster]
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Adds the ends of the logs of every cluster that is up to the report of a failure."""
+    """Adds the ends of the logs of everything that is up to the report of a failure."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
-        for cluster in item.session.stash.get(_CLUSTERS, []):
-            report.sections += [(f"the end of {path}", tail(path)) for path in log_paths(cluster)]
+        for logs in item.session.stash.get(_UP, []):
+            report.sections += logs()
 
 
-def log_paths(cluster: LocalCluster) -> list[Path]:
-    paths = [cluster.log_path(name) for name in ("balancer", *cluster.node_names)]
-    return [path for path in paths if path.exists()]
+@contextmanager
+def shown_on_failure(session: pytest.Session, logs: Logs) -> Iterator[None]:
+    """Whatever fails inside the `with` shows these logs."""
+    up = session.stash.setdefault(_UP, [])
+    up.append(logs)
+    try:
+        yield
+    finally:
+        up.remove(logs)
 
 
-def tail(path: Path) -> str:
+def _log_tails(cluster: LocalCluster) -> list[tuple[str, str]]:
+    paths = (cluster.log_path(name) for name in ("balancer", *cluster.node_names))
+    return [(f"the end of {path}", _tail(path)) for path in paths if path.exists()]
+
+
+def _tail(path: Path) -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(lines[-LOG_LINES_SHOWN:])
 
@@ -52,14 +64,12 @@ def start_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 def _starting(session: pytest.Session, make_directory: Callable[[], Path]) -> Iterator[StartCluster]:
-    up = session.stash.setdefault(_CLUSTERS, [])
     with ExitStack() as stack:
 
         def start(nodes: int = 3, *, slots: int = 2, env: Mapping[str, str] | None = None) -> LocalCluster:
             cluster = LocalCluster(nodes, make_directory(), env, slots)
             stack.enter_context(cluster)
-            up.append(cluster)
-            stack.callback(up.remove, cluster)
+            stack.enter_context(shown_on_failure(session, lambda: _log_tails(cluster)))
             return cluster
 
         yield start
