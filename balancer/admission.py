@@ -46,6 +46,7 @@ class Admission:
             if self._hellos[node.link].boot_id != hello.boot_id:
                 self._probe(event, node, now)
                 return
+            self.heard(node)  # it lives: whoever else claims to be it is a copy
             self._hang_up(node.link, "replaced by a newer connection of the same node", now)
         refusal = self._roster.refusal(hello)
         if refusal is not None:

@@ -32,6 +32,15 @@ class Question:
     inquiry: Inquiry
 
 
+@attrs.frozen
+class Asked:
+    """A question that was passed on to the origin of its ticket."""
+
+    question: Question
+    prefix: str
+    origin_link: int
+
+
 class Clerk:
     """Inquiries in, answers out; through the dispatcher's outbox."""
 
@@ -55,7 +64,7 @@ class Clerk:
         self._watchers: dict[str, list[Question]] = {}  # until the job ends
         self._expected: dict[str, list[Question]] = {}  # until the job arrives
         self._absent: dict[str, list[Question]] = {}  # by prefix: until the origin is back
-        self._asked: dict[int, Question] = {}  # of an origin, by the id under which we ask
+        self._asked: dict[int, Asked] = {}  # of an origin, by the id under which we ask
         self._next_id = 0
 
     # --- questions in ------------------------------------------------------------------------------------------
@@ -137,20 +146,22 @@ class Clerk:
             self._absent.setdefault(prefix, []).append(question)
             return
         self._next_id += 1
-        self._asked[self._next_id] = question
+        self._asked[self._next_id] = Asked(question, prefix, node.link)
         self._outbox.send(node, Inquiry(self._next_id, question.inquiry.verb, ticket))
 
     def origin_said(self, id: int, reply: bytes, now: float) -> None:
         """The origin's word: final, or that the job is on its way."""
-        question = self._asked.pop(id, None)
-        if question is None or question.inquiry.ticket is None:
+        asked = self._asked.pop(id, None)
+        if asked is None or asked.question.inquiry.ticket is None:
             return
+        question = asked.question
+        assert question.inquiry.ticket is not None
         ticket = question.inquiry.ticket.lower()
         on_its_way = reply.startswith(b"PENDING") and question.inquiry.verb in ("wait", "cancel")
-        if not on_its_way:
-            self._answer(question, reply)
-        elif self._ledger.knows(self._ledger.first_name(ticket)):
+        if self._ledger.knows(ticket):  # it has arrived meanwhile, and what the ledger says is newer
             self._of_ticket(question, ticket, now)
+        elif not on_its_way:
+            self._answer(question, reply)
         else:
             self._expected.setdefault(ticket, []).append(question)
 
@@ -180,16 +191,25 @@ class Clerk:
                 waiting[name] = [question for question in waiting[name] if question.link != link]
                 if not waiting[name]:
                     del waiting[name]
-        self._asked = {id: question for id, question in self._asked.items() if question.link != link}
+        self._asked = {id: asked for id, asked in self._asked.items() if asked.question.link != link}
+        for id, asked in list(self._asked.items()):
+            if asked.origin_link == link:  # it has not answered: asked again when it is back
+                del self._asked[id]
+                self._absent.setdefault(asked.prefix, []).append(asked.question)
 
     def forget(self, link: int, inquiry_id: int, ticket: str) -> None:
         """The client that asked went away."""
-        name = self._ledger.first_name(ticket)
-        kept = [q for q in self._watchers.get(name, ()) if (q.link, q.inquiry.id) != (link, inquiry_id)]
-        if kept:
-            self._watchers[name] = kept
-        else:
-            self._watchers.pop(name, None)
+        places: tuple[tuple[dict[str, list[Question]], str], ...] = (
+            (self._watchers, self._ledger.first_name(ticket)),
+            (self._expected, ticket),
+            (self._absent, ticket.partition("-")[0]),
+        )
+        for waiting, name in places:
+            kept = [q for q in waiting.get(name, ()) if (q.link, q.inquiry.id) != (link, inquiry_id)]
+            if kept:
+                waiting[name] = kept
+            else:
+                waiting.pop(name, None)
 
     # --- the cluster as a whole ------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ import attrs
 
 from balancer.admission import Admission
 from balancer.clerk import Clerk, Question
-from balancer.ledger import Entry, Ledger
+from balancer.ledger import Arrival, Entry, Ledger
 from balancer.outbox import Mail, Outbox
 from balancer.placement import Placement
 from balancer.reunion import Held, Reunion
@@ -43,7 +43,6 @@ from common.messages import (
     Info,
     Inquiry,
     Jobs,
-    Lapsed,
     Pair,
     Poll,
     Reported,
@@ -117,8 +116,10 @@ class Dispatcher:
         self._roster.restore(now)
         for entry in self._ledger.leased():
             node = self._roster.get(entry.record.node_id)
-            assert node is not None, f"{entry.ticket} is leased to {entry.record.node_id}, which is not in the roster"
-            node.give(entry)
+            if node is None:  # its record was damaged and set aside
+                self._ledger.release(entry, crashed=False, wall=wall)
+            else:
+                node.give(entry)
         self._timers.set("poll", now)
         self._timers.set("round", now + self._periods.round_s)
         self._timers.set("results", now + self._periods.result_s)
@@ -131,7 +132,8 @@ class Dispatcher:
         while self._periods.eager and self._rounds.round(self._wall):
             pass
         self._tell_of_ends()
-        if "level" not in self._timers and self._rounds.uneven():
+        recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
+        if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
         return Effects(self._memory.take(), self._outbox.take())
 
@@ -255,13 +257,13 @@ class Dispatcher:
             return
         mail = self._outbox.to(node)
         for submission in message.items:
-            self._arrive(mail, submission, now)
+            self._arrive(node, mail, submission, now)
 
     @property
     def _full(self) -> bool:
         return self._level.disk_full or self._level.fraction >= STORE_FULL_FRACTION
 
-    def _arrive(self, mail: Mail, submission: Submission, now: float) -> None:
+    def _arrive(self, node: Node, mail: Mail, submission: Submission, now: float) -> None:
         ticket = submission.ticket
         arrival = self._ledger.arrive(submission)
         mail.taken.append(ticket)
@@ -273,6 +275,8 @@ class Dispatcher:
             self._reunion.arrived(arrival.entry)
         else:
             self._reunion.arrived_otherwise(ticket)
+            if arrival == Arrival() and not submission.ended:
+                self._tell_end(node, ticket)  # its origin may have missed the end together with our first Taken
         self._clerk.arrived(ticket, now)
 
     # --- attempts ------------------------------------------------------------------------------------------------
@@ -332,14 +336,17 @@ class Dispatcher:
 
     def _on_request_of_res(self, node: Node, message: RequestOfRes, now: float) -> None:
         """An origin asks for the ends of its jobs: those that have ended are told, the others will be."""
-        lapsed: list[str] = []
         for ticket in message.tickets:
-            if self._history.find(ticket) is not None:
-                node.ends[ticket] = None
-            elif self._history.expired(ticket):
-                lapsed.append(ticket)
-        if lapsed:
-            self._outbox.send(node, Lapsed(tuple(lapsed)))
+            self._tell_end(node, ticket)
+
+    def _tell_end(self, node: Node, ticket: str) -> None:
+        """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was."""
+        if self._ledger.live(ticket) is not None:
+            return
+        if self._history.find(ticket) is not None:
+            node.ends[ticket] = None
+        elif self._ledger.first_name(ticket) == ticket:
+            self._outbox.to(node).lapsed.append(ticket)
 
     def _tell_of_ends(self) -> None:
         """Hands this step's ends to whoever waits for them."""

@@ -111,6 +111,13 @@ class Door:
         if now < self._next_log:
             self._unlogged += 1
             return
-        peer = stream.socket.getpeername()[0] if isinstance(stream, trio.SocketStream) else "?"
-        _log.warning("link.refused", peer=peer, reason=reason, unlogged_before=self._unlogged)
+        _log.warning("link.refused", peer=_peer(stream), reason=reason, unlogged_before=self._unlogged)
         self._next_log, self._unlogged = now + 1 / _REFUSALS_LOGGED_PER_S, 0
+
+
+def _peer(stream: trio.abc.Stream) -> str:
+    """The address of whoever dialled; it cannot be had any more where the connection was reset."""
+    try:
+        return str(stream.socket.getpeername()[0]) if isinstance(stream, trio.SocketStream) else "?"
+    except OSError:
+        return "?"

@@ -12,7 +12,7 @@ import attrs
 from balancer.roster import Node
 from common.effects import Hangup, Note, Send
 from common.frames import batches
-from common.messages import Acknowledged, AttemptId, Cancel, Dispatch, Drop, Lease, Message, Taken
+from common.messages import Acknowledged, AttemptId, Cancel, Dispatch, Drop, Lapsed, Lease, Message, Taken
 
 
 @attrs.define(eq=False)
@@ -22,6 +22,7 @@ class Mail:
     taken: list[str] = attrs.field(factory=list)
     aliases: list[tuple[str, str]] = attrs.field(factory=list)
     conflicts: list[tuple[str, str]] = attrs.field(factory=list)
+    lapsed: list[str] = attrs.field(factory=list)
     acknowledged: list[AttemptId] = attrs.field(factory=list)
     drops: list[AttemptId] = attrs.field(factory=list)
     leases: list[Lease] = attrs.field(factory=list)
@@ -30,6 +31,8 @@ class Mail:
     def messages(self) -> Iterator[Message]:
         if self.taken:
             yield Taken(tuple(self.taken), tuple(self.aliases), tuple(self.conflicts))
+        if self.lapsed:
+            yield Lapsed(tuple(self.lapsed))
         if self.acknowledged:
             yield Acknowledged(tuple(self.acknowledged))
         if self.drops:

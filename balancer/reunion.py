@@ -43,6 +43,7 @@ class Reunion:
 
     def reunite(self, node: Node, hello: Hello, holdings: Holdings, wall: float) -> None:
         """Takes the first word of a link. Afterwards the node can be given jobs."""
+        self._forget_held(node)
         self._settle_leases(node, hello, holdings, wall)
         self._roster.welcome(node, hello)
         begun = set(holdings.begun)
@@ -60,6 +61,9 @@ class Reunion:
                 continue
             if entry.record.boot_id != hello.boot_id:
                 self.lose(node, entry, crashed=entry.ticket in exposed, wall=wall)
+            elif entry.attempt_id not in held and entry.record.cancelled:
+                node.take_back(entry.ticket)
+                self._ledger.hand_back(entry, wall)
             elif entry.attempt_id not in held:
                 self._outbox.to(node).leases.append(self._ledger.lease_of(entry))
             else:
@@ -113,6 +117,14 @@ class Reunion:
         return True
 
     # --- jobs that an earlier ledger gave out ----------------------------------------------------------------------
+
+    def _forget_held(self, node: Node) -> None:
+        """It says anew what it holds; what an older boot held is gone."""
+        for ticket, held in list(self._held.items()):
+            for id in [id for id in held if id[0] == node.id]:
+                del held[id]
+            if not held:
+                del self._held[ticket]
 
     def remember(self, ticket: str, held: Held) -> None:
         self._held.setdefault(ticket, {})[held.node.id, held.attempt] = held

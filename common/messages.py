@@ -14,6 +14,7 @@ import attrs
 from common.model import Outcome, is_prefix, parse_ticket
 
 PROTOCOL: Final = 1
+ID_BYTES_MAX: Final = 64
 
 AttemptId: TypeAlias = tuple[str, int]
 
@@ -38,6 +39,17 @@ def _named(_: object, __: object, items: tuple[tuple[Any, ...], ...]) -> None:
             raise ValueError(f"{item[1]} is no attempt number")
 
 
+def _attempt(_: object, __: object, number: int) -> None:
+    if not 1 <= number < 2**32:
+        raise ValueError(f"{number} is no attempt number")
+
+
+def _id(_: object, __: object, text: str) -> None:
+    """Ids are keys of tables, too."""
+    if not 1 <= len(text.encode()) <= ID_BYTES_MAX:
+        raise ValueError(f"an id has 1 to {ID_BYTES_MAX} bytes")
+
+
 def _prefix(_: object, __: object, text: str) -> None:
     if not is_prefix(text):
         raise ValueError(f"{text!r} is no ticket prefix")
@@ -51,8 +63,8 @@ class Hello:
     """Node → balancer, first frame: who dials. `nonce` is fresh for each connection."""
 
     protocol: int
-    node_id: str
-    boot_id: str
+    node_id: str = attrs.field(validator=_id)
+    boot_id: str = attrs.field(validator=_id)
     prefix: str = attrs.field(validator=_prefix)
     name: str
     slots: int = attrs.field(validator=attrs.validators.ge(0))
@@ -166,7 +178,7 @@ class Lease:
     """One attempt, given to one boot of one node."""
 
     ticket: str = attrs.field(validator=_ticket)
-    attempt: int
+    attempt: int = attrs.field(validator=_attempt)
     job: bytes
     body: bytes = b""
 
@@ -220,7 +232,7 @@ class Returned:
 class Reported:
     """How an attempt ended, as its runner keeps it until the ledger has acknowledged it."""
 
-    attempt: int
+    attempt: int = attrs.field(validator=_attempt)
     boot_id: str
     outcome: Outcome
 
@@ -290,7 +302,7 @@ class Forget:
     """Node → balancer: the client that asked this went away."""
 
     id: int
-    ticket: str
+    ticket: str = attrs.field(validator=_ticket)
 
 
 @attrs.frozen

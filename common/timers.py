@@ -19,6 +19,10 @@ class Timers:
         if len(self._heap) > 64 + 4 * len(self._at):
             self._compact()
 
+    def at(self, name: Hashable) -> float | None:
+        """When this is due; None where it is not set."""
+        return self._at.get(name)
+
     def cancel(self, name: Hashable) -> None:
         self._at.pop(name, None)
 

@@ -95,7 +95,8 @@ class Backlog:
 
     def give_back(self, ids: Iterable[AttemptId]) -> list[AttemptId]:
         """Lets go of those that have not begun, and tells which; the others stay."""
-        returned = [id for id in ids if (held := self._held.get(id)) is not None and held.begun_at is None]
+        asked = dict.fromkeys(ids)  # one that is named twice is let go of once
+        returned = [id for id in asked if (held := self._held.get(id)) is not None and held.begun_at is None]
         for id in returned:
             del self._held[id]
         self._waiting -= len(returned)

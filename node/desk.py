@@ -193,6 +193,14 @@ class Desk:
             for query_id in waiting:
                 self._close(query_id, reply)
 
+    def renamed(self, ticket: str, first: str, now: float) -> None:
+        """One of our tickets is another name of a job that may be another node's: who waits for it waits there."""
+        for query_id in self._waiters.pop(ticket, ()):
+            del self._open[query_id]
+            at = self._timers.at(("ask", query_id))
+            self._timers.cancel(("ask", query_id))
+            self.ask(query_id, lines.Wait(first, None if at is None else max(0.0, at - now)), now)
+
     def lapsed(self, ticket: str) -> None:
         for query_id in self._waiters.pop(ticket, ()):
             self._close(query_id, expired(ticket))
@@ -247,6 +255,7 @@ class Desk:
             return
         waited = isinstance(open_.query, lines.Wait)
         ticket = open_.waits_for or (open_.inquiry.ticket if open_.inquiry is not None else None)
+        self._tell_forgotten(query_id, open_)
         if waited and self._link is not None and ticket is not None:
             self._forget_waiter(query_id, open_)
             self._inquire(query_id, lines.Result(ticket), now, ticket)
@@ -282,10 +291,14 @@ class Desk:
         if open_ is not None:
             self._forget_waiter(query_id, open_)
             self._timers.cancel(("ask", query_id))
-            if open_.inquiry is not None and open_.inquiry.ticket is not None and self._link is not None:
-                self._actions.append(Send(self._link, Forget(query_id, open_.inquiry.ticket)))
+            self._tell_forgotten(query_id, open_)
         for claims in self._claims.values():
             claims[:] = [(id, wait) for id, wait in claims if id != query_id]
+
+    def _tell_forgotten(self, query_id: int, open_: Open) -> None:
+        """Nobody waits any more for the ledger's answer to this."""
+        if open_.inquiry is not None and open_.inquiry.ticket is not None and self._link is not None:
+            self._actions.append(Send(self._link, Forget(query_id, open_.inquiry.ticket)))
 
     def _forget_waiter(self, query_id: int, open_: Open) -> None:
         waiting = self._waiters.get(open_.waits_for or "")

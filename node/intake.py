@@ -57,6 +57,8 @@ class Intake:
         self._in_flight: dict[str, int] = {}  # ticket → bytes
         self._bytes_in_flight = 0
         self._untold: set[str] = set()  # keyed jobs whose client waits for the ledger's word on the key
+        self._learning: bytes | None = None  # the ledger that still has to learn; durable as ours when it has
+        self._telling: set[str] = set()  # ended jobs that were sent to it and not acknowledged
         self._history_after: bytes | None = None  # cursor of the ended jobs that a new ledger still has to learn
 
     def restore(self, now: float) -> None:
@@ -134,9 +136,11 @@ class Intake:
         """Starts over with what is not acknowledged; with everything, when this ledger is new to us."""
         known = self._memory.get(Table.META, _LEDGER)
         fresh = known is not None and known != ledger_id.encode()
-        if known != ledger_id.encode():
+        if known is None:
             self._memory.put(Table.META, _LEDGER, ledger_id.encode())
         if fresh:
+            self._learning = ledger_id.encode()
+            self._telling.clear()
             self._watermark = 0
             self._memory.put(Table.META, _WATERMARK, b"0")
             self._history_after = b""
@@ -162,7 +166,7 @@ class Intake:
         submissions: list[Submission] = []
         while self._unsent and self._room():
             name = self._unsent.popleft()
-            if name in self._live:
+            if name in self._live or self._still_to_tell(name):
                 submissions.append(self._send(name))
         if self._history_after is not None and not self._unsent:
             submissions += self._ended_to_send()
@@ -175,9 +179,26 @@ class Intake:
         submissions: list[Submission] = []
         while self._history_after is not None and self._room():
             chunk = self._memory.scan(Table.ENDED, after=self._history_after, limit=_SCAN)
-            submissions += [self._send(ticket_of(key)) for key, _ in chunk]
-            self._history_after = chunk[-1][0] if chunk else None
+            for key, _ in chunk:
+                if not self._room():
+                    break
+                submissions.append(self._send(ticket_of(key)))
+                self._telling.add(submissions[-1].ticket)
+                self._history_after = key
+            if not chunk:
+                self._history_after = None
+                self._has_learned()
         return submissions
+
+    def _still_to_tell(self, name: str) -> bool:
+        if name in self._telling and self._history.find(name) is None:
+            self._telling.discard(name)  # expired meanwhile
+        return name in self._telling
+
+    def _has_learned(self) -> None:
+        if self._learning is not None and self._history_after is None and not self._telling:
+            self._memory.put(Table.META, _LEDGER, self._learning)
+            self._learning = None
 
     def _send(self, name: str) -> Submission:
         key = ticket_key(name)
@@ -200,6 +221,8 @@ class Intake:
         new = [name for name in names if name in self._in_flight]
         for name in new:
             self._bytes_in_flight -= self._in_flight.pop(name)
+            self._telling.discard(name)
+        self._has_learned()
         self._raise_watermark()
         return new
 
@@ -244,12 +267,9 @@ class Intake:
         self.withdraw(name)
 
     def told_meanwhile(self, name: str) -> bool:
-        """The ledger refused this job for its key; whether its client had been told `OK` by then. If so the job is
-        sent once more, as one that can no longer be refused."""
-        if name not in self._live or name in self._untold:
-            return False
-        self._unsent.appendleft(name)
-        return True
+        """The ledger refused this job for its key; whether its client had been told `OK` by then. If so it stays in
+        flight, to be sent once more as one that can no longer be refused."""
+        return name in self._live and name not in self._untold
 
     def withdraw(self, name: str) -> None:
         """This ticket is no job of its own any more."""

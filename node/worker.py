@@ -295,9 +295,13 @@ class Worker:
     def _on_taken(self, message: Taken, now: float) -> None:
         for name, first in message.aliases:
             self._intake.alias(name, first)
-        taken = self._intake.taken(message.tickets)
+            self._desk.renamed(name, first, now)
+        told = [name for name, _ in message.conflicts if self._intake.told_meanwhile(name)]
+        taken = self._intake.taken(tuple(name for name in message.tickets if name not in told))
+        if told:
+            self._intake.send_again()
         for name, owner in message.conflicts:
-            if not self._intake.told_meanwhile(name):
+            if name not in told:
                 key = self._intake.job(name).key or ""
                 self._intake.withdraw(name)
                 self._desk.conflict(name, _conflict(key, owner))

@@ -34,6 +34,7 @@ class Link:
         self._unsent_bytes = 0
         self._filled = trio.Event()
         self._closing: str | None = None
+        self._writing = trio.CancelScope()
 
     # --- the handshake -------------------------------------------------------------------------------------------
 
@@ -79,6 +80,7 @@ class Link:
         """Ends the link after what is queued, or at once where the peer does not read."""
         if self._closing is None:
             self._closing = reason
+            self._writing.deadline = trio.current_time() + 1.0  # a courtesy to the peer, not a wait for it
             self._filled.set()
 
     async def run(self, receive: Callable[[Sequence[Message]], None], *, silence_s: float | None = None) -> str:
@@ -100,7 +102,8 @@ class Link:
         async def write_all() -> None:
             nonlocal reason
             try:
-                await self._drain()
+                with self._writing:
+                    await self._drain()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 reason = "the connection broke"
             else:
@@ -138,9 +141,5 @@ class Link:
             gathered.append(self._outbox.popleft())
             size += len(gathered[-1])
         data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-        if self._closing is None:
-            await self._stream.send_all(data)
-        else:
-            with trio.move_on_after(1.0):  # a courtesy to the peer, not a wait for it
-                await self._stream.send_all(data)
+        await self._stream.send_all(data)
         self._unsent_bytes -= size
