@@ -15,7 +15,7 @@ from balancer.roster import Node, Roster
 from common import lines
 from common.errors import Code
 from common.history import History
-from common.limits import ANSWER_WAIT_S
+from common.limits import ANSWER_WAIT_S, LIST_SCAN_MAX
 from common.messages import Answer, Inquiry
 from common.model import Ended, State, parse_ticket
 from common.status import ended_fields, live_fields, status_reply
@@ -221,22 +221,26 @@ class Clerk:
 
     def _list(self, inquiry: Inquiry) -> bytes:
         listed: list[bytes] = []
+        room = LIST_SCAN_MAX
         for entry in self._ledger.live_newest_first():
-            if len(listed) >= inquiry.limit:
+            if len(listed) >= inquiry.limit or not room:
                 break
+            room -= 1
             if _matches(inquiry, entry.state, entry.record.group):
                 listed.append(lines.job_line(entry.ticket, self._live_fields(entry)))
         if inquiry.state is None or State(inquiry.state).ended:
-            self._list_ended(inquiry, listed)
-        return lines.ok(count=len(listed), body=b"".join(listed))
+            room = self._list_ended(inquiry, listed, room)
+        return lines.ok(count=len(listed), partial=None if room else 1, body=b"".join(listed))
 
-    def _list_ended(self, inquiry: Inquiry, listed: list[bytes]) -> None:
+    def _list_ended(self, inquiry: Inquiry, listed: list[bytes], room: int) -> int:
         for ticket, ended in self._history.newest():
-            if len(listed) >= inquiry.limit:
+            if len(listed) >= inquiry.limit or not room:
                 break
+            room -= 1
             job = self._ledger.job(ticket)
             if _matches(inquiry, ended.state, job.group):
                 listed.append(lines.job_line(ticket, ended_fields(job, ended)))
+        return room
 
     def _nodes(self, now: float) -> bytes:
         nodes = sorted(self._roster, key=lambda node: (node.record.name, node.id))

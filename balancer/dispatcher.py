@@ -33,7 +33,7 @@ from common.effects import Effects
 from common.events import Knocked, LinkClosed, Received, StoreLevel
 from common.frames import batches
 from common.history import History
-from common.limits import BATCH_ITEMS_MAX, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
+from common.limits import BATCH_ITEMS_MAX, ENDS_PER_STEP_BYTES, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
 from common.memory import Memory
 from common.messages import (
     Answer,
@@ -131,7 +131,7 @@ class Dispatcher:
         self._do_what_is_due(now)
         while self._periods.eager and self._rounds.round(self._wall):
             pass
-        self._tell_of_ends()
+        self._tell_of_ends(now)
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
@@ -348,7 +348,7 @@ class Dispatcher:
         elif self._ledger.first_name(ticket) == ticket:
             self._outbox.to(node).lapsed.append(ticket)
 
-    def _tell_of_ends(self) -> None:
+    def _tell_of_ends(self, now: float) -> None:
         """Hands this step's ends to whoever waits for them."""
         for ticket, ended, output in self._ledger.take_ends():
             self._clerk.ended(ticket, ended, output)
@@ -358,15 +358,20 @@ class Dispatcher:
         for node in self._roster.connected() if self._periods.eager else ():
             for items in self._take_ends(node):
                 self._outbox.send(node, Result(items))
+            if node.ends:
+                self._timers.set("more ends", now)
 
     def _take_ends(self, node: Node) -> list[tuple[Pair, ...]]:
-        tickets = list(node.ends)
-        node.ends.clear()
-        pairs = [
-            Pair(ticket, pack(ended), self._history.output(ticket, ended))
-            for ticket in tickets
-            if (ended := self._history.find(ticket)) is not None
-        ]
+        """The next ends for an origin, about ENDS_PER_STEP_BYTES of them: one that was away may be owed gigabytes."""
+        pairs: list[Pair] = []
+        room = ENDS_PER_STEP_BYTES
+        while node.ends and room > 0:
+            ticket = next(iter(node.ends))
+            del node.ends[ticket]
+            ended = self._history.find(ticket)
+            if ended is not None:
+                pairs.append(Pair(ticket, pack(ended), self._history.output(ticket, ended)))
+                room -= len(pairs[-1].output) + len(pairs[-1].record)
         return list(batches(pairs, lambda pair: len(pair.record) + len(pair.output)))
 
     def _exchange_results(self) -> None:

@@ -7,7 +7,7 @@ with it, (running + waiting + 1) / slots. Greedy, and for equal jobs it is also 
 Pure. A policy sees loads, never links.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import attrs
@@ -40,13 +40,12 @@ def _level(load: Load) -> tuple[float, int, str]:
     return ((load.count + 1) / load.slots, load.given, load.node_id)
 
 
-def to_move(loads: Iterable[Load]) -> tuple[Load, Load] | None:
-    """The busiest node and the idlest, where moving one waiting job from the first to the second brings them closer
-    together; None where the counts are level. Closer means: even with the job, the idle one stays below the busy."""
+def moves(loads: Iterable[Load]) -> Iterator[tuple[Load, Load]]:
+    """The pairs (busy, idle) between which moving one waiting job brings the counts closer together, the idlest and
+    the busiest first. Closer means: even with the job, the idle one stays below the busy. None where all is level."""
     ranked = sorted((load for load in loads if load.slots), key=lambda load: load.count / load.slots)
-    if len(ranked) < 2:
-        return None
-    idle, busy = ranked[0], ranked[-1]
-    if (idle.count + 1) / idle.slots < busy.count / busy.slots:
-        return busy, idle
-    return None
+    for idle in ranked:
+        for busy in reversed(ranked):
+            if (idle.count + 1) / idle.slots >= busy.count / busy.slots:
+                break
+            yield busy, idle

@@ -14,7 +14,7 @@ import attrs
 
 from balancer.ledger import Entry, Ledger
 from balancer.outbox import Outbox
-from balancer.placement import Load, Placement, to_move
+from balancer.placement import Load, Placement, moves
 from balancer.queue import Needs
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
@@ -93,19 +93,18 @@ class Rounds:
     # --- calling back --------------------------------------------------------------------------------------------
 
     def uneven(self) -> bool:
-        """Whether a job waits on one node that would better wait on another."""
-        return self._next_move(self._plan()) is not None
+        """Whether a job may be waiting on one node that would better wait on another. Cheap: asked in each step."""
+        return any(self._may_wait(busy) for busy, _ in moves(self._plan()))
 
     def level(self) -> None:
         """Calls waiting attempts back until the counts would be level: those given last, which would wait longest."""
         loads = self._plan()
         wanted: dict[str, list[AttemptId]] = {}
         for _ in range(RECALLS_MAX):
-            move = self._next_move(loads)
-            entry = None if move is None else self._last_waiting(*move, wanted)
-            if move is None or entry is None:
+            move = self._next_move(loads, wanted)
+            if move is None:
                 break
-            busy, idle = move
+            busy, idle, entry = move
             wanted.setdefault(busy.node_id, []).append(entry.attempt_id)
             busy.count -= 1
             idle.count += 1
@@ -121,9 +120,16 @@ class Rounds:
             return []
         return [attrs.evolve(node.load) for node in nodes if node.takes_jobs]
 
-    def _next_move(self, loads: list[Load]) -> tuple[Load, Load] | None:
-        move = to_move(loads)
-        return move if move is not None and move[0].count > move[0].slots else None
+    def _next_move(self, loads: list[Load], wanted: dict[str, list[AttemptId]]) -> tuple[Load, Load, Entry] | None:
+        for busy, idle in moves(loads):
+            entry = self._last_waiting(busy, idle, wanted) if self._may_wait(busy) else None
+            if entry is not None:
+                return busy, idle, entry
+        return None
+
+    def _may_wait(self, load: Load) -> bool:
+        node = self._roster.known(load.node_id)
+        return node.slots_leased > node.record.slots
 
     def _last_waiting(self, busy: Load, idle: Load, wanted: dict[str, list[AttemptId]]) -> Entry | None:
         source, target = self._roster.known(busy.node_id), self._roster.known(idle.node_id)

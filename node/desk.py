@@ -20,7 +20,7 @@ from common import lines
 from common.effects import Reply, Send
 from common.errors import Code
 from common.history import History
-from common.limits import ANSWER_WAIT_S
+from common.limits import ANSWER_WAIT_S, LIST_SCAN_MAX
 from common.messages import Forget, Inquiry
 from common.model import Ended, State, parse_ticket
 from common.status import ended_fields, live_fields, status_reply
@@ -62,6 +62,7 @@ class Desk:
         self._open: dict[int, Open] = {}
         self._waiters: dict[str, list[int]] = {}  # our live tickets → who waits
         self._claims: dict[str, list[tuple[int, bool]]] = {}  # keyed tickets → who waits for the ledger's word
+        self._claimed: dict[int, str] = {}  # query → the keyed ticket that it waits for
         self._to_ask: list[Inquiry] = []
         self._link: int | None = None
         self.refused: str | None = None
@@ -83,6 +84,7 @@ class Desk:
         if ticket not in self._claims:
             self._timers.set(("claim", ticket), now + ANSWER_WAIT_S)
         self._claims.setdefault(ticket, []).append((query_id, wait))
+        self._claimed[query_id] = ticket
 
     def taken(self, tickets: list[str], now: float) -> None:
         for ticket in tickets if self._claims else ():
@@ -93,11 +95,13 @@ class Desk:
         self._timers.cancel(("claim", ticket))
         self._intake.told(ticket)
         for query_id, wait in self._claims.pop(ticket, ()):
+            del self._claimed[query_id]
             self.accepted(query_id, self._intake.same_name(ticket), wait, now)
 
     def conflict(self, ticket: str, message: str) -> None:
         self._timers.cancel(("claim", ticket))
         for query_id, _ in self._claims.pop(ticket, ()):
+            del self._claimed[query_id]
             self._reply(query_id, lines.err(Code.CONFLICT, message))
 
     # --- questions ---------------------------------------------------------------------------------------------
@@ -164,18 +168,23 @@ class Desk:
 
     def _list(self, query: lines.List) -> bytes:
         listed: list[bytes] = []
+        room = LIST_SCAN_MAX
         for ticket in self._intake.live_newest_first():
+            if len(listed) >= query.limit or not room:
+                break
+            room -= 1
             own = self._intake.live(ticket)
             job = self._intake.job(ticket)
-            if own is not None and _matches(query, own.state, job.group) and len(listed) < query.limit:
+            if own is not None and _matches(query, own.state, job.group):
                 listed.append(lines.job_line(ticket, live_fields(job, own.state, own.attempt)))
         for ticket, ended in self._history.newest():
-            if len(listed) >= query.limit:
+            if len(listed) >= query.limit or not room:
                 break
+            room -= 1
             job = self._intake.job(ticket)
             if _matches(query, ended.state, job.group):
                 listed.append(lines.job_line(ticket, ended_fields(job, ended)))
-        return lines.ok(count=len(listed), body=b"".join(listed))
+        return lines.ok(count=len(listed), partial=None if room else 1, body=b"".join(listed))
 
     # --- waiting here ------------------------------------------------------------------------------------------
 
@@ -292,8 +301,8 @@ class Desk:
             self._forget_waiter(query_id, open_)
             self._timers.cancel(("ask", query_id))
             self._tell_forgotten(query_id, open_)
-        for claims in self._claims.values():
-            claims[:] = [(id, wait) for id, wait in claims if id != query_id]
+        claims = self._claims.get(self._claimed.pop(query_id, ""), [])
+        claims[:] = [(id, wait) for id, wait in claims if id != query_id]
 
     def _tell_forgotten(self, query_id: int, open_: Open) -> None:
         """Nobody waits any more for the ledger's answer to this."""

@@ -56,6 +56,7 @@ class Intake:
         self._unsent: deque[str] = deque()
         self._in_flight: dict[str, int] = {}  # ticket → bytes
         self._bytes_in_flight = 0
+        self.damaged: list[str] = []  # live jobs whose record is in quarantine: nobody can run them
         self._untold: set[str] = set()  # keyed jobs whose client waits for the ledger's word on the key
         self._learning: bytes | None = None  # the ledger that still has to learn; durable as ours when it has
         self._telling: set[str] = set()  # ended jobs that were sent to it and not acknowledged
@@ -166,7 +167,9 @@ class Intake:
         submissions: list[Submission] = []
         while self._unsent and self._room():
             name = self._unsent.popleft()
-            if name in self._live or self._still_to_tell(name):
+            if self._memory.get(Table.JOBS, ticket_key(name)) is None:
+                self.damaged += [name] if name in self._live else []
+            elif name in self._live or self._still_to_tell(name):
                 submissions.append(self._send(name))
         if self._history_after is not None and not self._unsent:
             submissions += self._ended_to_send()

@@ -54,7 +54,7 @@ from common.messages import (
     Submission,
     Taken,
 )
-from common.model import Ended, Job
+from common.model import Ended, Job, Reason, State
 from common.timers import Timers
 from node import backlog
 from node.backlog import Backlog
@@ -135,6 +135,7 @@ class Worker:
         self._report(now)
         if self._link is not None and (submissions := self._intake.to_send()):
             self._send_jobs(submissions)
+        self._fail_damaged()
         self._desk.flush(now)
         actions, commands = tuple(self._actions), tuple(self._backlog.commands)
         self._actions.clear()
@@ -364,6 +365,15 @@ class Worker:
 
     def _on_answer(self, message: Answer, now: float) -> None:
         self._desk.answered(message.id, message.reply, now)
+
+    def _fail_damaged(self) -> None:
+        """Jobs of ours whose record cannot be read: they end here, because no ledger will ever know them."""
+        damaged, self._intake.damaged = self._intake.damaged, []
+        for ticket in damaged:
+            ended = Ended(State.FAILED, self._wall, Reason.CANNOT_START)
+            self._intake.ended(ticket, ended, b"")
+            self._desk.ended(ticket, ended, b"")
+            self._note("record.damaged", "error", ticket=ticket)
 
     # --- attempts ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from collections import Counter
 import attrs
 import pytest
 
-from balancer.placement import Level, Load, to_move
+from balancer.placement import Level, Load, moves
 from common.messages import Dispatch, RequestOfRes, ResReq, Result
 from tests.machines.cluster import PERIODS, Cluster
 
@@ -38,9 +38,9 @@ def test_among_equals_the_one_given_least_so_far_is_next() -> None:
 
 
 def test_a_move_is_planned_only_where_it_levels() -> None:
-    assert to_move([Load("a", 1, 3), Load("b", 1, 2)]) is None
-    busy, idle = to_move([Load("a", 1, 4), Load("b", 1, 2)]) or (None, None)
-    assert (busy and busy.node_id, idle and idle.node_id) == ("a", "b")
+    assert list(moves([Load("a", 1, 3), Load("b", 1, 2)])) == []
+    planned = moves([Load("a", 1, 4), Load("b", 1, 2), Load("c", 1, 9)])
+    assert [(busy.node_id, idle.node_id) for busy, idle in planned] == [("c", "b"), ("a", "b"), ("c", "a")]
 
 
 def test_jobs_are_spread_so_that_equal_nodes_are_within_one_of_each_other() -> None:
@@ -183,3 +183,24 @@ def test_a_job_is_never_dispatched_to_a_node_while_another_is_less_loaded(slots:
         (chosen,) = (name for name in counts if counts[name] > before[name])
         level = {name: (before[name] + 1) / node.slots for name, node in cluster.nodes.items()}
         assert level[chosen] == min(level.values())
+
+
+def test_an_idle_node_that_cannot_run_what_waits_does_not_keep_it_from_another() -> None:
+    cluster = Cluster(1, slots=1)
+    for _ in range(9):
+        cluster.submit("n1")
+    cluster.add_node("n2", slots=1, kinds=("sleep",))
+    cluster.add_node("n3", slots=1)
+    cluster.advance(3)
+    counts = cluster.counts()
+    assert counts["n2"] == 0
+    assert abs(counts["n1"] - counts["n3"]) <= 1, counts
+
+
+def test_wide_jobs_that_wait_are_moved_too() -> None:
+    cluster = Cluster(1, slots=4)
+    for _ in range(4):
+        cluster.submit("n1", "slots=4 sh true")
+    cluster.add_node("n2", slots=4)
+    cluster.advance(3)
+    assert cluster.counts() == {"n1": 2, "n2": 2}
