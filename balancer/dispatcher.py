@@ -36,6 +36,7 @@ from common.history import History
 from common.limits import BATCH_ITEMS_MAX, ENDS_PER_STEP_BYTES, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
 from common.memory import Memory
 from common.messages import (
+    Aliases,
     Answer,
     Begun,
     Forget,
@@ -259,6 +260,10 @@ class Dispatcher:
         for submission in message.items:
             self._arrive(node, mail, submission, now)
 
+    def _on_aliases(self, node: Node, message: Aliases, now: float) -> None:
+        for ticket, first in message.pairs:
+            self._ledger.learn_alias(ticket, first)
+
     @property
     def _full(self) -> bool:
         return self._level.disk_full or self._level.fraction >= STORE_FULL_FRACTION
@@ -459,6 +464,7 @@ class Dispatcher:
         Holdings: _on_holdings,
         Info: _on_info,
         Jobs: _on_jobs,
+        Aliases: _on_aliases,
         Begun: _on_begun,
         Returned: _on_returned,
         Result: _on_result,

@@ -25,7 +25,7 @@ from balancer.queue import Queue
 from common.codec import pack, unpack
 from common.effects import Table
 from common.history import History
-from common.keys import Claim, Keys, fingerprint
+from common.keys import Claim, Keys, fingerprint, first_name
 from common.memory import Memory
 from common.messages import Lease, Reported, Submission
 from common.model import Ended, Job, Outcome, Reason, State, Verdict, parse_ticket, ticket_key, ticket_of
@@ -145,8 +145,12 @@ class Ledger:
 
     def first_name(self, ticket: str) -> str:
         """The ticket under which the ledger knows a job; another for an alias."""
-        alias = self._memory.get(Table.ALIASES, ticket_key(ticket))
-        return ticket if alias is None else alias.decode()
+        return first_name(self._memory, ticket)
+
+    def learn_alias(self, ticket: str, first: str) -> None:
+        """An origin tells that this ticket of its own is another name of a job."""
+        if not self.knows(ticket):
+            self._memory.put(Table.ALIASES, ticket_key(ticket), first.encode())
 
     def knows(self, ticket: str) -> bool:
         """Whether this ticket has arrived: live, ended, expired, or as another name."""

@@ -11,7 +11,7 @@ import attrs
 from common.codec import pack, unpack
 from common.effects import Table
 from common.memory import Memory
-from common.model import Job
+from common.model import Job, ticket_key
 
 
 @attrs.frozen
@@ -26,6 +26,16 @@ def fingerprint(job: Job, body: bytes) -> bytes:
     """The same for two requests that ask for the same, whenever they were made."""
     asked = pack(attrs.evolve(job, submitted_wall=0.0))
     return hashlib.blake2b(asked + body, digest_size=16).digest()
+
+
+def first_name(memory: Memory, ticket: str) -> str:
+    """The first name of a job by one of its tickets. A name can lead to a name, where ledgers were lost; each is
+    followed once, so that not even a circle could keep us."""
+    followed = {ticket}
+    while (alias := memory.get(Table.ALIASES, ticket_key(ticket))) is not None and alias.decode() not in followed:
+        ticket = alias.decode()
+        followed.add(ticket)
+    return ticket
 
 
 class Keys:

@@ -166,6 +166,14 @@ class Taken:
 
 
 @attrs.frozen
+class Aliases:
+    """Node → balancer: these tickets of ours are other names of jobs (pairs of ticket and first name). Said when a
+    ledger asks for one that it should know: it lost its volume."""
+
+    pairs: tuple[tuple[str, str], ...] = attrs.field(validator=_named)
+
+
+@attrs.frozen
 class SendAgain:
     """Balancer → node: there was no room for some of your jobs; now there is."""
 
@@ -314,7 +322,7 @@ class Answer:
 
 
 Message: TypeAlias = (
-    Hello | Challenge | Proof | Welcome | Refused | Poll | Info | Holdings | Jobs | Taken | SendAgain
+    Hello | Challenge | Proof | Welcome | Refused | Poll | Info | Holdings | Jobs | Taken | SendAgain | Aliases
     | Dispatch | Begun | Cancel | Drop | Recall | Returned
     | RequestOfRes | Result | ResReq | Acknowledged | Lapsed | Inquiry | Answer | Forget
 )  # fmt: skip
@@ -323,7 +331,7 @@ Message: TypeAlias = (
 CODES: Final[dict[type[Message], int]] = {
     Hello: 1, Challenge: 2, Proof: 3, Welcome: 4, Refused: 5,
     Poll: 10, Info: 11, Holdings: 12,
-    Jobs: 20, Taken: 21, SendAgain: 22,
+    Jobs: 20, Taken: 21, SendAgain: 22, Aliases: 23,
     Dispatch: 30, Begun: 31, Cancel: 32, Drop: 33, Recall: 34, Returned: 35,
     RequestOfRes: 40, Result: 41, ResReq: 42, Acknowledged: 43, Lapsed: 44,
     Inquiry: 50, Answer: 51, Forget: 52,

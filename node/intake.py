@@ -19,7 +19,7 @@ import attrs
 from common.codec import pack, unpack
 from common.effects import Table
 from common.history import History
-from common.keys import Claim, Keys, fingerprint
+from common.keys import Claim, Keys, fingerprint, first_name
 from common.limits import BATCH_BYTES
 from common.memory import Memory
 from common.messages import Submission
@@ -105,10 +105,7 @@ class Intake:
 
     def same_name(self, name: str) -> str:
         """The first name of a job whose ticket may be an alias."""
-        if parse_ticket(name) is None:
-            return name
-        alias = self._memory.get(Table.ALIASES, ticket_key(name))
-        return name if alias is None else alias.decode()
+        return name if parse_ticket(name) is None else first_name(self._memory, name)
 
     # --- what is known -----------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from common.limits import STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
 from common.memory import Memory
 from common.messages import (
     Acknowledged,
+    Aliases,
     Answer,
     AttemptId,
     Begun,
@@ -361,7 +362,13 @@ class Worker:
 
     def _on_inquiry(self, message: Inquiry, now: float) -> None:
         """The balancer asks us, the origin, about a ticket that it does not know."""
-        self._send(Answer(message.id, self._desk.as_origin(message, now)))
+        assert message.ticket is not None
+        first = self._intake.same_name(message.ticket)
+        if first == message.ticket:
+            self._send(Answer(message.id, self._desk.as_origin(message, now)))
+            return
+        self._send(Aliases(((message.ticket, first),)))  # with this it can answer by itself
+        self._send(Answer(message.id, lines.pending(message.ticket, state=State.QUEUED)))
 
     def _on_answer(self, message: Answer, now: float) -> None:
         self._desk.answered(message.id, message.reply, now)
