@@ -167,10 +167,12 @@ class Cluster:
 
     # --- links ----------------------------------------------------------------------------------------------------
 
-    def dial(self, name: str) -> None:
+    def dial(self, name: str, *, unnoticed: bool = False) -> None:
+        """The node dials; its older link is gone, which the balancer knows unless it went `unnoticed`."""
         node = self.nodes[name]
         assert self.balancer is not None
-        self._cut_all(node)
+        if not unnoticed:
+            self._cut_all(node)
         who = node.who
         hello = Hello(PROTOCOL, who.node_id, who.boot_id, who.prefix, who.name, node.slots, node.kinds, "test", b"")
         link = next(self._links)

@@ -5,7 +5,8 @@ import pytest
 
 from common.codec import pack
 from common.effects import Table
-from common.messages import Acknowledged, Drop, Pair, Reported, Result
+from common.events import Received
+from common.messages import Acknowledged, Cancel, Drop, Pair, Reported, Result
 from common.model import Outcome, Reason, Verdict, ticket_key
 from tests.machines.cluster import PERIODS, Cluster
 
@@ -375,7 +376,7 @@ def test_characters_that_belong_to_another_directory_are_refused() -> None:
 def test_a_newer_connection_of_the_same_boot_replaces_the_older() -> None:
     cluster = Cluster(1)
     old = cluster.nodes["n1"].link
-    cluster.dial("n1")
+    cluster.dial("n1", unnoticed=True)
     assert cluster.nodes["n1"].link not in (None, old)
     assert len([note for note in cluster.notes if note.event == "node.refused"]) == 0
 
@@ -444,3 +445,95 @@ def test_an_attempt_that_a_lost_ledger_gave_out_is_dropped_and_its_number_not_gi
     cluster.finish_all()
     assert {state_of(cluster, "n1", ticket) for ticket in tickets} == {"succeeded"}
     assert set(cluster.starts.values()) == {1}
+
+
+# --- found by review ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_cancelled_twice_in_one_step_is_let_go_of_once() -> None:
+    cluster = Cluster(1, slots=1)
+    cluster.submit("n1")
+    ticket = cluster.submit("n1")
+    node = cluster.nodes["n1"]
+    assert node.link is not None
+    cluster._step_node(node, Received(node.link, [Cancel(((ticket, 1), (ticket, 1)))], cluster.wall))
+    assert node.machine.statistics()["attempts_waiting"] == 0
+
+
+def test_a_cancelled_job_whose_dispatch_was_lost_is_not_sent_out_again() -> None:
+    cluster = Cluster()
+    cluster.add_node("n1", slots=0)
+    cluster.add_node("n2", slots=1)
+    cluster.frozen = frozenset({"n2"})  # the Dispatch does not arrive
+    ticket = cluster.submit("n1")
+    assert cluster.say("n1", f"cancel {ticket}") == f"OK {ticket} state=cancelled\n"
+    cluster.cut(cluster.nodes["n2"].link or 0)
+    cluster.frozen = frozenset()
+    cluster.dial("n2")
+    assert cluster.starts == {}
+    assert "state=cancelled attempt=0" in (cluster.say("n1", f"result {ticket}") or "")
+
+
+def test_a_runner_that_restarts_before_the_origin_is_back_holds_nothing_any_more() -> None:
+    cluster = Cluster()
+    cluster.add_node("n1", slots=0)
+    cluster.add_node("n2", slots=1)
+    ticket = cluster.submit("n1")
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n2")
+    cluster.kill_node("n2")
+    cluster.restart_node("n2")
+    cluster.dial("n1")
+    assert len(cluster.where(ticket)) == 1
+
+
+def test_a_node_that_dials_again_while_a_copy_knocks_stays_the_real_one() -> None:
+    cluster = Cluster(1)
+    real = cluster.nodes["n1"]
+    cluster.frozen = frozenset({"n1"})
+    copy = cluster.add_node("n1", disk=real.disk, node_id=real.who.node_id, prefix=real.who.prefix)
+    cluster.nodes["n1"] = real
+    cluster.dial("n1", unnoticed=True)
+    cluster.frozen = frozenset()
+    cluster.settle()
+    assert "copy" in (copy.refused or "")
+    assert real.link is not None
+
+
+def test_an_origin_that_was_away_for_very_long_learns_that_its_job_is_over() -> None:
+    cluster = Cluster(2, slots=1, periods=attrs.evolve(PERIODS, retention_s=3600.0))
+    ticket = cluster.submit("n1")
+    ((runner, _),) = cluster.where(ticket)
+    if runner == "n1":
+        cluster.finish("n1", (ticket, 1))
+        ticket = cluster.submit("n1")
+    cluster.cut(cluster.nodes["n1"].link or 0)
+    cluster.finish("n2", (ticket, 1))
+    cluster.advance(7300)
+    cluster.dial("n1")
+    assert cluster.nodes["n1"].disk.tables[Table.LIVE] == {}
+
+
+def test_a_damaged_node_record_keeps_no_balancer_from_starting() -> None:
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1")
+    assert cluster.balancer is not None
+    cluster.balancer.disk.tables[Table.NODES].clear()
+    cluster.kill_balancer()
+    cluster.start_balancer()
+    cluster.dial("n1")
+    cluster.finish_all()
+    assert state_of(cluster, "n1", ticket) == "succeeded"
+
+
+def test_a_job_whose_record_is_damaged_at_its_origin_cuts_nobody_off() -> None:
+    cluster = Cluster(1)
+    cluster.kill_balancer()
+    damaged, whole = cluster.submit("n1"), cluster.submit("n1")
+    del cluster.nodes["n1"].disk.tables[Table.JOBS][ticket_key(damaged)]
+    cluster.start_balancer()
+    cluster.dial("n1")
+    cluster.finish_all()
+    assert state_of(cluster, "n1", whole) == "succeeded"
+    assert field(cluster.say("n1", f"result {damaged}"), "reason") == "cannot_start"

@@ -375,3 +375,37 @@ def test_a_key_that_was_taken_in_offline_is_not_refused_when_it_is_asked_for_aga
     cluster.finish_all()
     assert cluster.reply("n1", query) == f"OK {ticket}\n"
     assert "state=succeeded" in (cluster.say("n2", f"status {ticket}") or "")
+
+
+def test_whoever_waits_for_a_ticket_that_becomes_a_second_name_waits_for_the_first() -> None:
+    cluster = Cluster(2, slots=1)
+    first = cluster.submit("n2", "key=k sh true")
+    cluster.cut(cluster.nodes["n1"].link or 0)
+    query = cluster.ask("n1", "run key=k sh true")
+    cluster.dial("n1")
+    cluster.finish_all()
+    assert (cluster.reply("n1", query) or "").startswith(f"OK {first} state=succeeded")
+
+
+def test_a_question_whose_origin_went_away_is_asked_again_when_it_is_back() -> None:
+    cluster = Cluster(2, slots=1)
+    cluster.store_level("balancer", 0.9)
+    ticket = cluster.submit("n1")
+    cluster.frozen = frozenset({"n1"})
+    query = cluster.ask("n2", f"wait {ticket}")
+    cluster.cut(cluster.nodes["n1"].link or 0)
+    cluster.frozen = frozenset()
+    cluster.store_level("balancer", 0.1)
+    cluster.dial("n1")
+    cluster.finish_all()
+    assert "state=succeeded" in (cluster.reply("n2", query) or "")
+
+
+def test_a_wait_that_is_over_leaves_nothing_at_the_balancer() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    for _ in range(20):
+        cluster.ask("n2", f"wait timeout=1 {ticket}")
+        cluster.advance(1.1)
+    assert cluster.balancer is not None
+    assert cluster.balancer.machine.statistics()["queries_open"] == 0

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import socket
+import struct
 from collections.abc import Sequence
 
 import attrs
@@ -239,3 +241,34 @@ async def test_what_gathers_leaves_in_order_and_arrives_whole(autojump_clock: tr
             sender.send(Info(number, 0))
         sender.close("done")
     assert received == [Info(number, 0) for number in range(1000)]
+
+
+async def test_closing_closes_also_where_the_peer_does_not_read(autojump_clock: trio.testing.MockClock) -> None:
+    ours, _theirs = trio.testing.lockstep_stream_pair()
+    link = Link(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, lambda messages: None)
+        link.send(Info(1, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        link.close("enough")
+        await trio.sleep(2)
+        assert not nursery.child_tasks
+
+
+async def test_a_connection_that_was_reset_ends_nothing_but_itself() -> None:
+    balancer = Balancer(KEY)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(balancer.door.run, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        for _ in range(3):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stream.socket.close()
+        with trio.fail_after(5):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            link = Link(stream)
+            await link.send_now(HELLO)
+            assert isinstance(await link.receive(), Challenge)
+        await stream.aclose()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,207 @@
+"""Messages in flight: delivered one by one, in any interleaving of the links, with crashes and cuts in between.
+
+`test_any_order` lets every message arrive before the next fault. Here a fault finds messages on the way: a Taken is
+lost with its link while the job ends, a cancel crosses the return of its attempt, a node restarts before its outcome
+was read. Seeded, so that a failure is replayed by its number; at the end the faults stop, and everything has to end.
+"""
+
+import random
+
+import attrs
+import pytest
+
+from common.codec import unpack
+from common.effects import Table
+from common.events import Received
+from common.model import Ended
+from tests.machines.cluster import PERIODS, Cluster, Node, _decode
+
+SEEDS = 240
+BATCH = 40
+NAMES = ("n1", "n2", "n3")
+LINES = ("sh true", "sh true", "priority=5 sh true", "sleep 3", "timeout=4 sh true", "key=k1 sh true", "key=k2 sh true")
+
+
+class InFlight(Cluster):
+    """Delivers only when told to, until `calm`."""
+
+    calm = False
+
+    def settle(self) -> None:
+        if self.calm:
+            super().settle()
+
+    def deliver_one(self, chance: random.Random) -> None:
+        """A message to a node, or what one read of a link brings to the balancer: up to three."""
+        ways = [(link, queues) for link in self._owners for queues in (self._to_node, self._to_balancer)]
+        ways = [(link, queues) for link, queues in ways if queues[link]]
+        if not ways:
+            return
+        link, queues = chance.choice(ways)
+        if queues is self._to_node:
+            self._arrive_at_node(link, self._owners[link], _decode(queues[link].popleft()))
+        else:
+            taken = [queues[link].popleft() for _ in range(min(chance.randint(1, 3), len(queues[link])))]
+            self._step_balancer(Received(link, [_decode(frame) for frame in taken], self.wall))
+
+
+class Story:
+    """One seed: what clients do, what breaks, and what must hold."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        choice = self.chance.choice
+        periods = attrs.evolve(
+            PERIODS, eager=self.chance.random() < 0.7, backlog_max=choice([0, 1, 1000]), jobs_per_round_max=3
+        )
+        self.cluster = InFlight(3, slots=choice([1, 2]), periods=periods)
+        self.may_lose_the_ledger = self.chance.random() < 0.3
+        self.ledger_was_lost = False
+        self.asked: list[tuple[Node, int]] = []  # submissions whose reply is open
+        self.waits: list[tuple[Node, int, str]] = []
+        self.acknowledged: set[str] = set()
+        self.ends: dict[bytes, Ended] = {}
+
+    def tell(self) -> None:
+        for _ in range(self.chance.choice([60, 150])):
+            self.one_event()
+            self.hear()
+            self.audit()
+        self.recover()
+        self.audit_the_end()
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def one_event(self) -> None:
+        events = {
+            self.deliver: 50, self.submit: 12, self.cancel: 4, self.wait: 4, self.finish: 10, self.pass_time: 6,
+            self.kill_a_node: 3, self.restart_a_node: 3, self.cut: 3, self.dial: 3, self.kill_the_balancer: 1,
+            self.restart_the_balancer: 4,
+        }  # fmt: skip
+        (event,) = self.chance.choices(list(events), list(events.values()))
+        event()
+
+    def some(self, choices: object) -> object | None:
+        ordered = sorted(choices)  # type: ignore[call-overload]
+        return self.chance.choice(ordered) if ordered else None
+
+    def deliver(self) -> None:
+        self.cluster.deliver_one(self.chance)
+
+    def submit(self) -> None:
+        if (name := self.some(self.cluster.nodes)) is not None:
+            query = self.cluster.ask(str(name), f"submit {self.chance.choice(LINES)}")
+            self.asked.append((self.cluster.nodes[str(name)], query))
+
+    def cancel(self) -> None:
+        name, ticket = self.some(self.cluster.nodes), self.some(self.acknowledged)
+        if name is not None and ticket is not None:
+            self.cluster.ask(str(name), f"cancel {ticket}")
+
+    def wait(self) -> None:
+        name, ticket = self.some(self.cluster.nodes), self.some(self.acknowledged)
+        if name is not None and ticket is not None:
+            query = self.cluster.ask(str(name), f"wait {ticket}")
+            self.waits.append((self.cluster.nodes[str(name)], query, str(ticket)))
+
+    def finish(self) -> None:
+        running = [(name, id) for name, node in sorted(self.cluster.nodes.items()) for id in sorted(node.running)]
+        if running:
+            self.cluster.finish(*self.chance.choice(running))
+
+    def pass_time(self) -> None:
+        self.cluster.advance(self.chance.choice([0.05, 0.2, 1.5, 6.0, 20.0]))
+
+    def kill_a_node(self) -> None:
+        if (name := self.some(self.cluster.nodes)) is not None:
+            self.cluster.kill_node(str(name))
+
+    def restart_a_node(self) -> None:
+        down = [name for name in NAMES if name not in self.cluster.nodes]
+        if down:
+            self.cluster.restart_node(self.chance.choice(down), dial=self.cluster.balancer is not None)
+
+    def cut(self) -> None:
+        if (link := self.some(self.cluster._owners)) is not None:
+            self.cluster.cut(link)  # type: ignore[arg-type]
+
+    def dial(self) -> None:
+        name = self.some(self.cluster.nodes)
+        if name is None or self.cluster.balancer is None:
+            return
+        node = self.cluster.nodes[str(name)]
+        if node not in self.cluster._owners.values():
+            self.cluster.dial(str(name))
+
+    def kill_the_balancer(self) -> None:
+        if self.cluster.balancer is not None:
+            self.cluster.kill_balancer()
+
+    def restart_the_balancer(self) -> None:
+        if self.cluster.balancer is None:
+            lost = self.may_lose_the_ledger and self.chance.random() < 0.4
+            self.ledger_was_lost |= lost
+            self.cluster.start_balancer(volume_lost=lost)
+
+    def recover(self) -> None:
+        """The faults stop."""
+        self.cluster.calm = True
+        if self.cluster.balancer is None:
+            self.cluster.start_balancer()
+        for name in NAMES:
+            if name not in self.cluster.nodes:
+                self.cluster.restart_node(name)
+            elif self.cluster.nodes[name].link is None:
+                self.cluster.dial(name)
+        self.cluster.settle()
+        for _ in range(25):
+            self.cluster.advance(6.0)
+            self.cluster.finish_all()
+        self.cluster.advance(20.0)
+        self.hear()
+
+    # --- the auditor ------------------------------------------------------------------------------------------------
+
+    def hear(self) -> None:
+        for node, query in list(self.asked):
+            reply = node.replies.get(query)
+            if reply is not None:
+                self.asked.remove((node, query))
+                assert reply.startswith(b"OK "), reply
+                self.acknowledged.add(reply.split()[1].decode())
+
+    def audit(self) -> None:
+        if self.ledger_was_lost or self.cluster.balancer is None:
+            return
+        assert all(count == 1 for count in self.cluster.starts.values()), self.cluster.starts
+        for key, packed in self.cluster.balancer.disk.tables[Table.ENDED].items():
+            ended = unpack(Ended, packed)
+            assert self.ends.setdefault(key, ended) == ended, "an ended job changed"
+
+    def audit_the_end(self) -> None:
+        balancer = self.cluster.balancer
+        assert balancer is not None
+        for ticket in sorted(self.acknowledged):
+            for name in NAMES:
+                reply = self.cluster.say(name, f"status {ticket}") or ""
+                assert any(f"state={end}" in reply for end in ("succeeded", "failed", "cancelled")), (name, reply)
+        for node, query, ticket in self.waits:
+            assert node not in self.cluster.nodes.values() or query in node.replies, (
+                f"a WAIT for {ticket} is unanswered"
+            )
+        assert balancer.disk.tables[Table.LIVE] == {}
+        assert balancer.machine.statistics()["queries_open"] == 0
+        for node in self.cluster.nodes.values():
+            assert node.disk.tables[Table.LIVE] == {}, "an origin was not told of an end"
+            assert node.disk.tables[Table.OUTCOMES] == {}, "an outcome was never acknowledged"
+            assert node.machine.statistics()["queries_open"] == 0
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+def test_nothing_is_lost_doubled_or_left_over_whatever_was_in_flight(first: int) -> None:
+    for seed in range(first, first + BATCH):
+        try:
+            Story(seed).tell()
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
