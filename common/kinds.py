@@ -1,5 +1,6 @@
 """What the line of a job must look like for its kind, so that a job that cannot start is refused when submitted.
 
+The client protocol asks here when a job is submitted, and the spawner when it is started: both read a line alike.
 Pure: nothing is started here and no module imported. Every refusal is a ValueError whose text is a sentence for the
 person who typed the line.
 """
@@ -34,10 +35,17 @@ def argv_of(kind: str, line: str) -> tuple[str, ...]:
     """The words that a job of kind `sh`, `exec` or `argv` starts."""
     if kind == "sh":
         _check_shell(line)
-        return (*SHELL, line)
-    words = _shell_words(line) if kind == "exec" else _json_words(line)
+        words: tuple[str, ...] = (*SHELL, line)
+    elif kind == "exec":
+        words = _shell_words(line)
+    elif kind == "argv":
+        words = _json_words(line)
+    else:
+        raise ValueError(f"a job of kind {kind} has no command; sh, exec and argv have")
     if not words or not words[0]:
         raise ValueError(f"{kind} needs a command after it")
+    for word in words:
+        _check_word(word)
     return words
 
 
@@ -95,12 +103,12 @@ def _json_words(line: str) -> tuple[str, ...]:
     words = _json("the line of argv", line)
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise ValueError("argv needs a JSON array of strings after it, and not an empty one")
-    for word in words:
-        if "\0" in word or not _is_encodable(word):
-            raise ValueError(
-                f"{shown(word)} in the array of argv cannot be a word of a command (a NUL or half a character)"
-            )
     return tuple(words)
+
+
+def _check_word(word: str) -> None:
+    if "\0" in word or not _is_encodable(word):
+        raise ValueError(f"{shown(word)} cannot be a word of a command (a NUL or half a character)")
 
 
 def _json(what: str, text: str) -> Any:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from common.kinds import argv_of
 from common.model import Outcome, Reason, Verdict
 from node.executors import Start
 from node.executors.loop import Loop
 from node.executors.processes import Capture, Family
-from node.executors.shell import argv_of
 from node.executors.surroundings import Refused, memory_file
 
 DRAIN_S: Final = 0.25

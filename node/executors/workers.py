@@ -17,13 +17,13 @@ from typing import Any, Final
 
 import attrs
 
+from common.kinds import python_call
 from common.limits import MIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
 from node.executors import Start
 from node.executors.commands import DRAIN_S, Ended, outcome_of_exit
 from node.executors.loop import Channel, Loop
 from node.executors.processes import Capture, Family
-from node.executors.shell import python_call, split_python
 from node.executors.surroundings import Refused, said
 from node.executors.wire import Frames
 
@@ -243,9 +243,10 @@ def _too_long(what: str) -> Result:
 
 
 def _request(start: Start, env: Mapping[str, str], directory: str) -> bytes:
-    module, function, arguments = split_python(start.line)
+    call = python_call(start.line)
+    arguments = (*start.line.split(maxsplit=1), "")[1].strip()  # as typed: the worker reads the JSON itself
     head = json.dumps(
-        {"module": module, "function": function, "arguments": arguments, "dir": directory, "env": env}
+        {"module": call.module, "function": call.function, "arguments": arguments, "dir": directory, "env": env}
     ).encode()
     lengths = (4 + len(head) + len(start.body)).to_bytes(4, "big") + len(head).to_bytes(4, "big")
     return lengths + head + start.body

@@ -108,8 +108,12 @@ async def test_somebody_who_left_the_session_with_the_pipes_delays_the_outcome_b
     [
         ("exec", "no-such-program", "jobyard: cannot start 'no-such-program': No such file or directory\n"),
         ("exec", "/etc/passwd x", "jobyard: cannot start '/etc/passwd': Permission denied\n"),
-        ("exec", "'open", "jobyard: cannot start this: the words of exec cannot be told apart: No closing quotation\n"),
-        ("argv", '"ls"', "jobyard: cannot start this: argv needs a JSON array of strings\n"),
+        ("exec", "'open", "jobyard: cannot start this: exec cannot split its line into words: no closing quotation\n"),
+        (
+            "argv",
+            '"ls"',
+            "jobyard: cannot start this: argv needs a JSON array of strings after it, and not an empty one\n",
+        ),
         ("py", "nothing", "jobyard: cannot start this: py needs module:function after it, not 'nothing'\n"),
     ],
 )

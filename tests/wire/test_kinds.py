@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.executors.shell import argv_of, python_call
+from common.kinds import PythonCall, argv_of, python_call
 
 
 def test_sh_takes_the_rest_of_the_line_as_it_stands() -> None:
@@ -40,15 +40,15 @@ def test_argv_is_a_json_array_of_exactly_these_words() -> None:
         ("sh", "  ", "sh needs a command after it"),
         ("exec", "", "exec needs a command after it"),
         ("exec", "'' x", "exec needs a command after it"),
-        ("exec", "a 'b", "the words of exec cannot be told apart"),
-        ("argv", "[]", "argv needs a command after it"),
+        ("exec", "a 'b", "exec cannot split its line into words"),
+        ("argv", "[]", "argv needs a JSON array of strings after it, and not an empty one"),
         ("argv", '["a", 1]', "argv needs a JSON array of strings"),
         ("argv", '{"a": "b"}', "argv needs a JSON array of strings"),
-        ("argv", "ls", "argv needs a JSON array of strings: Expecting value"),
-        ("argv", "[" * 60_000, "argv needs a JSON array of strings, less deeply nested"),
-        ("argv", '["a\\u0000b"]', "a word of a command cannot hold a NUL byte"),
-        ("sh", "a\0b", "a word of a command cannot hold a NUL byte"),
-        ("argv", '["\\ud800"]', "cannot be written as UTF-8"),
+        ("argv", "ls", "the line of argv must be JSON: Expecting value"),
+        ("argv", "[" * 60_000, "the line of argv must be JSON that is nested less deeply"),
+        ("argv", '["a\\u0000b"]', "cannot be a word of a command"),
+        ("sh", "a\0b", "cannot be a word of a command"),
+        ("argv", '["\\ud800"]', "cannot be a word of a command"),
         ("sleep", "1", "a job of kind sleep has no command"),
     ],
 )
@@ -60,13 +60,13 @@ def test_a_line_that_is_no_command_is_refused_with_a_sentence(kind: str, line: s
 @pytest.mark.parametrize(
     ("line", "call"),
     [
-        ("m:f", ("m", "f", [], {})),
-        (" pkg.mod:Class.method  [1, [2]] ", ("pkg.mod", "Class.method", [1, [2]], {})),
-        ('m:f\t{"a b": null}', ("m", "f", [], {"a b": None})),
-        ("größe:f []", ("größe", "f", [], {})),
+        ("m:f", PythonCall("m", "f")),
+        (" pkg.mod:Class.method  [1, [2]] ", PythonCall("pkg.mod", "Class.method", (1, [2]))),
+        ('m:f\t{"a b": null}', PythonCall("m", "f", (), {"a b": None})),
+        ("größe:f []", PythonCall("größe", "f")),
     ],
 )
-def test_py_is_a_module_a_function_and_arguments(line: str, call: tuple[object, ...]) -> None:
+def test_py_is_a_module_a_function_and_arguments(line: str, call: PythonCall) -> None:
     assert python_call(line) == call
 
 
@@ -75,14 +75,14 @@ def test_py_is_a_module_a_function_and_arguments(line: str, call: tuple[object, 
     [
         ("", "py needs module:function after it"),
         ("module", "py needs module:function after it, not 'module'"),
-        ("m.:f", "'m.' in 'm.:f' is not a Python name"),
-        ("m:", "'' in 'm:' is not a Python name"),
-        ("m:1f", "'1f' in 'm:1f' is not a Python name"),
-        ("m:f:g", "'f:g' in 'm:f:g' is not a Python name"),
-        ("m:f 1", "a JSON array .* or object"),
+        ("m.:f", "py needs module:function after it, not 'm.:f'"),
+        ("m:", "py needs module:function after it, not 'm:'"),
+        ("m:1f", "py needs module:function after it, not 'm:1f'"),
+        ("m:f:g", "py needs module:function after it, not 'm:f:g'"),
+        ("m:f 1", "a JSON array .* or a JSON object"),
         ("m:f [1", "the arguments of py must be JSON"),
         ("m:f [NaN]", "NaN is not JSON"),
-        ("m:f " + "[" * 60_000, "less deeply nested"),
+        ("m:f " + "[" * 60_000, "nested less deeply"),
     ],
 )
 def test_a_line_that_is_no_call_is_refused_with_a_sentence(line: str, sentence: str) -> None:
