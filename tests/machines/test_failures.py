@@ -179,6 +179,20 @@ def test_a_late_outcome_of_an_attempt_leased_again_is_acknowledged_and_not_recor
     assert "outcomes_stale_total 1" in (cluster.say(other, "stats") or "")
 
 
+def test_a_late_outcome_does_not_end_a_job_that_another_attempt_is_running() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1")
+    ((slow, id),) = cluster.where(ticket)
+    other = "n2" if slow == "n1" else "n1"
+    cluster.cut(cluster.nodes[slow].link or 0)
+    cluster.advance(20)
+    cluster.finish(slow, id, output=b"late\n")
+    cluster.dial(slow)
+    assert state_of(cluster, other, ticket) == "running"
+    cluster.finish(other, (ticket, 2), output=b"current\n")
+    assert "current" in (cluster.say(slow, f"result {ticket}") or "")
+
+
 def test_a_late_outcome_is_let_go_also_where_results_are_only_asked_for() -> None:
     cluster = Cluster(2, slots=1, periods=attrs.evolve(PERIODS, eager=False))
     ticket = cluster.submit("n1")
@@ -231,6 +245,18 @@ def test_an_outcome_survives_the_restart_of_its_node() -> None:
     cluster.restart_node(name)
     assert "kept" in (cluster.say(name, f"result {ticket}") or "")
     assert cluster.starts == {(ticket, 1): 1}
+
+
+def test_an_outcome_of_the_right_number_from_another_boot_is_not_the_one_waited_for() -> None:
+    """A ledger that was lost gave out the same number; only the boot tells the two apart."""
+    cluster = Cluster(1, slots=1)
+    ticket = cluster.submit("n1")
+    node, link = cluster.nodes["n1"], cluster.nodes["n1"].link
+    assert link is not None
+    foreign = Reported(1, "boot-of-old", Outcome(Verdict.FAILED, Reason.EXIT, 1))
+    cluster._perform_for_node(node, _send(link, Result((Pair(ticket, pack(foreign)),))))
+    cluster.settle()
+    assert state_of(cluster, "n1", ticket) == "running"
 
 
 def test_an_outcome_is_recorded_once_however_often_it_is_reported() -> None:
