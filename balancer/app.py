@@ -15,7 +15,7 @@ from common.effects import Hangup, Send
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.driver import Driver, in_one_thread
-from common.runtime.observers import Health, Log, write_address
+from common.runtime.observers import Health, Log, tell_quarantined, write_address
 from common.runtime.program import listen, on_signals
 from common.runtime.store import Store, open_store
 from common.settings import BalancerSettings, describe
@@ -25,7 +25,7 @@ async def run(settings: BalancerSettings) -> int:
     """Runs until it is told to stop; returns the exit status. Its whole state is on disk at every moment, so
     stopping is nothing more than ending."""
     log = structlog.get_logger()
-    store = open_store(settings.data_dir, settings.store_max_bytes, _tell_quarantined)
+    store = open_store(settings.data_dir, settings.store_max_bytes, tell_quarantined)
     try:
         ledger_id = identity.directory_id(store)
         driver = _driver(settings, store)
@@ -69,7 +69,3 @@ def _driver(settings: BalancerSettings, store: Store) -> Driver:
         run_blocking=in_one_thread(),
         wall=time.time,
     )
-
-
-def _tell_quarantined(table: str, key: bytes) -> None:
-    structlog.get_logger().error("record.quarantined", table=table, key=key.hex())

@@ -18,7 +18,7 @@ from common.history import History
 from common.limits import ANSWER_WAIT_S, LIST_SCAN_MAX
 from common.messages import Answer, Inquiry
 from common.model import Ended, State, parse_ticket
-from common.status import ended_fields, live_fields, status_reply
+from common.status import ended_fields, live_fields, stats_reply, status_reply, unknown_reply
 from common.timers import Timers
 
 _CANCEL_SHOWN_S = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's wait
@@ -80,13 +80,13 @@ class Clerk:
         elif inquiry.verb == "nodes":
             self._answer(question, self._nodes(now))
         elif inquiry.verb == "stats":
-            self._answer(question, self._stats())
+            self._answer(question, stats_reply(self._statistics()))
         else:
             self._answer(question, lines.err(Code.INTERNAL, f"the balancer does not know how to {inquiry.verb}"))
 
     def _of_ticket(self, question: Question, text: str, now: float) -> None:
         if parse_ticket(text) is None:
-            self._answer(question, _unknown(text))
+            self._answer(question, unknown_reply(text))
             return
         ticket = self._ledger.first_name(text.lower())
         entry = self._ledger.live(ticket)
@@ -139,7 +139,7 @@ class Clerk:
         prefix = ticket.partition("-")[0]
         id = self._roster.origin(prefix)
         if id is None:
-            self._answer(question, _unknown(ticket))
+            self._answer(question, unknown_reply(ticket))
             return
         node = self._roster.get(id)
         if node is None or node.link is None or not node.ready:
@@ -247,9 +247,6 @@ class Clerk:
         body = "".join(f"{lines.status_fields(_node_fields(node, now))}\n" for node in nodes)
         return lines.ok(count=len(nodes), body=body.encode())
 
-    def _stats(self) -> bytes:
-        return lines.ok(body="".join(f"{name} {value}\n" for name, value in self._statistics().items()).encode())
-
     def _answer(self, question: Question, reply: bytes) -> None:
         self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
 
@@ -268,10 +265,6 @@ def _node_fields(node: Node, now: float) -> dict[str, object]:
         "waiting": len(node.leases) - running,
         "last_seen_s": round(max(0.0, now - node.last_heard), 3),
     }
-
-
-def _unknown(ticket: str) -> bytes:
-    return lines.err(Code.UNKNOWN_TICKET, f"no job has the ticket '{ticket}'")
 
 
 def _matches(inquiry: Inquiry, state: State, group: str | None) -> bool:

@@ -1,9 +1,10 @@
-"""What STATUS and LIST say of a job: one place, so that every program says it alike."""
+"""What both programs answer alike: STATUS and LIST of a job, an unknown ticket, STATS."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from common.lines import job_line
+from common.errors import Code
+from common.lines import err, job_line, ok
 from common.model import Ended, Job, State
 
 
@@ -27,6 +28,16 @@ def ended_fields(job: Job, ended: Ended) -> dict[str, object]:
 def status_reply(ticket: str, fields: Mapping[str, object]) -> bytes:
     """The reply to STATUS: `OK`, and the line that LIST has for the job."""
     return b"OK " + job_line(ticket, fields)
+
+
+def unknown_reply(ticket: str) -> bytes:
+    """No such job was ever taken in, as far as anybody can know."""
+    return err(Code.UNKNOWN_TICKET, f"no job has the ticket '{ticket}'")
+
+
+def stats_reply(statistics: Mapping[str, float]) -> bytes:
+    """The reply to STATS: `name value` lines."""
+    return ok(body="".join(f"{name} {value}\n" for name, value in statistics.items()).encode())
 
 
 def _asked(job: Job) -> dict[str, object]:

@@ -18,7 +18,7 @@ from common.events import Asked, ClientsGone, Stop
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.driver import Driver, in_one_thread
-from common.runtime.observers import Health, Log, write_address
+from common.runtime.observers import Health, Log, tell_quarantined, write_address
 from common.runtime.program import listen, on_signals
 from common.runtime.serving import Serving
 from common.runtime.store import Store, open_store
@@ -33,7 +33,7 @@ from node.worker import Executed, Identity, RunNow, Worker
 async def run(settings: NodeSettings) -> int:
     """Runs until it is told to stop; returns the exit status. Asked once it drains, asked again it ends at once."""
     log = structlog.get_logger()
-    store = open_store(settings.data_dir, settings.store_max_bytes, _tell_quarantined)
+    store = open_store(settings.data_dir, settings.store_max_bytes, tell_quarantined)
     try:
         who = Identity(
             identity.directory_id(store), identity.boot_id(), identity.ticket_prefix(store), settings.node_name
@@ -131,7 +131,3 @@ def _dial(settings: NodeSettings, who: Identity, driver: Driver) -> Dial:
         wall=time.time,
         chance=random.Random(),
     )
-
-
-def _tell_quarantined(table: str, key: bytes) -> None:
-    structlog.get_logger().error("record.quarantined", table=table, key=key.hex())

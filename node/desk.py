@@ -23,7 +23,7 @@ from common.history import History
 from common.limits import ANSWER_WAIT_S, LIST_SCAN_MAX
 from common.messages import Forget, Inquiry
 from common.model import Ended, State, parse_ticket
-from common.status import ended_fields, live_fields, status_reply
+from common.status import ended_fields, live_fields, stats_reply, status_reply, unknown_reply
 from common.timers import Timers
 from node.intake import Intake
 
@@ -140,7 +140,7 @@ class Desk:
     def _known(self, ticket: str, query: lines.Query) -> bytes | None:
         """The reply that needs nobody else, if there is one."""
         if parse_ticket(ticket) is None:
-            return unknown(ticket)
+            return unknown_reply(ticket)
         if not self._intake.ours(ticket) or self._intake.live(ticket) is not None:
             return None
         ended = self._history.find(ticket)
@@ -148,7 +148,7 @@ class Desk:
             return self._ended_reply(ticket, query, ended)
         if self._history.expired(ticket):
             return expired(ticket)
-        return unknown(ticket)
+        return unknown_reply(ticket)
 
     def _ended_reply(self, ticket: str, query: lines.Query, ended: Ended) -> bytes:
         if isinstance(query, lines.Status):
@@ -289,7 +289,7 @@ class Desk:
         if known is not None:
             return known
         if self._intake.live(inquiry.ticket) is None:
-            return unknown(inquiry.ticket)
+            return unknown_reply(inquiry.ticket)
         return self._as_last_known(inquiry.ticket, query, now)
 
     # --- closing -----------------------------------------------------------------------------------------------
@@ -325,17 +325,8 @@ class Desk:
         self._actions.append(Reply(query_id, reply))
 
 
-def unknown(ticket: str) -> bytes:
-    return lines.err(Code.UNKNOWN_TICKET, f"no job has the ticket '{ticket}'")
-
-
 def expired(ticket: str) -> bytes:
     return lines.err(Code.EXPIRED, f"{ticket} ended, and its result is no longer kept (JOBYARD_RETENTION)")
-
-
-def stats_reply(statistics: dict[str, float]) -> bytes:
-    """`name value` lines."""
-    return lines.ok(body="".join(f"{name} {value}\n" for name, value in statistics.items()).encode())
 
 
 def _answerable_alone(query: lines.Query) -> bool:

@@ -67,6 +67,11 @@ def _health_files(directory: Path) -> list[Path]:
     return [path for path in directory.parent.glob(f"*/{_FILE}") if path.read_text() == socket.gethostname()]
 
 
+def tell_quarantined(table: str, key: bytes) -> None:
+    """Logs a record that the store has set aside."""
+    structlog.get_logger().error("record.quarantined", table=table, key=key.hex())
+
+
 def write_address(directory: Path, listener: trio.SocketListener) -> str:
     """Tells where we listen in `<data dir>/address`, as `host:port` and LF; returns it without the LF."""
     host, port = listener.socket.getsockname()[:2]
