@@ -197,19 +197,15 @@ class Clerk:
                 del self._asked[id]
                 self._absent.setdefault(asked.prefix, []).append(asked.question)
 
-    def forget(self, link: int, inquiry_id: int, ticket: str) -> None:
+    def forget(self, link: int, inquiry_id: int) -> None:
         """The client that asked went away."""
-        places: tuple[tuple[dict[str, list[Question]], str], ...] = (
-            (self._watchers, self._ledger.first_name(ticket)),
-            (self._expected, ticket),
-            (self._absent, ticket.partition("-")[0]),
-        )
-        for waiting, name in places:
-            kept = [q for q in waiting.get(name, ()) if (q.link, q.inquiry.id) != (link, inquiry_id)]
-            if kept:
-                waiting[name] = kept
-            else:
-                waiting.pop(name, None)
+        for waiting in (self._watchers, self._expected, self._absent):
+            for name in list(waiting):
+                kept = [q for q in waiting[name] if (q.link, q.inquiry.id) != (link, inquiry_id)]
+                if kept:
+                    waiting[name] = kept
+                else:
+                    del waiting[name]
 
     # --- the cluster as a whole ------------------------------------------------------------------------------------
 

@@ -413,7 +413,7 @@ class Dispatcher:
 
     def _on_forget(self, node: Node, message: Forget, now: float) -> None:
         assert node.link is not None
-        self._clerk.forget(node.link, message.id, message.ticket)
+        self._clerk.forget(node.link, message.id)
 
     def _cancel(self, entry: Entry) -> State:
         """Records the cancel; its attempt, if there is one, is ended where it is."""

@@ -33,6 +33,11 @@ class Table(enum.StrEnum):
     OUTCOME_OUTPUTS = "outcome_outputs"
     ORIGINS = "origins"
     NODES = "nodes"
+    ARRAYS = "arrays"
+    ATTEMPTS = "attempts"
+    GROUPS = "groups"
+    NOTICES = "notices"
+    EVENTS = "events"
 
 
 @attrs.frozen
@@ -62,10 +67,12 @@ class Note:
 
 @attrs.frozen
 class Reply:
-    """Answer the query that has this id."""
+    """Answer the query that has this id. With `more` this is a part of the answer, and a `Delivered` says when the
+    client has taken it: the next part is not made before."""
 
     query_id: int
     reply: bytes
+    more: bool = False
 
 
 @attrs.frozen

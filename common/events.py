@@ -24,6 +24,13 @@ class ClientsGone:
 
 
 @attrs.frozen
+class Delivered:
+    """The last part of these replies is written to its client: there is room for the next (`Reply.more`)."""
+
+    query_ids: Sequence[int]
+
+
+@attrs.frozen
 class Knocked:
     """Balancer: a node has proved the key on this link and asks to be admitted."""
 

@@ -24,7 +24,17 @@ DURATION_MAX_S = 10 * 365.25 * 86400.0  # ten years
 PRIORITY_MAX = 100
 SLOTS_PER_JOB_MAX = 10_000
 CRASH_LIMIT_DEFAULT = 3  # as Dask and Ray; an attempt lost with its node is seldom innocent the third time
-AFTER_MAX = 1000
+AFTER_MAX = 1000  # tickets that a job may wait for
+RETRIES_MAX = 1000
+BACKOFF_DEFAULT_S = 1.0
+BACKOFF_MAX_S = 300.0  # the doubling ends here: somebody may be waiting for the job
+BACKOFF_JITTER = 0.25  # of the wait, up or down: jobs that failed together do not come back together
+ARRAY_ELEMENTS_MAX = 1_000_000
+ARRAY_INDEX_MAX = 999_999_999
+WATCH_TICKETS_MAX = 5000  # as many as fit into a line
+WATCH_LINES_MAX = 10_000  # ends that one reply to WATCH tells of; the cursor goes on behind them
+EVENTS_PER_REPLY_MAX = 10_000
+LOGS_PERIOD_S = 0.25  # how often a running job is asked what it has printed
 
 # --- between balancer and nodes --------------------------------------------------------------------------------
 FRAME_BYTES_MAX = 192 * MIB  # one outcome of a Python job: 64 MiB of value, 64 MiB of prints, and its envelope

@@ -129,6 +129,7 @@ class Holdings:
     begun: tuple[AttemptId, ...] = attrs.field(default=(), validator=_named)
     waiting: tuple[AttemptId, ...] = attrs.field(default=(), validator=_named)
     outcomes: tuple[tuple[str, int, str], ...] = attrs.field(default=(), validator=_named)
+    draining: bool = False
 
 
 # --- jobs in -----------------------------------------------------------------------------------------------------
@@ -137,7 +138,8 @@ class Holdings:
 @attrs.frozen
 class Submission:
     """A job on its way from origin to ledger. `ended` is set when the origin already knows the end: a new ledger
-    learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key."""
+    learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key.
+    `age_s`: how long ago it was submitted, by the origin's clock; moments never travel."""
 
     ticket: str = attrs.field(validator=_ticket)
     job: bytes
@@ -145,6 +147,7 @@ class Submission:
     ended: bytes = b""
     output: bytes = b""
     told: bool = True
+    age_s: float = 0.0
 
 
 @attrs.frozen
@@ -290,6 +293,23 @@ class Lapsed:
     tickets: tuple[str, ...] = attrs.field(validator=_tickets)
 
 
+@attrs.frozen
+class Notices:
+    """Balancer → node: what became of jobs that you issued and that had ended: `revived` ones are live again (RETRY),
+    `forgotten` ones are gone (FORGET). Sent on every link until a Noticed for it comes back."""
+
+    revived: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
+    forgotten: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
+
+
+@attrs.frozen
+class Noticed:
+    """Node → balancer: these notices are on our disk."""
+
+    revived: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
+    forgotten: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
+
+
 # --- questions ---------------------------------------------------------------------------------------------------
 
 
@@ -303,14 +323,18 @@ class Inquiry:
     group: str | None = None
     state: str | None = None
     limit: int = 0
+    tickets: tuple[str, ...] = ()  # WATCH
+    since: str | None = None  # a cursor of WATCH or EVENTS, as the client said it
+    attempt: int = 0  # LOGS: the attempt and
+    stdout_at: int = 0  # how much of its standard output and
+    stderr_at: int = 0  # of its standard error the client has
 
 
 @attrs.frozen
 class Forget:
-    """Node → balancer: the client that asked this went away."""
+    """Node → balancer: the client that asked this went away, or has waited long enough."""
 
     id: int
-    ticket: str = attrs.field(validator=_ticket)
 
 
 @attrs.frozen
@@ -324,7 +348,7 @@ class Answer:
 Message: TypeAlias = (
     Hello | Challenge | Proof | Welcome | Refused | Poll | Info | Holdings | Jobs | Taken | SendAgain | Aliases
     | Dispatch | Begun | Cancel | Drop | Recall | Returned
-    | RequestOfRes | Result | ResReq | Acknowledged | Lapsed | Inquiry | Answer | Forget
+    | RequestOfRes | Result | ResReq | Acknowledged | Lapsed | Notices | Noticed | Inquiry | Answer | Forget
 )  # fmt: skip
 
 # The number of a class on the wire. Never reuse one.
@@ -333,6 +357,6 @@ CODES: Final[dict[type[Message], int]] = {
     Poll: 10, Info: 11, Holdings: 12,
     Jobs: 20, Taken: 21, SendAgain: 22, Aliases: 23,
     Dispatch: 30, Begun: 31, Cancel: 32, Drop: 33, Recall: 34, Returned: 35,
-    RequestOfRes: 40, Result: 41, ResReq: 42, Acknowledged: 43, Lapsed: 44,
+    RequestOfRes: 40, Result: 41, ResReq: 42, Acknowledged: 43, Lapsed: 44, Notices: 45, Noticed: 46,
     Inquiry: 50, Answer: 51, Forget: 52,
 }  # fmt: skip

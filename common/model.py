@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from common.limits import CRASH_LIMIT_DEFAULT
+from common.limits import BACKOFF_DEFAULT_S, CRASH_LIMIT_DEFAULT
 
 
 class State(enum.StrEnum):
@@ -46,6 +46,7 @@ class Reason(enum.StrEnum):
     NO_DIRECTORY = "no_directory"
     CPU = "cpu"
     MEMORY = "memory"
+    PROCESSES = "processes"
     OUTPUT = "output"
     CRASH_LIMIT = "crash_limit"
     USER = "user"
@@ -81,13 +82,18 @@ class Job:
     dir: str | None = None  # None: an empty directory of its own
     env: tuple[tuple[str, str], ...] = ()
     body_bytes: int = 0
-    # Room for what is not served yet, so that the stored format need not change for it.
-    retries: int = 0
-    backoff_s: float = 1.0
-    delay_s: float = 0.0
-    after: tuple[str, ...] = ()
-    array: str | None = None
-    requirements: tuple[tuple[str, str], ...] = ()
+    retries: int = 0  # attempts after a failure
+    backoff_s: float = BACKOFF_DEFAULT_S  # before the first of them; doubles
+    delay_s: float = 0.0  # not before so long after it was submitted
+    after: tuple[str, ...] = ()  # tickets that must succeed first
+    array: str | None = None  # `1-1000:2%50`, as `common/arrays.py` reads it: a job for each index
+    # What an attempt may use; None: what the node that runs it allows, which is the most in any case.
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    files: int | None = None
+    processes: int | None = None
+    output_bytes: int | None = None  # printed in all; what is kept of it is the node's to say
+    requirements: tuple[tuple[str, str], ...] = ()  # room for what is not served yet
 
 
 @attrs.frozen
@@ -117,6 +123,10 @@ class Ended:
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     truncated: bool = False
+    sequence: int = 0  # the order of the ends, by which WATCH goes on where it was
+    begun: int = 0  # the highest attempt that was ever given out: numbers are never used twice
+    retried: int = 0  # how often RETRY has brought the job back
+    counts: tuple[tuple[str, int], ...] = ()  # of an array: how many of its elements ended in which state
 
 
 @attrs.frozen
@@ -129,7 +139,9 @@ class Report:
 
 # --- tickets ---------------------------------------------------------------------------------------------------
 
-_TICKET = re.compile(r"([a-z2-7]{6})-([1-9][0-9]{0,17})")
+_TICKET = re.compile(r"([a-z2-7]{6})-([1-9][0-9]{0,17})(?:_(0|[1-9][0-9]{0,8}))?")
+_PLAIN_KEY_BYTES: Final = 14  # six characters and eight bytes; an element's key goes on with its index
+_INDEX_BYTES: Final = 6
 PREFIX_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 PREFIX_CHARACTERS: Final = 6
 
@@ -140,9 +152,26 @@ def ticket(prefix: str, number: int) -> str:
 
 
 def parse_ticket(text: str) -> tuple[str, int] | None:
-    """Prefix and number of a ticket, or None when `text` is no ticket. Case does not matter to people."""
+    """Prefix and number of a ticket, or of the array that an element belongs to; None when `text` is no ticket.
+    Case does not matter to people."""
     match = _TICKET.fullmatch(text.lower())
     return (match[1], int(match[2])) if match else None
+
+
+def element(of: str, index: int) -> str:
+    """How an element of an array is written: `k3f7qa-1_7`."""
+    return f"{of}_{index}"
+
+
+def array_of(text: str) -> str:
+    """The ticket of the array that an element belongs to; any other ticket as it is."""
+    return text.partition("_")[0]
+
+
+def index_of(text: str) -> int | None:
+    """The index of an element; None for any other ticket."""
+    _, _, index = text.partition("_")
+    return int(index) if index else None
 
 
 def is_prefix(text: str) -> bool:
@@ -151,14 +180,18 @@ def is_prefix(text: str) -> bool:
 
 
 def ticket_key(text: str) -> bytes:
-    """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended."""
-    prefix, number = text.split("-")
-    return prefix.encode() + int(number).to_bytes(8, "big")
+    """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended; the
+    elements of an array follow it, by index."""
+    prefix, number = array_of(text).split("-")
+    index = index_of(text)
+    key = prefix.encode() + int(number).to_bytes(8, "big")
+    return key if index is None else key + index.to_bytes(_INDEX_BYTES, "big")
 
 
 def ticket_of(key: bytes) -> str:
     """The inverse of `ticket_key`."""
-    return f"{key[:-8].decode()}-{int.from_bytes(key[-8:], 'big')}"
+    plain = f"{key[:6].decode()}-{int.from_bytes(key[6:_PLAIN_KEY_BYTES], 'big')}"
+    return plain if len(key) == _PLAIN_KEY_BYTES else element(plain, int.from_bytes(key[_PLAIN_KEY_BYTES:], "big"))
 
 
 def attempt_name(of: str, attempt: int) -> str:

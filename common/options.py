@@ -8,10 +8,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
+from common.arrays import parse_indexes
 from common.durations import parse_duration
 from common.errors import Code, Refusal, shown
-from common.limits import LIST_LIMIT_MAX, OPTION_BYTES_MAX, PRIORITY_MAX, SLOTS_PER_JOB_MAX
-from common.model import State
+from common.limits import (
+    AFTER_MAX,
+    GIB,
+    LIST_LIMIT_MAX,
+    MIB,
+    OPTION_BYTES_MAX,
+    PRIORITY_MAX,
+    RETRIES_MAX,
+    SLOTS_PER_JOB_MAX,
+)
+from common.model import State, parse_ticket
+from common.values import size_bytes
 
 Reader: TypeAlias = Callable[
     [str], Any
@@ -19,6 +30,8 @@ Reader: TypeAlias = Callable[
 Table: TypeAlias = Mapping[str, tuple[str, Reader]]  # option → what its value is called, and how it is read
 
 CRASH_LIMIT_MAX: Final = 1000
+SIZE_MAX: Final = 1024 * 1024 * GIB
+COUNT_MAX: Final = 1_000_000
 ENV_PREFIX: Final = "env."
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
@@ -56,7 +69,7 @@ def _value(option: str, raw: bytes, read: Reader) -> Any:
 
 def _text(option: str, raw: bytes) -> str:
     """The value with its %XX undone: whatever text may be said, if it is UTF-8 and holds no NUL."""
-    if not 0 < len(raw) <= OPTION_BYTES_MAX:
+    if not 0 < len(raw) <= OPTION_BYTES_MAX and not (raw and option in _LONG):
         raise Refusal(Code.BAD_REQUEST, f"{shown(option)} has a value of {len(raw)} bytes; 1 to 200 are allowed")
     if not raw.decode().isprintable():
         raise Refusal(Code.BAD_REQUEST, f"{shown(option)} has a value that is not printable; write other bytes as %XX")
@@ -88,8 +101,6 @@ def _add_variable(values: dict[str, Any], name: str, text: str) -> None:
 
 
 def _refuse_option(option: str, table: Table, of: str) -> NoReturn:
-    if option in UNSERVED_OPTIONS and ENV_PREFIX in table:
-        raise Refusal(Code.BAD_REQUEST, f"the option {option} is not served by this version")
     allowed = " ".join(
         f"{name}{value}" if name == ENV_PREFIX else f"{name}={value}" for name, (value, _) in table.items()
     )
@@ -125,11 +136,26 @@ def duration(text: str) -> float:
     return parse_duration(text, plain_unit_s=1.0)
 
 
-def _timeout(text: str) -> float:
+def _some_time(text: str) -> float:
     seconds = duration(text)
     if not seconds:
-        raise ValueError("a job's timeout must be longer than 0, and at most 10 years")
+        raise ValueError("it must be longer than 0, and at most 10 years")
     return seconds
+
+
+def _tickets(text: str) -> tuple[str, ...]:
+    tickets = tuple(dict.fromkeys(part.lower() for part in text.split(",") if part))
+    wrong = next((part for part in tickets if parse_ticket(part) is None), None)
+    if wrong is not None or not tickets:
+        raise ValueError(f"{shown(wrong or text)} is no ticket; tickets with commas between are allowed")
+    if len(tickets) > AFTER_MAX:
+        raise ValueError(f"{len(tickets)} tickets are too many; {AFTER_MAX} are allowed")
+    return tickets
+
+
+def _array(text: str) -> str:
+    parse_indexes(text)
+    return text
 
 
 def _crash_limit(text: str) -> int | None:
@@ -162,15 +188,28 @@ JOB_OPTIONS: Final[Table] = {
     "priority": (f"-{PRIORITY_MAX}..{PRIORITY_MAX}", whole(-PRIORITY_MAX, PRIORITY_MAX)),
     "slots": (f"1..{SLOTS_PER_JOB_MAX}", whole(1, SLOTS_PER_JOB_MAX)),
     "crash_limit": (f"1..{CRASH_LIMIT_MAX}|off", _crash_limit),
-    "timeout": ("DURATION", _timeout),
+    "retries": (f"0..{RETRIES_MAX}", whole(0, RETRIES_MAX)),
+    "backoff": ("DURATION", duration),
+    "timeout": ("DURATION", _some_time),
+    "delay": ("DURATION", duration),
+    "after": ("TICKET,...", _tickets),
+    "array": ("FIRST-LAST[:STEP][%MOST]", _array),
+    "cpu": ("DURATION", _some_time),
+    "memory": ("SIZE", size_bytes(MIB, SIZE_MAX)),
+    "files": (f"8..{COUNT_MAX}", whole(8, COUNT_MAX)),
+    "processes": (f"1..{COUNT_MAX}", whole(1, COUNT_MAX)),
+    "output": ("SIZE", size_bytes(0, SIZE_MAX)),
     "dir": ("PATH", _directory),
     "bytes": ("N", int),
     ENV_PREFIX: ("NAME=VALUE", str),
 }
-UNSERVED_OPTIONS: Final = frozenset({"retries", "backoff", "delay", "after", "array"})
+_LONG: Final = frozenset({"after"})  # values that only the line's length bounds
 
 WAIT_OPTIONS: Final[Table] = {"timeout": ("DURATION", duration)}
-CANCEL_OPTIONS: Final[Table] = {"group": ("TEXT", str)}
+WATCH_OPTIONS: Final[Table] = {"timeout": ("DURATION", duration), "since": ("CURSOR", str), "group": ("TEXT", str)}
+GROUP_OPTIONS: Final[Table] = {"group": ("TEXT", str)}
+LOGS_OPTIONS: Final[Table] = {"follow": ("1", _flag)}
+EVENTS_OPTIONS: Final[Table] = {"follow": ("1", _flag), "since": ("CURSOR", str)}
 LIST_OPTIONS: Final[Table] = {
     "state": ("STATE", one_of(State)),
     "group": ("TEXT", str),

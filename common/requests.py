@@ -9,17 +9,21 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from common.arrays import line_of, parse_indexes
 from common.errors import Code, Refusal, shown
 from common.kinds import check_line
-from common.limits import LIST_LIMIT_DEFAULT
-from common.model import KINDS, Job
+from common.limits import LIST_LIMIT_DEFAULT, WATCH_TICKETS_MAX
+from common.model import KINDS, Job, parse_ticket
 from common.options import (
-    CANCEL_OPTIONS,
+    EVENTS_OPTIONS,
+    GROUP_OPTIONS,
     JOB_OPTIONS,
     LIST_OPTIONS,
+    LOGS_OPTIONS,
     NO_OPTIONS,
     STATS_OPTIONS,
     WAIT_OPTIONS,
+    WATCH_OPTIONS,
     Table,
     read_options,
 )
@@ -58,6 +62,59 @@ class Cancel:
 
     ticket: str | None
     group: str | None
+
+
+@attrs.frozen
+class Watch:
+    """Either the group or the tickets are given, never both."""
+
+    group: str | None
+    tickets: tuple[str, ...]
+    since: str | None
+    timeout_s: float | None  # None: for ever
+
+
+@attrs.frozen
+class Retry:
+    """Either the ticket or the group is given, never both."""
+
+    ticket: str | None
+    group: str | None
+
+
+@attrs.frozen
+class Forget:
+    """Either the ticket or the group is given, never both."""
+
+    ticket: str | None
+    group: str | None
+
+
+@attrs.frozen
+class Explain:
+    ticket: str
+
+
+@attrs.frozen
+class Logs:
+    ticket: str
+    follow: bool
+
+
+@attrs.frozen
+class Events:
+    follow: bool
+    since: str | None
+
+
+@attrs.frozen
+class Drain:
+    pass
+
+
+@attrs.frozen
+class Undrain:
+    pass
 
 
 @attrs.frozen
@@ -115,7 +172,10 @@ class Bad:
     close: bool = False
 
 
-Query: TypeAlias = Submit | Status | Result | Wait | Cancel | List | Nodes | Stats
+Query: TypeAlias = (
+    Submit | Status | Result | Wait | Watch | Cancel | Retry | Forget | Explain | Logs | List | Nodes | Stats | Events
+    | Drain | Undrain
+)  # fmt: skip
 Request: TypeAlias = Query | Auth | Ping | Version | Help | Quit | Bad
 
 # --- from the words of a line ----------------------------------------------------------------------------------
@@ -149,9 +209,11 @@ def _submit(word: bytes, options: Sequence[bytes], rest: bytes, body_bytes: int,
     line = kind_and_line[1].decode() if len(kind_and_line) == 2 else ""
     _check_kind(kind, kinds)
     try:
-        check_line(kind, line)
+        check_line(kind, line_of(line, parse_indexes(values["array"]).first) if "array" in values else line)
     except ValueError as error:
         raise Refusal(Code.BAD_REQUEST, str(error)) from None
+    if kind == "call" and not body_bytes:
+        raise Refusal(Code.BAD_REQUEST, "call needs bytes=N and a body: what it calls, as cloudpickle bytes")
     job = Job(kind, line, body_bytes=body_bytes, **_job_fields(values)) if values else Job(kind, line)
     return Submit(job, b"", wait=word == b"RUN")
 
@@ -159,20 +221,26 @@ def _submit(word: bytes, options: Sequence[bytes], rest: bytes, body_bytes: int,
 def _check_kind(kind: str, kinds: Container[str]) -> None:
     if kind not in KINDS:
         raise Refusal(Code.BAD_REQUEST, f"{shown(kind)} is no kind of job; {_KINDS_ALLOWED}")
-    if kind == "call":
-        raise Refusal(Code.BAD_REQUEST, "kind 'call' is not served by this version")
     if kind not in kinds:
         raise Refusal(Code.FORBIDDEN, f"jobs of kind '{kind}' are not allowed on this node (JOBYARD_JOB_KINDS)")
 
 
 def _job_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of Job that the options set; `bytes` was read with the framing."""
-    fields = {name: value for name, value in values.items() if name not in ("bytes", "env", "timeout")}
-    if "timeout" in values:
-        fields["timeout_s"] = values["timeout"]
+    fields = {_FIELDS.get(name, name): value for name, value in values.items() if name not in ("bytes", "env")}
     if "env" in values:
         fields["env"] = tuple(values["env"].items())
     return fields
+
+
+_FIELDS: Final = {  # options whose field says its unit
+    "timeout": "timeout_s",
+    "delay": "delay_s",
+    "backoff": "backoff_s",
+    "cpu": "cpu_s",
+    "memory": "memory_bytes",
+    "output": "output_bytes",
+}
 
 
 def _bare_number(word: bytes, options: Sequence[bytes], rest: bytes, kinds: Container[str]) -> Submit:
@@ -182,8 +250,6 @@ def _bare_number(word: bytes, options: Sequence[bytes], rest: bytes, kinds: Cont
 
 
 def _unknown_command(verb: bytes) -> Refusal:
-    if verb.upper() in _UNSERVED_VERBS:
-        return Refusal(Code.BAD_REQUEST, f"{verb.decode().upper()} is not served by this version")
     return Refusal(Code.UNKNOWN_COMMAND, f"there is no command {shown(verb)}; HELP lists them all")
 
 
@@ -220,13 +286,46 @@ def _wait(word: str, options: Sequence[bytes], rest: bytes) -> Wait:
     return Wait(_ticket(word, rest), values.get("timeout"))
 
 
-def _cancel(word: str, options: Sequence[bytes], rest: bytes) -> Cancel:
-    group = _read(word, options, CANCEL_OPTIONS).get("group")
-    if group is None:
-        return Cancel(_ticket(word, rest), None)
-    if rest.strip():
-        raise Refusal(Code.BAD_REQUEST, "CANCEL takes a ticket or group=TEXT, not both")
-    return Cancel(None, group)
+def _ticket_or_group(make: Callable[[str | None, str | None], Request]) -> "_Reader":
+    """The reader of a verb that takes one ticket, or group=TEXT."""
+
+    def read(word: str, options: Sequence[bytes], rest: bytes) -> Request:
+        group = _read(word, options, GROUP_OPTIONS).get("group")
+        if group is None:
+            return make(_ticket(word, rest), None)
+        if rest.strip():
+            raise Refusal(Code.BAD_REQUEST, f"{word} takes a ticket or group=TEXT, not both")
+        return make(None, group)
+
+    return read
+
+
+def _watch(word: str, options: Sequence[bytes], rest: bytes) -> Watch:
+    values = _read(word, options, WATCH_OPTIONS)
+    group, tickets = values.get("group"), tuple(rest.decode().replace(",", " ").split())
+    if (group is None) == (not tickets):
+        raise Refusal(Code.BAD_REQUEST, "WATCH takes group=TEXT or tickets with commas between, one of the two")
+    if len(tickets) > WATCH_TICKETS_MAX:
+        raise Refusal(Code.BAD_REQUEST, f"WATCH takes {WATCH_TICKETS_MAX} tickets at most, not {len(tickets)}")
+    unknown = next((text for text in tickets if parse_ticket(text) is None), None)
+    if unknown is not None:
+        raise Refusal(Code.UNKNOWN_TICKET, f"no job has the ticket {shown(unknown)}")
+    return Watch(group, tuple(text.lower() for text in tickets), values.get("since"), values.get("timeout"))
+
+
+def _explain(word: str, options: Sequence[bytes], rest: bytes) -> Explain:
+    _read(word, options, NO_OPTIONS)
+    return Explain(_ticket(word, rest))
+
+
+def _logs(word: str, options: Sequence[bytes], rest: bytes) -> Logs:
+    values = _read(word, options, LOGS_OPTIONS)
+    return Logs(_ticket(word, rest), values.get("follow", False))
+
+
+def _events(word: str, options: Sequence[bytes], rest: bytes) -> Events:
+    values = _read(word, options, EVENTS_OPTIONS, rest)
+    return Events(values.get("follow", False), values.get("since"))
 
 
 def _list(word: str, options: Sequence[bytes], rest: bytes) -> List:
@@ -261,10 +360,18 @@ _VERBS: Final[Mapping[bytes, _Reader]] = {
     b"STATUS": _status,
     b"RESULT": _result,
     b"WAIT": _wait,
-    b"CANCEL": _cancel,
+    b"WATCH": _watch,
+    b"CANCEL": _ticket_or_group(Cancel),
+    b"RETRY": _ticket_or_group(Retry),
+    b"FORGET": _ticket_or_group(Forget),
+    b"EXPLAIN": _explain,
+    b"LOGS": _logs,
     b"LIST": _list,
     b"NODES": _alone(Nodes()),
     b"STATS": _stats,
+    b"EVENTS": _events,
+    b"DRAIN": _alone(Drain()),
+    b"UNDRAIN": _alone(Undrain()),
     b"AUTH": _auth,
     b"PING": _alone(Ping()),
     b"VERSION": _alone(Version()),
@@ -272,5 +379,4 @@ _VERBS: Final[Mapping[bytes, _Reader]] = {
     b"QUIT": _alone(Quit()),
     b"EXIT": _alone(Quit()),
 }
-_UNSERVED_VERBS: Final = frozenset(b"WATCH RETRY FORGET EXPLAIN LOGS EVENTS DRAIN UNDRAIN".split())
-_KINDS_ALLOWED: Final = "sh exec argv py sleep are allowed"
+_KINDS_ALLOWED: Final = f"{' '.join(KINDS)} are allowed"

@@ -307,7 +307,7 @@ class Desk:
     def _tell_forgotten(self, query_id: int, open_: Open) -> None:
         """Nobody waits any more for the ledger's answer to this."""
         if open_.inquiry is not None and open_.inquiry.ticket is not None and self._link is not None:
-            self._actions.append(Send(self._link, Forget(query_id, open_.inquiry.ticket)))
+            self._actions.append(Send(self._link, Forget(query_id)))
 
     def _forget_waiter(self, query_id: int, open_: Open) -> None:
         waiting = self._waiters.get(open_.waits_for or "")

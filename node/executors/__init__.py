@@ -16,6 +16,23 @@ from common.model import Outcome
 
 
 @attrs.frozen
+class Limits:
+    """What one attempt, its whole process group, may use; None is no limit. More than that ends it with the reason
+    of the same name; more open files than allowed it is only refused."""
+
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    files: int | None = None
+    processes: int | None = None
+    output_bytes: int | None = None  # printed in all, kept or not
+
+    def within(self, most: "Limits") -> "Limits":
+        """These, and nowhere more than `most`."""
+        pairs = zip(attrs.astuple(self), attrs.astuple(most), strict=True)
+        return Limits(*(min((value for value in pair if value is not None), default=None) for pair in pairs))
+
+
+@attrs.frozen
 class Start:
     """Run this attempt. `env` is the whole environment that the job adds to the clean base."""
 
@@ -26,6 +43,7 @@ class Start:
     body: bytes = b""  # standard input
     dir: str | None = None  # None: an empty scratch directory, removed afterwards
     env: tuple[tuple[str, str], ...] = ()
+    limits: Limits = Limits()
 
 
 @attrs.frozen
@@ -35,6 +53,17 @@ class Kill:
     ticket: str
     attempt: int
     signal: int
+
+
+@attrs.frozen
+class Peek:
+    """What has this attempt printed, behind so many bytes? Answered by one Printed, whatever became of it."""
+
+    query_id: int
+    ticket: str
+    attempt: int
+    stdout_at: int = 0
+    stderr_at: int = 0
 
 
 @attrs.frozen
@@ -57,3 +86,14 @@ class Over:
     attempt: int
     outcome: Outcome
     output: bytes = b""
+
+
+@attrs.frozen
+class Printed:
+    """The answer to a Peek: the bytes that are kept behind the places asked for. `running` is False where the attempt
+    is not running here; its output, if there is one, is then the outcome's."""
+
+    query_id: int
+    running: bool
+    stdout: bytes = b""
+    stderr: bytes = b""
