@@ -29,6 +29,7 @@ RETRIES_MAX = 1000
 BACKOFF_DEFAULT_S = 1.0
 BACKOFF_MAX_S = 300.0  # the doubling ends here: somebody may be waiting for the job
 BACKOFF_JITTER = 0.25  # of the wait, up or down: jobs that failed together do not come back together
+ATTEMPTS_KEPT_MAX = 2000  # records of a job's earlier attempts
 ARRAY_ELEMENTS_MAX = 1_000_000
 ARRAY_INDEX_MAX = 999_999_999
 WATCH_TICKETS_MAX = 5000  # as many as fit into a line

@@ -8,6 +8,7 @@ while a machine is `busy` (its commit takes long) events gather, and are handed 
 
 import itertools
 import math
+import random
 from collections import deque
 from typing import Any
 
@@ -121,7 +122,9 @@ class Cluster:
         ledger_id = f"ledger-{next(self._boots)}"
         if not volume_lost and (kept := getattr(self, "_kept", None)) is not None:
             disk, ledger_id = kept
-        machine = Dispatcher(Memory(disk), self.periods, Level(), nodes_max=self.nodes_max)
+        machine = Dispatcher(
+            Memory(disk), self.periods, Level(), nodes_max=self.nodes_max, chance=random.Random(self.seed)
+        )
         machine.restore(self.now, self.wall)
         self.balancer = Balancer(disk, ledger_id, machine)
 
@@ -217,6 +220,7 @@ class Cluster:
         return False
 
     frozen: frozenset[str] = frozenset()
+    seed = 0  # of what the balancer leaves to chance
 
     def _arrive_at_node(self, link: int, node: Node, message: Message) -> None:
         if isinstance(message, Welcome):
