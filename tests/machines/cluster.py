@@ -112,7 +112,7 @@ class Cluster:
 
     @property
     def wall(self) -> float:
-        return WALL + self.now
+        return WALL + self.now + self.wall_offset
 
     # --- starting and stopping ------------------------------------------------------------------------------------
 
@@ -220,6 +220,7 @@ class Cluster:
         return False
 
     frozen: frozenset[str] = frozenset()
+    wall_offset = 0.0  # how far the calendar was set
     seed = 0  # of what the balancer leaves to chance
 
     def _arrive_at_node(self, link: int, node: Node, message: Message) -> None:
