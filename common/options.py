@@ -73,6 +73,8 @@ def _text(option: str, raw: bytes) -> str:
         raise Refusal(Code.BAD_REQUEST, f"{shown(option)} has a value of {len(raw)} bytes; 1 to 200 are allowed")
     if not raw.decode().isprintable():
         raise Refusal(Code.BAD_REQUEST, f"{shown(option)} has a value that is not printable; write other bytes as %XX")
+    if option in _RAW:
+        return raw.decode()
     try:
         text = (_ESCAPE.sub(_unescape, raw) if b"%" in raw else raw).decode()
     except ValueError:
@@ -204,6 +206,7 @@ JOB_OPTIONS: Final[Table] = {
     ENV_PREFIX: ("NAME=VALUE", str),
 }
 _LONG: Final = frozenset({"after"})  # values that only the line's length bounds
+_RAW: Final = frozenset({"array"})  # values in which a % stands for itself: 1-1000%50
 
 WAIT_OPTIONS: Final[Table] = {"timeout": ("DURATION", duration)}
 WATCH_OPTIONS: Final[Table] = {"timeout": ("DURATION", duration), "since": ("CURSOR", str), "group": ("TEXT", str)}
