@@ -12,6 +12,7 @@ from balancer.records import Arrival, Entry, LiveRecord
 from common.codec import unpack
 from common.effects import Table
 from common.keys import Claim, Keys, fingerprint
+from common.limits import ATTEMPTS_PER_LEDGER
 from common.memory import Memory
 from common.messages import Submission
 from common.model import Ended, Job, ticket_key
@@ -58,7 +59,7 @@ class Arrivals:
             self._ledger.record_end(ticket, unpack(Ended, submission.ended), submission.output, job.group)
             return None
         self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
-        record = _first_record(job, len(submission.job) + len(submission.body), submission.age_s, wall)
+        record = _first_record(job, submission, wall)
         entry = Entry(ticket, attrs.evolve(record, sequence=self._ledger.next_in_order()))
         self._ledger.begin_life(entry, "submitted")
         return entry
@@ -79,11 +80,12 @@ def record_of(job: Job, weight_bytes: int) -> LiveRecord:
     )
 
 
-def _first_record(job: Job, weight_bytes: int, age_s: float, wall: float) -> LiveRecord:
-    delay_s = max(0.0, job.delay_s - age_s)
+def _first_record(job: Job, submission: Submission, wall: float) -> LiveRecord:
+    delay_s = max(0.0, job.delay_s - submission.age_s)
     return attrs.evolve(
-        record_of(job, weight_bytes),
+        record_of(job, len(submission.job) + len(submission.body)),
         waits_for=job.after,
         due_wall=wall + delay_s if delay_s else 0.0,
         due_s=delay_s,
+        outnumbered=submission.outlived * ATTEMPTS_PER_LEDGER,
     )

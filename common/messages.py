@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from common.limits import LEDGERS_OUTLIVED_MAX
 from common.model import Outcome, array_of, is_prefix, parse_ticket
 
 PROTOCOL: Final = 1
@@ -145,7 +146,8 @@ class Holdings:
 class Submission:
     """A job on its way from origin to ledger. `ended` is set when the origin already knows the end: a new ledger
     learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key.
-    `age_s`: how long ago it was submitted, by the origin's clock; moments never travel."""
+    `age_s`: how long ago it was submitted, by the origin's clock; moments never travel. `outlived`: how many ledgers
+    its origin has lost since it was submitted; attempts that those gave out may have been begun by anybody."""
 
     ticket: str = attrs.field(validator=_whole)
     job: bytes
@@ -154,6 +156,9 @@ class Submission:
     output: bytes = b""
     told: bool = True
     age_s: float = 0.0
+    outlived: int = attrs.field(
+        default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(LEDGERS_OUTLIVED_MAX))
+    )
 
 
 @attrs.frozen
