@@ -56,7 +56,7 @@ class Arrivals:
         if submission.body:
             self._memory.put(Table.BODIES, key, submission.body)
         if submission.ended:
-            self._ledger.record_end(ticket, unpack(Ended, submission.ended), submission.output, job.group)
+            self._ledger.ends.record(ticket, unpack(Ended, submission.ended), submission.output, job.group)
             return None
         self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
         record = _first_record(job, submission, wall)

@@ -22,6 +22,7 @@ import attrs
 from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
+from balancer.ends import Ends
 from balancer.queue import Queue
 from balancer.records import TRANSITIONS, Entry, LiveRecord
 from common.codec import pack, unpack
@@ -48,10 +49,6 @@ from common.model import (
 )
 
 _SCAN: Final = 5000
-_SEQUENCE: Final = b"last_end"
-_TAG: Final = b"tag"
-_TAG_CHARACTERS: Final = 4
-_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 class Ledger:
@@ -65,15 +62,14 @@ class Ledger:
         self._live: dict[str, Entry] = {}
         self.elements = Elements(memory, history, self._live)
         self._sequence = 0
-        self._last_end = 0
-        self.tag = ""  # of this ledger's cursors: another ledger counts anew
+        self.ends = Ends(memory, history, chronicle, chance)
         self.queue = Queue()
-        self._ends: list[tuple[str, Ended, bytes]] = []
+        self._ended: list[tuple[str, Ended, bytes]] = []  # since it was last asked
         self._waits: list[tuple[str, float]] = []
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0, "retries": 0}
 
     def restore(self, wall: float) -> None:
-        self._restore_numbers()
+        self.ends.restore()
         after, found = b"", list[Entry]()
         while chunk := self._memory.scan(Table.LIVE, after=after, limit=_SCAN):
             found += [Entry(ticket_of(key), unpack(LiveRecord, packed)) for key, packed in chunk]
@@ -87,14 +83,6 @@ class Ledger:
                 self._waits.append((entry.ticket, left_s))
         for entry in found:
             self._offer(entry)
-
-    def _restore_numbers(self) -> None:
-        self._last_end = int(self._memory.get(Table.META, _SEQUENCE) or b"0")
-        tag = self._memory.get(Table.META, _TAG)
-        if tag is None:
-            tag = "".join(self._chance.choice(_LETTERS) for _ in range(_TAG_CHARACTERS)).encode()
-            self._memory.put(Table.META, _TAG, tag)
-        self.tag = tag.decode()
 
     # --- looking -----------------------------------------------------------------------------------------------
 
@@ -345,8 +333,7 @@ class Ledger:
         wait_s = min(doubled_s, max(backoff_s, BACKOFF_MAX_S)) * self._chance.uniform(
             1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER
         )
-        self._history.remember_attempt(entry.ticket, ended)
-        self._keep_output(entry.ticket, output)
+        self.ends.record_attempt(entry.ticket, ended, output, wait_s)
         self._update(
             entry,
             leased=False,
@@ -359,27 +346,7 @@ class Ledger:
         entry.begun = False
         self._waits.append((entry.ticket, wait_s))
         self.counts["retries"] += 1
-        self._tell_of_attempt("job.retrying", entry.ticket, ended, wait_s=round(wait_s, 3))
         self.in_line_again(entry)
-
-    def _keep_output(self, ticket: str, output: bytes) -> None:
-        """What the last attempt printed can be read while the job waits for the next."""
-        if output:
-            self._memory.put(Table.OUTPUTS, ticket_key(ticket), output)
-        else:
-            self._memory.delete(Table.OUTPUTS, ticket_key(ticket))
-
-    def _tell_of_attempt(self, event: str, ticket: str, ended: Ended, **more: object) -> None:
-        self._chronicle.tell(
-            event,
-            ticket,
-            attempt=ended.attempt or None,
-            node=ended.node,
-            reason=ended.reason,
-            exit=ended.exit,
-            seconds=None if ended.seconds is None else round(ended.seconds, 6),
-            **more,
-        )
 
     def cancel(self, entry: Entry, wall: float, reason: Reason = Reason.USER) -> list[Entry]:
         """Records the cancel, which wins over whatever happens later. Returns the attempts that have to be ended
@@ -414,14 +381,14 @@ class Ledger:
         record = entry.record
         ended = attrs.evolve(ended, begun=max(record.attempt, record.outnumbered), retried=record.retried)
         if record.failures and not output:
-            self._memory.delete(Table.OUTPUTS, ticket_key(entry.ticket))
+            self.ends.drop_output(entry.ticket)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         array = self.elements.array(entry.ticket)
-        ended = self.record_end(entry.ticket, ended, output, record.group if array is None else None)
+        ended = self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
         self._live.pop(entry.ticket, None)
-        self._ends.append((entry.ticket, ended, output))
+        self._ended.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1
-        self._tell_of_attempt(f"job.{ended.state}", entry.ticket, ended)
+        self.ends.tell(f"job.{ended.state}", entry.ticket, ended)
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
             self._look_at_array(self._live[array.ticket], array, ended)
@@ -434,20 +401,10 @@ class Ledger:
         else:
             self._offer(parent)
 
-    def record_end(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> Ended:
-        """Writes an end down, in the order of the ends."""
-        self._last_end += 1
-        self._memory.put(Table.META, _SEQUENCE, b"%d" % self._last_end)
-        ended = attrs.evolve(ended, sequence=self._last_end)
-        self._history.record(ticket, ended, output)
-        if group is not None:
-            self._history.join_group(group, ticket, ended)
-        return ended
-
     def take_ends(self) -> list[tuple[str, Ended, bytes]]:
         """What has ended since it was last asked, for whoever is to be told: ticket, end and output."""
-        ends, self._ends = self._ends, []
-        return ends
+        ended, self._ended = self._ended, []
+        return ended
 
     def check(self) -> None:
         for ticket, entry in self._live.items():
