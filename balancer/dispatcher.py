@@ -65,7 +65,6 @@ from common.messages import (
 from common.model import Ended, Report, State, index_of
 from common.timers import Timers
 
-EXPIRE_PERIOD_S: Final = 1.0
 LEVEL_PERIOD_S: Final = 0.1  # how often waiting jobs may be moved
 
 
@@ -224,7 +223,7 @@ class Dispatcher:
         gone = self._history.expire(self._wall, early=early)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
-        self._timers.set("expire", now + EXPIRE_PERIOD_S)
+        self._timers.set("expire", now + self._history.expire_in_s)
 
     # --- presence ------------------------------------------------------------------------------------------------
 

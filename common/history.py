@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from common.codec import pack, unpack
 from common.effects import Table
 from common.keys import Keys
-from common.limits import ATTEMPTS_KEPT_MAX, EXPIRE_PER_STEP_MAX
+from common.limits import ATTEMPTS_KEPT_MAX, EXPIRE_AGAIN_S, EXPIRE_PER_STEP_MAX, EXPIRE_PERIOD_S
 from common.memory import Memory
 from common.model import Ended, Job, array_of, ticket_key, ticket_of
 
@@ -29,6 +29,7 @@ class History:
         self._memory = memory
         self._keys = Keys(memory)
         self._retention_s = retention_s
+        self.expire_in_s = EXPIRE_PERIOD_S
 
     def record(self, ticket: str, ended: Ended, output: bytes) -> None:
         """Remembers how a job ended. Its output is standard output followed by standard error."""
@@ -89,11 +90,13 @@ class History:
         self._memory.put(Table.EXPIRY, _moment(wall) + key, _TOMBSTONE)
 
     def expire(self, wall: float, *, early: bool = False) -> int:
-        """Takes the next step of what is due, EXPIRE_PER_STEP_MAX at most; returns how many records went.
+        """Takes the next step of what is due, EXPIRE_PER_STEP_MAX at most; returns how many records went. `expire_in_s`
+        says when the next step should be taken.
 
         With `early`, the oldest records go although they are not due: the store needs room.
         """
-        gone = 0
+        gone = handled = 0
+        self.expire_in_s = EXPIRE_PERIOD_S
         oldest = self._memory.scan(Table.EXPIRY, limit=1)
         if not early and not any(self._is_due(index, wall) for index, _ in oldest):
             return gone
@@ -101,6 +104,7 @@ class History:
             if not early and not self._is_due(index, wall):
                 break
             self._memory.delete(Table.EXPIRY, index)
+            handled += 1
             ticket = ticket_of(index[8:])
             if kind == _RECORD:
                 self._erase(ticket)
@@ -108,6 +112,8 @@ class History:
                 gone += 1
             else:
                 self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
+        if handled == EXPIRE_PER_STEP_MAX:
+            self.expire_in_s = EXPIRE_AGAIN_S
         return gone
 
     def _is_due(self, index: bytes, wall: float) -> bool:

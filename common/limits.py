@@ -60,6 +60,8 @@ PYTHON_OUTPUT_BYTES_MAX = 64 * MIB  # a py job's value, and likewise its prints;
 STORE_FULL_FRACTION = 0.75  # from here SUBMIT gets FULL; outcomes still pass
 STORE_EXPIRE_FRACTION = 0.60  # from here the oldest ended jobs expire early
 EXPIRE_PER_STEP_MAX = 1000  # expiry never holds up a step for long
+EXPIRE_PERIOD_S = 1.0
+EXPIRE_AGAIN_S = 0.05  # while more is due: ended jobs go as fast as they come, 20,000 in a second
 
 assert FRAME_BYTES_MAX > 2 * PYTHON_OUTPUT_BYTES_MAX + MIB, "an outcome must fit into a frame"
 assert FRAME_BYTES_MAX > BODY_BYTES_MAX + MIB, "a job must fit into a frame"

@@ -65,7 +65,6 @@ from node.executors import Kill, Over, Start
 from node.intake import Intake
 from node.outcomes import Outcomes
 
-EXPIRE_PERIOD_S: Final = 1.0
 _INTERRUPT_GRACE_S: Final = 1.0  # between SIGTERM and SIGKILL when the node itself has to go
 _HAND_BACK_S: Final = 3.0  # what a stopping node waits for the ledger to acknowledge
 
@@ -190,7 +189,7 @@ class Worker:
         gone = self._history.expire(self._wall, early=early)
         if early and gone:
             self._note("store.expired_early", "warning", jobs=gone)
-        self._timers.set("expire", now + EXPIRE_PERIOD_S)
+        self._timers.set("expire", now + self._history.expire_in_s)
 
     # --- clients -----------------------------------------------------------------------------------------------
 
