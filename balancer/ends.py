@@ -6,8 +6,6 @@ of one ledger from those of another, which begins anew. Pure.
 
 from typing import Final
 
-import attrs
-
 from balancer.chronicle import Chronicle
 from common.effects import Table
 from common.history import History
@@ -38,15 +36,16 @@ class Ends:
             self._memory.put(Table.META, _TAG, tag)
         self.tag = tag.decode()
 
-    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> Ended:
-        """The end of a job; returned with its number. `group` makes it findable."""
+    def next_number(self) -> int:
         self._last += 1
         self._memory.put(Table.META, _SEQUENCE, b"%d" % self._last)
-        ended = attrs.evolve(ended, sequence=self._last)
+        return self._last
+
+    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> None:
+        """The end of a job, with its number. `group` makes it findable."""
         self._history.record(ticket, ended, output)
         if group is not None:
             self._history.join_group(group, ticket, ended)
-        return ended
 
     def record_attempt(self, ticket: str, ended: Ended, output: bytes, wait_s: float) -> None:
         """The end of an attempt that another follows. Its output can be read while the job waits for that."""

@@ -291,7 +291,8 @@ class Ledger:
     def _update(self, entry: Entry, **changes: object) -> None:
         if entry.ticket not in self._live:
             self.elements.begin(entry)
-        entry.record = attrs.evolve(entry.record, **changes)  # type: ignore[arg-type]
+        for name, value in changes.items():
+            setattr(entry.record, name, value)
         self._save(entry)
         self.elements.note(entry)
 
@@ -379,12 +380,17 @@ class Ledger:
             f"{entry.state} → {ended.state}"
         )
         record = entry.record
-        ended = attrs.evolve(ended, begun=max(record.attempt, record.outnumbered), retried=record.retried)
+        ended = attrs.evolve(
+            ended,
+            sequence=self.ends.next_number(),
+            begun=max(record.attempt, record.outnumbered),
+            retried=record.retried,
+        )
         if record.failures and not output:
             self.ends.drop_output(entry.ticket)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         array = self.elements.array(entry.ticket)
-        ended = self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
+        self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
         self._live.pop(entry.ticket, None)
         self._ended.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1

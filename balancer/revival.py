@@ -69,10 +69,8 @@ class Revival:
         """The job or array itself is live again, with its elements as they are."""
         key = ticket_key(ticket)
         stored = [self._memory.get(table, key) or b"" for table in (Table.JOBS, Table.BODIES)]
-        record = attrs.evolve(
-            _again(record_of(self._ledger.job(ticket), sum(map(len, stored))), ended),
-            sequence=self._ledger.next_in_order(),
-        )
+        record = record_of(self._ledger.job(ticket), self._ledger.next_in_order(), sum(map(len, stored)))
+        _go_on(record, ended)
         self._take_out(ticket, ended)
         entry = Entry(ticket, record)
         self._notify(ticket, _REVIVED)
@@ -126,10 +124,12 @@ class Revival:
         assert array is not None, f"{parent.ticket} is no array"
         record = attrs.evolve(parent.record, array=None, cancelled=False, attempt=0, retried=0)
         if ended is None:
-            entry = Entry(ticket, attrs.evolve(record, retried=1))
+            entry = Entry(ticket, record)
+            record.retried = 1
             self._ledger.elements.begin(entry)
         else:
-            entry = Entry(ticket, _again(record, ended))
+            entry = Entry(ticket, record)
+            _go_on(record, ended)
             self._take_out(ticket, ended)
             self._uncount(array, ended)
         self._chronicle.tell("job.retried", ticket)
@@ -178,8 +178,10 @@ class Revival:
                     self._memory.delete(Table.NOTICES, ticket_key(ticket))
 
 
-def _again(record: LiveRecord, ended: Ended) -> LiveRecord:
-    return attrs.evolve(record, attempt=max(ended.begun, ended.attempt), retried=ended.retried + 1)
+def _go_on(record: LiveRecord, ended: Ended) -> None:
+    """Numbers go on above those that were used."""
+    record.attempt = max(ended.begun, ended.attempt)
+    record.retried = ended.retried + 1
 
 
 def _notices(items: "list[tuple[str, bytes]] | tuple[tuple[str, bytes], ...]") -> Notices:
