@@ -14,7 +14,7 @@ import trio
 
 from common import __version__
 from common.effects import Hangup, Reply, Send
-from common.events import Asked, ClientsGone, Stop
+from common.events import Asked, ClientsGone, Delivered, Stop
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.driver import Driver, in_one_thread
@@ -24,7 +24,7 @@ from common.runtime.serving import Serving
 from common.runtime.store import Store, open_store
 from common.settings import NodeSettings, describe
 from node.dial import Dial
-from node.executors import Begun, Over
+from node.executors import Begun, Over, Printed
 from node.executors.handle import Executors
 from node.executors.leftovers import end_leftovers
 from node.worker import Executed, Identity, RunNow, Worker
@@ -67,7 +67,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     serving = _serving(settings, driver)
     dial = _dial(settings, who, driver)
 
-    def report(reports: Sequence[Begun | Over]) -> None:
+    def report(reports: Sequence[Begun | Over | Printed]) -> None:
         driver.post(Executed(reports, time.time()))
 
     (store.directory / "address").unlink(missing_ok=True)
@@ -85,7 +85,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     ):
         driver.perform(
             {
-                Reply: lambda action: serving.reply(action.query_id, action.reply),
+                Reply: lambda action: serving.reply(action.query_id, action.reply, action.more),
                 Send: lambda action: dial.send(action.link, action.message),
                 Hangup: lambda action: dial.hang_up(action.link, action.reason),
                 RunNow: lambda action: executors.submit(action.batch),
@@ -106,6 +106,7 @@ def _serving(settings: NodeSettings, driver: Driver) -> Serving:
     return Serving(
         ask=lambda queries: driver.post(Asked(queries, time.time())),
         gone=lambda query_ids: driver.post(ClientsGone(query_ids)),
+        delivered=lambda query_ids: driver.post(Delivered(query_ids)),
         version=__version__,
         token=settings.client_token,
         connections_max=settings.connections_max,

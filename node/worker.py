@@ -61,7 +61,7 @@ from node import backlog
 from node.backlog import Backlog
 from node.desk import Desk
 from node.executors import Begun as HasBegun
-from node.executors import Kill, Over, Start
+from node.executors import Kill, Over, Peek, Printed, Start
 from node.intake import Intake
 from node.outcomes import Outcomes
 
@@ -83,14 +83,14 @@ class Identity:
 class RunNow:
     """For the executors."""
 
-    batch: Sequence[Start | Kill]
+    batch: Sequence[Start | Kill | Peek]
 
 
 @attrs.frozen
 class Executed:
-    """From the executors: a batch of what has begun and what is over."""
+    """From the executors: a batch of what has begun, what is over, and what was printed."""
 
-    reports: Sequence[HasBegun | Over]
+    reports: Sequence[HasBegun | Over | Printed]
     wall: float
 
 
