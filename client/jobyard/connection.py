@@ -6,7 +6,7 @@ Rules: it knows nothing of what is asked, and never dials again; that is the cli
 import select
 import socket
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 from jobyard.addresses import Address
 from jobyard.protocol import Reply, ReplyParser
@@ -66,7 +66,13 @@ class Connection:
         return self._replies.popleft()
 
 
-def set_options(of: socket.socket) -> None:
+class _Socket(Protocol):
+    """Of the standard library, or of trio."""
+
+    def setsockopt(self, level: int, name: int, value: int, /) -> None: ...
+
+
+def set_options(of: _Socket) -> None:
     """What every socket of ours is told: send at once, and notice a host that is gone without a word."""
     of.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     of.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -122,6 +122,8 @@ class NotAllSubmitted(JobyardError):
         self.code = cause.code if isinstance(cause, JobyardError) else "BAD_REQUEST"
 
 
+TRY_NEXT: Final = (Draining, TooManyConnections)  # the node asked takes nothing just now; another may
+
 _BY_CODE: Final[dict[str, type[JobyardError]]] = {
     refused.code: refused
     for refused in (
