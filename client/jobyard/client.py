@@ -19,9 +19,8 @@ from typing import Final, Self, TypeVar, Unpack
 
 from jobyard import verbs, watching
 from jobyard.addresses import URL_DEFAULT as URL_DEFAULT  # where others look for it
-from jobyard.addresses import Address
 from jobyard.batch import Batch
-from jobyard.connection import Connection
+from jobyard.connection import Connection, Dialler
 from jobyard.errors import (
     TRY_NEXT,
     Expired,
@@ -30,7 +29,6 @@ from jobyard.errors import (
     Unavailable,
     UnknownTicket,
     lost_before_answer,
-    unreachable,
 )
 from jobyard.following import EventsFollowing, Following, LogsFollowing
 from jobyard.model import (
@@ -47,7 +45,6 @@ from jobyard.model import (
     Ticket,
     Watched,
 )
-from jobyard.settings import route_of, token_of
 from jobyard.verbs import Ask
 from jobyard.watching import Deadline, Watching
 
@@ -64,9 +61,8 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self._route = route_of(url)
-        self._token = token_of(token)
-        self._timeout_s = timeout_s
+        self._dialler = Dialler(url, token, timeout_s)
+        self._route = self._dialler.route
         self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
@@ -312,7 +308,7 @@ class Client:
     def _follow(self, following: Following[T]) -> Generator[T, None, None]:
         """What replies tell that come one after another, from one node or, when it is lost, from the next."""
         while not following.done:
-            connection = self._dial_any()
+            connection = self._dialler.dial()
             try:
                 connection.send(following.request())
                 while not following.done:
@@ -347,27 +343,5 @@ class Client:
         if self._connection is not None and self._connection.is_stale():
             self.close()  # its node stopped or started anew while we were silent
         if self._connection is None:
-            self._connection = self._dial_any()
+            self._connection = self._dialler.dial()
         return self._connection
-
-    def _dial_any(self) -> Connection:
-        """A connection to the first node that takes it. Raises Unreachable, Unauthorized."""
-        failures = []
-        for _ in range(len(self._route)):
-            address = self._route.address
-            try:
-                return self._dial(address)
-            except (OSError, *TRY_NEXT) as error:
-                failures.append(f"{address} ({error})")
-                self._route.pass_over(address)
-        raise unreachable(failures)
-
-    def _dial(self, address: Address) -> Connection:
-        connection = Connection(address, self._timeout_s)
-        try:
-            if self._token is not None and (error := connection.request(verbs.auth(self._token).data).error):
-                raise error
-        except BaseException:
-            connection.close()
-            raise
-        return connection

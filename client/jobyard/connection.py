@@ -1,6 +1,6 @@
 """One socket to one node: bytes out, replies in. Every failure of it is an OSError, and then it is of no more use.
 
-Rules: it knows nothing of what is asked, and never dials again; that is the client's to decide.
+Rules: a Connection knows nothing of what is asked, and never dials again; a Dialler makes another when it is told to.
 """
 
 import select
@@ -8,8 +8,11 @@ import socket
 from collections import deque
 from typing import Final, Protocol
 
+from jobyard import verbs
 from jobyard.addresses import Address
+from jobyard.errors import TRY_NEXT, unreachable
 from jobyard.protocol import Reply, ReplyParser
+from jobyard.settings import route_of, token_of
 
 READ_BYTES: Final = 256 * 1024
 KEEPALIVE_IDLE_S: Final = 15  # a node that may be silent for hours is asked by TCP whether it is still there,
@@ -64,6 +67,37 @@ class Connection:
                 raise ConnectionResetError("the node closed the connection")
             self._replies += self._parser.feed(data)
         return self._replies.popleft()
+
+
+class Dialler:
+    """Makes connections to the nodes of a cluster. `url` and `token` come from the environment, where they are None."""
+
+    def __init__(self, url: str | None, token: str | None, timeout_s: float) -> None:
+        self.route = route_of(url)
+        self._token = token_of(token)
+        self._timeout_s = timeout_s
+
+    def dial(self) -> Connection:
+        """A connection to the first node that takes it. Raises Unreachable, Unauthorized."""
+        failures = []
+        for _ in range(len(self.route)):
+            address = self.route.address
+            try:
+                return self._dial(address)
+            except (OSError, *TRY_NEXT) as error:
+                failures.append(f"{address} ({error})")
+                self.route.pass_over(address)
+        raise unreachable(failures)
+
+    def _dial(self, address: Address) -> Connection:
+        connection = Connection(address, self._timeout_s)
+        try:
+            if self._token is not None and (error := connection.request(verbs.auth(self._token).data).error):
+                raise error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 class _Socket(Protocol):

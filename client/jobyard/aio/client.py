@@ -19,8 +19,7 @@ from typing import Final, Self, TypeVar, Unpack
 import trio
 
 from jobyard import verbs, watching
-from jobyard.addresses import Address
-from jobyard.aio.connection import Connection
+from jobyard.aio.connection import Connection, Dialler
 from jobyard.batch import Batch
 from jobyard.client import TIMEOUT_S
 from jobyard.errors import (
@@ -31,7 +30,6 @@ from jobyard.errors import (
     Unavailable,
     UnknownTicket,
     lost_before_answer,
-    unreachable,
 )
 from jobyard.following import EventsFollowing, Following, LogsFollowing
 from jobyard.model import (
@@ -48,7 +46,6 @@ from jobyard.model import (
     Ticket,
     Watched,
 )
-from jobyard.settings import route_of, token_of
 from jobyard.verbs import Ask
 from jobyard.watching import Deadline, Watching
 
@@ -65,9 +62,8 @@ class AsyncClient:
     """
 
     def __init__(self, url: str | None = None, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self._route = route_of(url)
-        self._token = token_of(token)
-        self._timeout_s = timeout_s
+        self._dialler = Dialler(url, token, timeout_s)
+        self._route = self._dialler.route
         self._idle: list[Connection] = []
         self._room = trio.Semaphore(CONNECTIONS_MAX)
 
@@ -317,7 +313,7 @@ class AsyncClient:
     async def _follow(self, following: Following[T]) -> AsyncGenerator[T, None]:
         """What replies tell that come one after another, from one node or, when it is lost, from the next."""
         while not following.done:
-            connection = await self._dial_any()
+            connection = await self._dialler.dial()
             try:
                 await connection.send(following.request())
                 while not following.done:
@@ -357,26 +353,4 @@ class AsyncClient:
             if not connection.is_stale():
                 return connection
             connection.close()  # its node stopped or started anew while we were silent
-        return await self._dial_any()
-
-    async def _dial_any(self) -> Connection:
-        """A connection to the first node that takes it. Raises Unreachable, Unauthorized."""
-        failures = []
-        for _ in range(len(self._route)):
-            address = self._route.address
-            try:
-                return await self._dial(address)
-            except (OSError, *TRY_NEXT) as error:
-                failures.append(f"{address} ({error})")
-                self._route.pass_over(address)
-        raise unreachable(failures)
-
-    async def _dial(self, address: Address) -> Connection:
-        connection = await Connection.dial(address, self._timeout_s)
-        try:
-            if self._token is not None and (error := (await connection.request(verbs.auth(self._token).data)).error):
-                raise error
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return await self._dialler.dial()

@@ -1,6 +1,7 @@
 """One socket to one node: bytes out, replies in. Every failure of it is an OSError, and then it is of no more use.
 
-Rules: it knows nothing of what is asked, and never dials again; that is the client's to decide. One task at a time.
+Rules: a Connection knows nothing of what is asked, and never dials again; a Dialler makes another when it is told to.
+A Connection belongs to one task at a time.
 """
 
 import select
@@ -11,9 +12,12 @@ from typing import Self
 
 import trio
 
+from jobyard import verbs
 from jobyard.addresses import Address
 from jobyard.connection import READ_BYTES, set_options
+from jobyard.errors import TRY_NEXT, unreachable
 from jobyard.protocol import Reply, ReplyParser
+from jobyard.settings import route_of, token_of
 
 
 class Connection:
@@ -69,6 +73,37 @@ class Connection:
                 raise ConnectionResetError("the node closed the connection")
             self._replies += self._parser.feed(data)
         return self._replies.popleft()
+
+
+class Dialler:
+    """Makes connections to the nodes of a cluster. `url` and `token` come from the environment, where they are None."""
+
+    def __init__(self, url: str | None, token: str | None, timeout_s: float) -> None:
+        self.route = route_of(url)
+        self._token = token_of(token)
+        self._timeout_s = timeout_s
+
+    async def dial(self) -> Connection:
+        """A connection to the first node that takes it. Raises Unreachable, Unauthorized."""
+        failures = []
+        for _ in range(len(self.route)):
+            address = self.route.address
+            try:
+                return await self._dial(address)
+            except (OSError, *TRY_NEXT) as error:
+                failures.append(f"{address} ({error})")
+                self.route.pass_over(address)
+        raise unreachable(failures)
+
+    async def _dial(self, address: Address) -> Connection:
+        connection = await Connection.dial(address, self._timeout_s)
+        try:
+            if self._token is not None and (error := (await connection.request(verbs.auth(self._token).data)).error):
+                raise error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 @contextmanager
