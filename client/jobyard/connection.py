@@ -50,6 +50,30 @@ class Connection:
         """The next reply of several to one request, however long it takes."""
         return self._next(None)
 
+    # --- without waiting, for a caller that polls ------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send_now(self, data: memoryview) -> int:
+        """Sends what can be sent at once; how many bytes that were."""
+        self._socket.settimeout(0)
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def replies_now(self) -> list[Reply]:
+        """What has been answered by now."""
+        self._socket.settimeout(0)
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise ConnectionResetError("the node closed the connection")
+        return self._parser.feed(data)
+
     def is_stale(self) -> bool:
         """While nothing is owed nothing may come: whatever does is the end of the connection, or a farewell."""
         poller = select.poll()  # not select(): it cannot watch descriptors from 1,024 on
