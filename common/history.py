@@ -56,6 +56,7 @@ class History:
         if ended is not None:
             self._memory.delete(Table.EXPIRY, _moment(ended.ended_wall) + ticket_key(ticket))
         self._erase(ticket)
+        self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
 
     def find(self, ticket: str) -> Ended | None:
         packed = self._memory.get(Table.ENDED, ticket_key(ticket))
@@ -88,22 +89,6 @@ class History:
         key = ticket_key(ticket)
         self._memory.put(Table.TOMBSTONES, key, b"")
         self._memory.put(Table.EXPIRY, _moment(wall) + key, _TOMBSTONE)
-
-    def revive(self, ticket: str) -> Ended | None:
-        """The job is live again: takes out how it had ended, and returns that. Job and body stay."""
-        ended = self.find(ticket)
-        if ended is not None:
-            key = ticket_key(ticket)
-            self._memory.delete(Table.EXPIRY, _moment(ended.ended_wall) + key)
-            for table in (Table.ENDED, Table.OUTPUTS):
-                self._memory.delete(table, key)
-        return ended
-
-    def forget(self, ticket: str) -> None:
-        """Erases a job, as if it had never been; its key is free again."""
-        self.revive(ticket)
-        self._erase(ticket)
-        self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
 
     def expire(self, wall: float, *, early: bool = False) -> int:
         """Takes the next step of what is due, EXPIRE_PER_STEP_MAX at most; returns how many records went. `expire_in_s`
