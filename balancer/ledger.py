@@ -42,6 +42,8 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 }
 
 _SCAN: Final = 5000
+_TAG: Final = b"tag"
+_LAST_END: Final = b"last_end"
 
 
 @attrs.frozen
@@ -104,8 +106,11 @@ class Arrival:
 class Ledger:
     """Every job of the cluster. Methods change the record and the queue; they send nothing."""
 
-    def __init__(self, memory: Memory, history: History) -> None:
+    def __init__(self, memory: Memory, history: History, *, new_tag: str = "aaaa") -> None:
+        """`new_tag` is what the cursors of a ledger that starts for the first time begin with."""
         self._memory = memory
+        self.tag = new_tag
+        self.last_end = 0  # the sequence of the latest end
         self._history = history
         self._keys = Keys(memory)
         self._live: dict[str, Entry] = {}
@@ -115,6 +120,11 @@ class Ledger:
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0}
 
     def restore(self) -> None:
+        self.last_end = int(self._memory.get(Table.META, _LAST_END) or 0)
+        if (tag := self._memory.get(Table.META, _TAG)) is not None:
+            self.tag = tag.decode()
+        else:
+            self._memory.put(Table.META, _TAG, self.tag.encode())
         after, found = b"", list[Entry]()
         while chunk := self._memory.scan(Table.LIVE, after=after, limit=_SCAN):
             found += [Entry(ticket_of(key), unpack(LiveRecord, packed)) for key, packed in chunk]
@@ -195,7 +205,8 @@ class Ledger:
         if submission.body:
             self._memory.put(Table.BODIES, key, submission.body)
         if submission.ended:
-            self._history.record(ticket, unpack(Ended, submission.ended), submission.output)
+            ended = self._numbered(unpack(Ended, submission.ended))
+            self._history.record(ticket, ended, submission.output, job.group)
             return None
         self._sequence += 1
         weight = len(submission.job) + len(submission.body)
@@ -336,9 +347,15 @@ class Ledger:
         assert ended.state in TRANSITIONS[entry.state] or entry.record.cancelled, f"{entry.state} → {ended.state}"
         del self._live[entry.ticket]
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
-        self._history.record(entry.ticket, ended, output)
+        ended = self._numbered(ended)
+        self._history.record(entry.ticket, ended, output, entry.record.group)
         self._ends.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1
+
+    def _numbered(self, ended: Ended) -> Ended:
+        self.last_end += 1
+        self._memory.put(Table.META, _LAST_END, b"%d" % self.last_end)
+        return attrs.evolve(ended, sequence=self.last_end)
 
     def take_ends(self) -> list[tuple[str, Ended, bytes]]:
         """What has ended since it was last asked, for whoever is to be told: ticket, end and output."""

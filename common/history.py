@@ -29,10 +29,13 @@ class History:
         self._keys = Keys(memory)
         self._retention_s = retention_s
 
-    def record(self, ticket: str, ended: Ended, output: bytes) -> None:
-        """Remembers how a job ended. Its output is standard output followed by standard error."""
+    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None = None) -> None:
+        """Remembers how a job ended. Its output is standard output followed by standard error. Where the ends are
+        numbered, those of a group can be found in their order."""
         key = ticket_key(ticket)
         self._memory.put(Table.ENDED, key, pack(ended))
+        if group is not None and ended.sequence:
+            self._memory.put(Table.GROUPS, _in_group(group, ended.sequence), key)
         if output:
             self._memory.put(Table.OUTPUTS, key, output)
         self._memory.put(Table.EXPIRY, _moment(ended.ended_wall) + key, _RECORD)
@@ -97,8 +100,11 @@ class History:
     def _erase(self, ticket: str) -> None:
         key = ticket_key(ticket)
         packed = self._memory.get(Table.JOBS, key)
-        if packed is not None and (named := unpack(Job, packed).key) is not None:
-            self._keys.release(named, ticket)
+        job = Job("", "") if packed is None else unpack(Job, packed)
+        if job.key is not None:
+            self._keys.release(job.key, ticket)
+        if job.group is not None and (ended := self.find(ticket)) is not None:
+            self._memory.delete(Table.GROUPS, _in_group(job.group, ended.sequence))
         for table in (Table.ENDED, Table.OUTPUTS, Table.JOBS, Table.BODIES):
             self._memory.delete(table, key)
 
@@ -106,3 +112,8 @@ class History:
 def _moment(wall: float) -> bytes:
     """Milliseconds, big-endian: sorts as time does."""
     return max(0, int(wall * 1000)).to_bytes(8, "big")
+
+
+def _in_group(group: str, sequence: int) -> bytes:
+    """The key of an end in its group: sorted by group, then by the order of the ends. No group has a NUL in it."""
+    return group.encode() + b"\0" + sequence.to_bytes(8, "big")
