@@ -31,6 +31,9 @@ from common.messages import Lease, Reported, Submission
 from common.model import Ended, Job, Outcome, Reason, State, Verdict, parse_ticket, ticket_key, ticket_of
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
+    State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED}),
+    State.BLOCKED: frozenset({State.QUEUED, State.CANCELLED}),
+    State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
     State.QUEUED: frozenset({State.DISPATCHED, State.RUNNING, State.FAILED, State.CANCELLED, State.SUCCEEDED}),
     State.DISPATCHED: frozenset(
         {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED},
@@ -66,6 +69,10 @@ class LiveRecord:
     boot_id: str | None = None
     cancelled: bool = False
     crash_counted: bool = False  # whether losing the last lease counted as a crash
+    waits_for: tuple[str, ...] = ()  # tickets that must succeed first
+    due_wall: float = 0.0  # calendar seconds: not before; 0 for at once
+    failures: int = 0  # attempts that failed and are tried again
+    last_reason: Reason | None = None  # of the last of them
 
 
 @attrs.define(eq=False)
@@ -80,6 +87,10 @@ class Entry:
     def state(self) -> State:
         if self.record.cancelled:
             return State.CANCELLED
+        if self.record.waits_for:
+            return State.BLOCKED
+        if self.record.due_wall:
+            return State.RETRYING if self.record.failures else State.SCHEDULED
         if not self.record.leased:
             return State.QUEUED
         return State.RUNNING if self.begun else State.DISPATCHED
