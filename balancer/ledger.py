@@ -125,6 +125,7 @@ class Ledger:
         self._history = history
         self._keys = Keys(memory)
         self._live: dict[str, Entry] = {}
+        self._groups: dict[str, dict[str, Entry]] = {}  # the live jobs of each group
         self._sequence = 0
         self.queue = Queue()
         self._ends: list[tuple[str, Ended, bytes]] = []
@@ -142,7 +143,7 @@ class Ledger:
             after = chunk[-1][0]
         for entry in sorted(found, key=lambda entry: entry.record.sequence):
             self._sequence = entry.record.sequence
-            self._live[entry.ticket] = entry
+            self._enter(entry)
             self._offer(entry)
 
     # --- looking -----------------------------------------------------------------------------------------------
@@ -154,7 +155,11 @@ class Ledger:
         return reversed(self._live.values())
 
     def in_group(self, group: str) -> list[Entry]:
-        return [entry for entry in self._live.values() if entry.record.group == group]
+        """The live jobs of a group, in the order of arrival."""
+        return list(self._groups.get(group, {}).values())
+
+    def count_in_group(self, group: str) -> int:
+        return len(self._groups.get(group, ()))
 
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""
@@ -222,10 +227,23 @@ class Ledger:
         self._sequence += 1
         weight = len(submission.job) + len(submission.body)
         record = LiveRecord(self._sequence, job.kind, job.priority, job.slots, job.crash_limit, job.group, weight)
-        entry = self._live[ticket] = Entry(ticket, record)
+        entry = Entry(ticket, record)
+        self._enter(entry)
         self._save(entry)
         self._offer(entry)
         return entry
+
+    def _enter(self, entry: Entry) -> None:
+        self._live[entry.ticket] = entry
+        if entry.record.group is not None:
+            self._groups.setdefault(entry.record.group, {})[entry.ticket] = entry
+
+    def _leave(self, entry: Entry) -> None:
+        del self._live[entry.ticket]
+        if (group := entry.record.group) is not None:
+            del self._groups[group][entry.ticket]
+            if not self._groups[group]:
+                del self._groups[group]
 
     def _save(self, entry: Entry) -> None:
         self._memory.put(Table.LIVE, ticket_key(entry.ticket), pack(entry.record))
@@ -356,7 +374,7 @@ class Ledger:
 
     def _end(self, entry: Entry, ended: Ended, output: bytes) -> None:
         assert ended.state in TRANSITIONS[entry.state] or entry.record.cancelled, f"{entry.state} → {ended.state}"
-        del self._live[entry.ticket]
+        self._leave(entry)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         ended = self._numbered(ended)
         self._history.record(entry.ticket, ended, output, entry.record.group)
@@ -374,6 +392,8 @@ class Ledger:
         return ends
 
     def check(self) -> None:
+        grouped = sum(entry.record.group is not None for entry in self._live.values())
+        assert grouped == sum(map(len, self._groups.values())), "a group lists what is not live, or misses a job"
         for ticket, entry in self._live.items():
             assert parse_ticket(ticket) is not None, f"{ticket} is no ticket"
             assert not entry.begun or entry.record.leased, f"{ticket} runs without a lease"
