@@ -21,6 +21,7 @@ from typing import Final
 import attrs
 
 from balancer.admission import Admission
+from balancer.chronicle import Chronicle
 from balancer.clerk import Clerk, Question
 from balancer.ledger import Arrival, Entry, Ledger
 from balancer.outbox import Mail, Outbox
@@ -85,9 +86,10 @@ class Dispatcher:
         self._timers = Timers()
         self._outbox = Outbox()
         self._history = History(memory, periods.retention_s)
-        self._ledger = Ledger(memory, self._history)
+        self._chronicle = Chronicle(memory)
+        self._ledger = Ledger(memory, self._history, self._chronicle)
         self._roster = Roster(memory, nodes_max)
-        self._reunion = Reunion(self._ledger, self._roster, self._outbox, pushed=periods.eager)
+        self._reunion = Reunion(self._ledger, self._roster, self._outbox, self._chronicle, pushed=periods.eager)
         self._admission = Admission(
             self._roster,
             self._outbox,
@@ -102,6 +104,7 @@ class Dispatcher:
             self._outbox,
             jobs_max=periods.jobs_per_round_max,
             backlog_max=periods.backlog_max,
+            chronicle=self._chronicle,
         )
         self._clerk = Clerk(
             self._ledger, self._roster, self._history, self._timers, self._outbox, self._cancel, self.statistics
@@ -114,6 +117,7 @@ class Dispatcher:
     def restore(self, now: float, wall: float) -> None:
         self._wall = wall
         self._ledger.restore()
+        self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
         for entry in self._ledger.leased():
             node = self._roster.get(entry.record.node_id)
@@ -133,6 +137,7 @@ class Dispatcher:
         while self._periods.eager and self._rounds.round(self._wall):
             pass
         self._tell_of_ends(now)
+        self._chronicle.flush(self._wall)
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
@@ -211,6 +216,7 @@ class Dispatcher:
         self._outbox.note("node.lost", "warning", node=node.record.name, id=node.id, leases=len(node.leases))
         if node.link is not None:
             self._hang_up(node.link, "silent for longer than JOBYARD_NODE_TIMEOUT", now)
+        self._chronicle.tell("node.lost", node=node.record.name, id=node.id)
         exposed = node.exposed()
         for entry in list(node.leases.values()):
             self._reunion.lose(node, entry, crashed=entry.ticket in exposed, wall=self._wall)
@@ -224,6 +230,7 @@ class Dispatcher:
         self._clerk.link_closed(event.link)
         node = self._roster.disconnected(event.link)
         if node is not None:
+            self._chronicle.tell("node.disconnected", node=node.record.name, id=node.id)
             self._outbox.note("node.disconnected", "warning", node=node.record.name, id=node.id, reason=event.reason)
             self._admission.old_link_closed(node.id, now)
 
@@ -236,6 +243,7 @@ class Dispatcher:
         assert node.link is not None
         hello = self._admission.hello(node.link)
         new_boot = node.record.boot_id != hello.boot_id
+        self._chronicle.tell("node.joined", node=hello.name, id=node.id)
         self._reunion.reunite(node, hello, message, self._wall)
         self._outbox.note(
             "node.joined",
@@ -288,15 +296,17 @@ class Dispatcher:
 
     def _on_info(self, node: Node, message: Info, now: float) -> None:
         node.report = Report(message.running, message.waiting)
-        if message.draining and not node.draining:
-            self._outbox.note("node.draining", node=node.record.name, id=node.id)
+        if message.draining != node.draining:
+            event = "node.draining" if message.draining else "node.undrained"
+            self._outbox.note(event, node=node.record.name, id=node.id)
+            self._chronicle.tell(event, node=node.record.name, id=node.id)
         node.draining = message.draining
 
     def _on_begun(self, node: Node, message: Begun, now: float) -> None:
         for ticket, attempt in message.attempts:
             entry = node.leases.get(ticket)
             if entry is not None and entry.record.attempt == attempt:
-                entry.begun = True
+                self._reunion.begun(node, entry)
 
     def _on_returned(self, node: Node, message: Returned, now: float) -> None:
         node.recalling = False

@@ -21,6 +21,7 @@ from typing import Final
 
 import attrs
 
+from balancer.chronicle import Chronicle
 from balancer.queue import Queue
 from common.codec import pack, unpack
 from common.effects import Table
@@ -45,8 +46,6 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 }
 
 _SCAN: Final = 5000
-_TAG: Final = b"tag"
-_LAST_END: Final = b"last_end"
 
 
 @attrs.frozen
@@ -117,10 +116,10 @@ class Arrival:
 class Ledger:
     """Every job of the cluster. Methods change the record and the queue; they send nothing."""
 
-    def __init__(self, memory: Memory, history: History, *, new_tag: str = "aaaa") -> None:
-        """`new_tag` is what the cursors of a ledger that starts for the first time begin with."""
+    def __init__(self, memory: Memory, history: History, chronicle: Chronicle, *, new_tag: str = "aaaa") -> None:
         self._memory = memory
-        self.tag = new_tag
+        self._chronicle = chronicle
+        self.tag = new_tag  # what cursors begin with: of a ledger that starts for the first time
         self.last_end = 0  # the sequence of the latest end
         self._history = history
         self._keys = Keys(memory)
@@ -132,11 +131,11 @@ class Ledger:
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0}
 
     def restore(self) -> None:
-        self.last_end = int(self._memory.get(Table.META, _LAST_END) or 0)
-        if (tag := self._memory.get(Table.META, _TAG)) is not None:
+        self.last_end = int(self._memory.get(Table.META, b"last_end") or 0)
+        if (tag := self._memory.get(Table.META, b"tag")) is not None:
             self.tag = tag.decode()
         else:
-            self._memory.put(Table.META, _TAG, self.tag.encode())
+            self._memory.put(Table.META, b"tag", self.tag.encode())
         after, found = b"", list[Entry]()
         while chunk := self._memory.scan(Table.LIVE, after=after, limit=_SCAN):
             found += [Entry(ticket_of(key), unpack(LiveRecord, packed)) for key, packed in chunk]
@@ -227,6 +226,7 @@ class Ledger:
         self._sequence += 1
         weight = len(submission.job) + len(submission.body)
         record = LiveRecord(self._sequence, job.kind, job.priority, job.slots, job.crash_limit, job.group, weight)
+        self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
         entry = Entry(ticket, record)
         self._enter(entry)
         self._save(entry)
@@ -378,12 +378,13 @@ class Ledger:
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         ended = self._numbered(ended)
         self._history.record(entry.ticket, ended, output, entry.record.group)
+        self._chronicle.tell_end(entry.ticket, ended)
         self._ends.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1
 
     def _numbered(self, ended: Ended) -> Ended:
         self.last_end += 1
-        self._memory.put(Table.META, _LAST_END, b"%d" % self.last_end)
+        self._memory.put(Table.META, b"last_end", b"%d" % self.last_end)
         return attrs.evolve(ended, sequence=self.last_end)
 
     def take_ends(self) -> list[tuple[str, Ended, bytes]]:

@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from balancer.chronicle import Chronicle
 from balancer.ledger import Entry, Ledger
 from balancer.outbox import Outbox
 from balancer.placement import Load, Placement, moves
@@ -27,7 +28,15 @@ WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node ho
 
 class Rounds:
     def __init__(
-        self, ledger: Ledger, roster: Roster, placement: Placement, outbox: Outbox, *, jobs_max: int, backlog_max: int
+        self,
+        ledger: Ledger,
+        roster: Roster,
+        placement: Placement,
+        outbox: Outbox,
+        *,
+        jobs_max: int,
+        backlog_max: int,
+        chronicle: Chronicle,
     ) -> None:
         self._ledger = ledger
         self._roster = roster
@@ -35,6 +44,7 @@ class Rounds:
         self._outbox = outbox
         self._jobs_max = jobs_max
         self._backlog_max = backlog_max
+        self._chronicle = chronicle
 
     # --- handing out ---------------------------------------------------------------------------------------------
 
@@ -89,6 +99,7 @@ class Rounds:
             return
         node.give(entry)
         self._outbox.to(node).leases.append(lease)
+        self._chronicle.tell("job.dispatched", entry.ticket, attempt=lease.attempt, node=node.record.name)
 
     # --- calling back --------------------------------------------------------------------------------------------
 
