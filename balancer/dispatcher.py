@@ -21,11 +21,15 @@ from typing import Final
 import attrs
 
 from balancer.admission import Admission
+from balancer.books import Books
 from balancer.chronicle import Chronicle
-from balancer.clerk import Clerk, Question
+from balancer.clerk import Clerk, Orders
+from balancer.explanations import Rules
+from balancer.groups import Groups
 from balancer.ledger import Arrival, Entry, Ledger
 from balancer.outbox import Mail, Outbox
 from balancer.placement import Placement
+from balancer.questions import Question
 from balancer.reunion import Held, Reunion
 from balancer.roster import Node, Roster
 from balancer.rounds import Rounds
@@ -107,7 +111,19 @@ class Dispatcher:
             chronicle=self._chronicle,
         )
         self._clerk = Clerk(
-            self._ledger, self._roster, self._history, self._timers, self._outbox, self._cancel, self.statistics
+            Books(self._ledger, self._history, Groups(memory), self._roster, self._chronicle),
+            Rules(
+                periods.eager,
+                periods.round_s,
+                periods.jobs_per_round_max,
+                periods.backlog_max,
+                periods.node_timeout_s,
+                nodes_max,
+            ),
+            self._timers,
+            self._outbox,
+            Orders(self._cancel, self._retry, self._retry_group, self._forget, self._forget_group),
+            self.statistics,
         )
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
@@ -137,7 +153,7 @@ class Dispatcher:
         while self._periods.eager and self._rounds.round(self._wall):
             pass
         self._tell_of_ends(now)
-        self._chronicle.flush(self._wall)
+        self._clerk.flush(self._chronicle.flush(self._wall))
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
@@ -152,6 +168,7 @@ class Dispatcher:
     def check(self) -> None:
         self._ledger.check()
         self._roster.check()
+        self._clerk.check()
 
     def statistics(self) -> dict[str, float]:
         nodes = list(self._roster)
@@ -220,6 +237,7 @@ class Dispatcher:
         exposed = node.exposed()
         for entry in list(node.leases.values()):
             self._reunion.lose(node, entry, crashed=entry.ticket in exposed, wall=self._wall)
+        self._clerk.node_back(node.id, now)
 
     def _on_knocked(self, event: Knocked, now: float) -> None:
         self._admission.knocked(event, now)
@@ -227,8 +245,8 @@ class Dispatcher:
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
         self._admission.link_closed(event.link)
         self._outbox.link_closed(event.link)
-        self._clerk.link_closed(event.link)
         node = self._roster.disconnected(event.link)
+        self._clerk.link_closed(event.link, now)
         if node is not None:
             self._chronicle.tell("node.disconnected", node=node.record.name, id=node.id)
             self._outbox.note("node.disconnected", "warning", node=node.record.name, id=node.id, reason=event.reason)
@@ -256,7 +274,7 @@ class Dispatcher:
             waiting=len(message.waiting),
             outcomes=len(message.outcomes),
         )
-        self._clerk.origin_back(hello.prefix, now)
+        self._clerk.node_back(node.id, now)
 
     # --- jobs in -------------------------------------------------------------------------------------------------
 
@@ -278,6 +296,7 @@ class Dispatcher:
 
     def _arrive(self, node: Node, mail: Mail, submission: Submission, now: float) -> None:
         ticket = submission.ticket
+        learned = bool(submission.ended) and not self._ledger.knows(ticket)
         arrival = self._ledger.arrive(submission)
         mail.taken.append(ticket)
         if arrival.alias_of is not None:
@@ -291,6 +310,8 @@ class Dispatcher:
             if arrival == Arrival() and not submission.ended:
                 self._tell_end(node, ticket)  # its origin may have missed the end together with our first Taken
         self._clerk.arrived(ticket, now)
+        if learned and (ended := self._history.find(ticket)) is not None:
+            self._clerk.ended(ticket, ended, submission.output, now)
 
     # --- attempts ------------------------------------------------------------------------------------------------
 
@@ -366,7 +387,7 @@ class Dispatcher:
     def _tell_of_ends(self, now: float) -> None:
         """Hands this step's ends to whoever waits for them."""
         for ticket, ended, output in self._ledger.take_ends():
-            self._clerk.ended(ticket, ended, output)
+            self._clerk.ended(ticket, ended, output, now)
             origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
             if origin is not None and origin.link is not None:
                 origin.ends[ticket] = None
@@ -419,7 +440,8 @@ class Dispatcher:
         self._clerk.ask(node.link, message, now)
 
     def _on_answer(self, node: Node, message: Answer, now: float) -> None:
-        self._clerk.origin_said(message.id, message.reply, now)
+        assert node.link is not None
+        self._clerk.node_said(node.link, message.id, message.reply, now)
 
     def _on_forget(self, node: Node, message: Forget, now: float) -> None:
         assert node.link is not None
@@ -432,6 +454,18 @@ class Dispatcher:
             if node is not None and node.ready:
                 self._outbox.to(node).cancels.append(entry.attempt_id)
         return State.CANCELLED
+
+    def _retry(self, ticket: str) -> State | None:
+        return None
+
+    def _retry_group(self, group: str) -> int:
+        return 0
+
+    def _forget(self, ticket: str) -> bool:
+        return False
+
+    def _forget_group(self, group: str) -> int:
+        return 0
 
     # --- events --------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@
 Ended jobs are in the History, on disk; only live ones are in memory. Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -163,6 +163,14 @@ class Ledger:
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""
         return [entry for entry in self._live.values() if entry.record.leased]
+
+    def counts_of(self, entry: Entry) -> Mapping[str, int] | None:
+        """How many elements of an array are in each state; None for any other job."""
+        return None
+
+    def array_limit(self, entry: Entry) -> tuple[int, int] | None:
+        """Where elements of an array wait for others of it: how many are under way, and how many may be at once."""
+        return None
 
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(ticket))

@@ -7,6 +7,7 @@ given out, because its node says that it has not begun.
 Pure.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -82,12 +83,7 @@ class Rounds:
     def _candidates(self, needs: Needs, weight_bytes: int) -> Iterable[Load]:
         kind, slots = needs
         for node in self._roster.connected():
-            if (
-                node.takes_jobs
-                and _can_run(node, kind, slots)
-                and node.load.count - node.record.slots < self._backlog_max
-                and (not node.leases or node.weight_bytes + weight_bytes <= WEIGHT_BYTES_MAX)
-            ):
+            if node.takes_jobs and can_run(node, kind, slots) and weight_bytes <= room_bytes(node, self._backlog_max):
                 yield node.load
 
     def _give(self, entry: Entry, load: Load, wall: float) -> None:
@@ -147,10 +143,18 @@ class Rounds:
         already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
         for entry in reversed(source.leases.values()):
             movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
-            if movable and _can_run(target, entry.record.kind, entry.record.slots):
+            if movable and can_run(target, entry.record.kind, entry.record.slots):
                 return entry
         return None
 
 
-def _can_run(node: Node, kind: str, slots: int) -> bool:
+def can_run(node: Node, kind: str, slots: int) -> bool:
     return kind in node.record.kinds and slots <= node.record.slots
+
+
+def room_bytes(node: Node, backlog_max: int) -> float:
+    """What a job may weigh to be given to this node at present: nothing when its backlog is full, and anything when
+    it has no job at all."""
+    if node.load.count - node.record.slots >= backlog_max:
+        return -1
+    return WEIGHT_BYTES_MAX - node.weight_bytes if node.leases else math.inf
