@@ -273,7 +273,6 @@ class Clerk:
         if waiting:
             reply = lines.result_reply(ticket, ended, output)
             for question in waiting:
-                self._timers.cancel(("still ending", ticket, question))
                 self._answer(question, reply)
         self._watches.ended(ticket, ended)
         if ended.counts:
@@ -337,6 +336,7 @@ class Clerk:
 
     def check(self) -> None:
         self._parked.check()
+        self._watches.check()
 
 
 def _events_reply(told: Told) -> bytes:

@@ -132,6 +132,7 @@ class Parked:
             del self._waiting[place]
 
     def check(self) -> None:
+        assert all(self._by_link.values()), "a link is listed that asks nothing"
         for place, waiting in self._waiting.items():
             assert waiting, f"nobody waits for the {place[0]} of {place[1]}, and it is listed"
             assert all(place in self._places[question] for question in waiting), f"{place} lists who waits elsewhere"

@@ -285,6 +285,13 @@ class Watches:
                 self._answer(question, reply)
         self._tell.forget()
 
+    def check(self) -> None:
+        """Between steps."""
+        assert not self._woken, "a watch has something to tell and was not answered"
+        assert not self._ends_in, "ends of a group were not told"
+        for question in (*self._watches, *self._group_watches):
+            assert question in self._parked, f"{question} is watched for nobody"
+
 
 def _error(name: str, code: Code) -> bytes:
     return f"{name} error={code}\n".encode()

@@ -120,12 +120,12 @@ def test_a_cursor_goes_on_behind_what_was_told_also_after_a_restart() -> None:
     assert body(Asker(cluster).say("events")) == body(reply) + body(again)
 
 
-@pytest.mark.parametrize("since", ["nonsense", "????.1", "zzzzz.1", "{tag}.9999"])
+@pytest.mark.parametrize("since", ["nonsense", "????.1", "zzzzz.1", "{tag}.9999", "{other}.1"])
 def test_a_cursor_that_is_none_of_this_ledger_has_lost_what_it_stood_for(since: str) -> None:
     cluster = Cluster(1)
     whole = Asker(cluster).say("events")
     tag = (field(whole, "cursor") or "").partition(".")[0]
-    reply = Asker(cluster).say("events", since=since.format(tag=tag))
+    reply = Asker(cluster).say("events", since=since.format(tag=tag, other=tag[1:] + "ab"[tag[1:] + "a" == tag]))
     assert body(reply) == body(whole)
     assert head(reply).startswith(f"OK count={len(body(whole))} lost=1 cursor={tag}.")
 
@@ -250,6 +250,18 @@ def test_a_restart_goes_on_with_its_numbers_and_its_bounds(monkeypatch: pytest.M
         assert book.bytes_kept <= 2000
     assert book.chronicle.read(None).cursor == f"aaaa.{told}"
     assert book.bytes_kept > 1500
+
+
+def test_a_restart_drops_nothing_for_which_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chronicle, "EVENTS_BYTES_MAX", 2000)
+    book = Book()
+    for _ in range(100):
+        book.step("event")
+    kept = list(book.records)
+    monkeypatch.setattr(chronicle, "EVENTS_BYTES_MAX", 2500)
+    book = Book(book.disk)
+    book.step("event")
+    assert list(book.records)[:-1] == kept
 
 
 def test_one_step_beyond_the_bound_drops_all_before_it_and_keeps_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 what an attempt printed that is no longer the job's."""
 
 from common.events import Received
-from common.messages import Answer, Inquiry
+from common.messages import Answer, Begun, Inquiry
 from common.model import Outcome, Verdict
 from tests.machines.asking import Asker, field, head
 from tests.machines.cluster import Cluster
@@ -46,7 +46,7 @@ class Deaf:
         self.cluster = Cluster(nodes, slots=1)
         self.ticket = self.cluster.submit("n1")
         ((self.runner, self.id),) = self.cluster.where(self.ticket)
-        self.other = "n2" if self.runner == "n1" else "n1"
+        self.other = next((name for name in self.cluster.nodes if name != self.runner), self.runner)
         self.asker = Asker(self.cluster, self.other)
 
     def ask(self, **fields: object) -> int:
@@ -154,6 +154,34 @@ def test_an_attempt_that_ends_before_its_runner_answers_is_told_from_the_ledger(
     deaf.answer(b"OK something of an attempt that is over\n")
     assert printed(deaf.asker.reply(asked)) == ("out", "")
     assert field(deaf.asker.reply(asked), "state") == "succeeded"
+
+
+def test_an_attempt_that_has_given_way_to_the_next_is_not_told_of() -> None:
+    deaf = Deaf(1)
+    asked = deaf.ask()
+    earlier = deaf.inquiry
+    deaf.cluster.finish(deaf.runner, deaf.id, outcome=Outcome(Verdict.INTERRUPTED))
+    link = deaf.cluster.nodes[deaf.runner].link
+    assert link is not None
+    deaf.cluster._step_balancer(Received(link, [Begun(((deaf.ticket, 2),))], deaf.cluster.wall))
+    answer(deaf.cluster, deaf.runner, earlier.id, b"OK of the first attempt\n")
+    assert deaf.asker.reply(asked) is None
+    deaf.inquiry = referred(deaf.cluster, deaf.runner)[-1]
+    assert deaf.inquiry.id != earlier.id
+    deaf.answer(b"OK of the second attempt\n")
+    assert deaf.asker.reply(asked) == "OK of the second attempt\n"
+
+
+def test_a_node_that_has_not_told_yet_what_it_holds_is_not_asked() -> None:
+    deaf = Deaf()
+    deaf.cluster.cut(deaf.cluster.nodes[deaf.runner].link or 0)
+    deaf.cluster.frozen = frozenset({deaf.runner})
+    deaf.cluster.dial(deaf.runner)
+    deaf.asker.ask("logs", ticket=deaf.ticket)
+    assert referred(deaf.cluster, deaf.runner) == []
+    deaf.cluster.frozen = frozenset()
+    deaf.cluster.settle()
+    assert len(referred(deaf.cluster, deaf.runner)) == 1
 
 
 def test_a_runner_that_is_cut_off_is_asked_again_when_it_is_back() -> None:

@@ -99,14 +99,14 @@ def test_when_all_have_ended_and_been_told_the_answer_is_at_once_and_empty() -> 
     assert head(asker.say("watch", ticket, since=cursor)) == f"OK count=0 live=0 cursor={cursor} bytes=0"
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "", "????.1", "zzzzz.1", ".1", "7", "{tag}.99", "{tag}.-1", "{tag}.01"])
+@pytest.mark.parametrize("cursor", ["nonsense", "", "????.1", ".1", "7", "{tag}.99", "{tag}.01", "{other}.1"])
 def test_a_cursor_that_is_none_of_this_ledger_begins_at_the_beginning(cursor: str) -> None:
     cluster = Cluster(1)
     asker = Asker(cluster)
     ticket = cluster.submit("n1", "group=g sh true")
     cluster.finish_all()
     tag = (field(asker.say("watch", ticket), "cursor") or "").partition(".")[0]
-    since = cursor.format(tag=tag)
+    since = cursor.format(tag=tag, other=tag[1:] + "ab"[tag[1:] + "a" == tag])
     assert ended_tickets(asker.say("watch", ticket, since=since)) == [ticket]
     assert ended_tickets(asker.say("watch", group="g", since=since)) == [ticket]
 
@@ -254,6 +254,39 @@ def test_an_end_that_only_the_origin_knows_is_told_as_it_stands() -> None:
     finish(cluster, other)
     assert ended_tickets(asker.reply(watching)) == [other, ticket]
     assert head(asker.reply(watching)).startswith("OK count=2 live=0 ")
+
+
+def test_a_second_name_that_a_new_ledger_has_to_learn_first_is_followed() -> None:
+    cluster = Cluster(3)
+    first = cluster.submit("n1", "key=k sh true")
+    cluster.kill_balancer()
+    second = cluster.submit("n2", "key=k sh true")
+    cluster.start_balancer()
+    for name in cluster.nodes:
+        cluster.dial(name)
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n2")
+    cluster.dial("n3")
+    asker = Asker(cluster, "n3")
+    watching = asker.ask("watch", second)
+    cluster.dial("n1")
+    cluster.finish_all()
+    assert ended_tickets(asker.reply(watching)) == [second]
+    assert first != second
+
+
+def test_an_end_that_was_recorded_before_ends_were_numbered_is_told_once() -> None:
+    cluster = Cluster(1)
+    asker = Asker(cluster)
+    ticket = cluster.submit("n1")
+    cluster.finish_all()
+    assert cluster.balancer is not None
+    old = pack(Ended(State.SUCCEEDED, cluster.wall, attempt=1))
+    cluster.balancer.disk.tables[Table.ENDED][ticket_key(ticket)] = old
+    reply = asker.say("watch", ticket)
+    assert ended_tickets(reply) == [ticket]
+    assert ended_tickets(asker.say("watch", ticket, since=field(reply, "cursor"))) == []
 
 
 def test_a_new_ledger_tells_of_the_ends_that_origins_bring_it() -> None:
@@ -470,6 +503,17 @@ def test_a_watch_whose_time_is_over_says_what_it_has_learned() -> None:
     asker.ask("watched", ticket, never_issued, id=watching)
     assert head(asker.reply(watching)).startswith("OK count=0 live=1 ")
     assert body(asker.reply(watching)) == [f"{never_issued} error=UNKNOWN_TICKET"]
+    assert queries_open(cluster) == 0
+
+
+def test_what_was_learned_for_other_tickets_is_not_told() -> None:
+    cluster = Cluster(2)
+    asker = Asker(cluster, "n2")
+    ticket, other = cluster.submit("n1"), cluster.submit("n1")
+    watching = asker.ask("watch", ticket, ticket.replace("-1", "-77"))
+    asker.ask("watched", other, id=watching)
+    assert head(asker.reply(watching)).startswith("OK count=0 live=1 ")
+    assert body(asker.reply(watching)) == []
     assert queries_open(cluster) == 0
 
 
