@@ -25,10 +25,11 @@ import msgspec
 from common.model import Outcome, attempt_name
 from node.executors import Begun, Kill, Over, Start
 from node.executors.commands import Command, Commands
-from node.executors.leftovers import kill_sessions, lock_path
+from node.executors.leftovers import lock_path
 from node.executors.loop import Channel, Loop
 from node.executors.processes import Family
 from node.executors.scratch import Scratch
+from node.executors.sessions import kill_sessions
 from node.executors.surroundings import MARK, Refused, base_environment, enter_directory, mark_of
 from node.executors.wire import Frames, Setup, news_frames, orders_of
 from node.executors.workers import Call, Workers
