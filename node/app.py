@@ -24,7 +24,7 @@ from common.runtime.serving import Serving
 from common.runtime.store import Store, open_store
 from common.settings import NodeSettings, describe
 from node.dial import Dial
-from node.executors import Begun, Over
+from node.executors import Begun, Over, Printed
 from node.executors.handle import Executors
 from node.executors.leftovers import end_leftovers
 from node.worker import Executed, Identity, RunNow, Worker
@@ -67,7 +67,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     serving = _serving(settings, driver)
     dial = _dial(settings, who, driver)
 
-    def report(reports: Sequence[Begun | Over]) -> None:
+    def report(reports: Sequence[Begun | Printed | Over]) -> None:
         driver.post(Executed(reports, time.time()))
 
     (store.directory / "address").unlink(missing_ok=True)

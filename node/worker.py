@@ -61,7 +61,7 @@ from node import backlog
 from node.backlog import Backlog
 from node.desk import Desk
 from node.executors import Begun as HasBegun
-from node.executors import Kill, Over, Start
+from node.executors import Kill, Over, Peek, Printed, Start
 from node.intake import Intake
 from node.outcomes import Outcomes
 
@@ -84,14 +84,14 @@ class Identity:
 class RunNow:
     """For the executors."""
 
-    batch: Sequence[Start | Kill]
+    batch: Sequence[Start | Kill | Peek]
 
 
 @attrs.frozen
 class Executed:
     """From the executors: a batch of what has begun and what is over."""
 
-    reports: Sequence[HasBegun | Over]
+    reports: Sequence[HasBegun | Printed | Over]
     wall: float
 
 

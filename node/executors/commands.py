@@ -105,6 +105,10 @@ class Command:
         """Send a signal to the process group."""
         self._process.signal_group(number)
 
+    def peek(self, stdout_at: int, stderr_at: int, bytes_max: int) -> tuple[bytes, bytes]:
+        """What is kept of standard output and standard error behind these places."""
+        return self._stdout.peek(stdout_at, bytes_max), self._stderr.peek(stderr_at, bytes_max)
+
     def watch(self) -> None:
         """Read the pipes as they fill."""
         self._stdout.watch()

@@ -123,11 +123,14 @@ class Capture:
         self._loop, self._bytes_max, self._on_read = loop, bytes_max, on_read
         self._fd, self.write_fd = os.pipe()
         os.set_blocking(self._fd, False)
-        self._chunks: list[bytes] = []
-        self._bytes = 0
+        self._kept = bytearray()
         self._watched = False
+        self.total_bytes = 0  # read, kept or not
         self.ended = False  # nobody holds the writing end any more, or we have stopped reading
-        self.truncated = False
+
+    @property
+    def truncated(self) -> bool:
+        return self.total_bytes > self._bytes_max
 
     def handed_over(self) -> None:
         os.close(self.write_fd)
@@ -144,11 +147,15 @@ class Capture:
             if self.ended or not self._read():
                 break
 
+    def peek(self, at: int, bytes_max: int) -> bytes:
+        """What is kept behind the first `at` bytes."""
+        return bytes(memoryview(self._kept)[at : at + bytes_max])
+
     def take(self) -> bytes:
         """What was kept since the last call; there is room again."""
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._bytes, self.truncated = 0, False
+        data = bytes(self._kept)
+        self._kept = bytearray()
+        self.total_bytes = 0
         return data
 
     def close(self) -> None:
@@ -172,11 +179,7 @@ class Capture:
         if not data:
             self.close()
             return False
-        room = self._bytes_max - self._bytes
-        if len(data) > room:
-            self.truncated = True
-            data = data[:room]
-        if data:
-            self._chunks.append(data)
-            self._bytes += len(data)
+        room = self._bytes_max - len(self._kept)
+        self._kept += data if len(data) <= room else data[:room]
+        self.total_bytes += len(data)
         return True

@@ -22,8 +22,9 @@ from typing import Final
 
 import msgspec
 
+from common.limits import KIB
 from common.model import Outcome, attempt_name
-from node.executors import Begun, Kill, Over, Start
+from node.executors import Begun, Kill, Over, Peek, Printed, Start
 from node.executors.commands import Command, Commands
 from node.executors.leftovers import lock_path
 from node.executors.loop import Channel, Loop
@@ -34,6 +35,7 @@ from node.executors.surroundings import MARK, Refused, base_environment, enter_d
 from node.executors.wire import Frames, Setup, news_frames, orders_of
 from node.executors.workers import Call, Workers
 
+PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
 BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -52,6 +54,7 @@ class Spawner:
         self._workers = Workers(loop, self._family, self._environment, setup.python, setup.pythonpath)
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._begun: list[Begun] = []
+        self._printed: list[Printed] = []
         self._over: list[Over] = []
         self._frames = Frames()
         self._node = Channel(loop, node, self._take, self._node_gone)
@@ -64,7 +67,7 @@ class Spawner:
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
                 self._tidy()
-                if self._over:
+                if self._over or self._printed:
                     self._report()
         finally:
             kill_sessions(self._family.kill_all())
@@ -86,6 +89,7 @@ class Spawner:
             for start in orders.starts:
                 self._start(start)
             self._kill(orders.kills)
+            self._peek(orders.peeks)
 
     def _start(self, start: Start) -> None:
         on_end = functools.partial(self._ended, start.ticket, start.attempt, start.dir is None)
@@ -113,6 +117,18 @@ class Spawner:
             if running is not None:
                 running.signal(kill.signal)
 
+    def _peek(self, peeks: Sequence[Peek]) -> None:
+        """Answer in order: who is told that an attempt does not run here has heard before how it ended."""
+        for peek in peeks:
+            running = self._running.get((peek.ticket, peek.attempt))
+            if running is not None:
+                kept = running.peek(peek.stdout_at, peek.stderr_at, PEEK_BYTES_MAX)
+                self._printed.append(Printed(peek.query_id, True, *kept))
+            else:
+                if self._over:
+                    self._report()
+                self._printed.append(Printed(peek.query_id, False))
+
     # --- news -----------------------------------------------------------------------------------------------------
 
     def _ended(
@@ -129,8 +145,9 @@ class Spawner:
 
     def _report(self) -> None:
         begun, self._begun = self._begun, []
+        printed, self._printed = self._printed, []
         over, self._over = self._over, []
-        for frame in news_frames(begun, over):
+        for frame in news_frames(begun, printed, over):
             self._node.send(frame)
 
 

@@ -98,6 +98,10 @@ class Call:
         """Send a signal to the worker and to what the call has started."""
         self.worker.process.signal_group(number)
 
+    def peek(self, stdout_at: int, stderr_at: int, bytes_max: int) -> tuple[bytes, bytes]:
+        """The value comes at the end; what is printed is standard error."""
+        return b"", self.worker.prints.peek(stderr_at, bytes_max)
+
     def stop_clock(self) -> None:
         if self._seconds is None:
             self._seconds = time.monotonic() - self._started_at
@@ -126,14 +130,14 @@ class Worker:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             always.callback(theirs.close)
-            self._prints = Capture(loop, PYTHON_OUTPUT_BYTES_MAX, self._prints_read)
-            undo.callback(self._prints.close)
-            always.callback(self._prints.handed_over)
-            out = self._prints.write_fd
+            self.prints = Capture(loop, PYTHON_OUTPUT_BYTES_MAX, self._prints_read)
+            undo.callback(self.prints.close)
+            always.callback(self.prints.handed_over)
+            out = self.prints.write_fd
             self.process = family.launch(argv, env, (stdin, out, out, theirs.fileno()), self._exited)
             undo.pop_all()
         self._control = Channel(loop, ours, self._hear, self._control_ended)
-        self._prints.watch()
+        self.prints.watch()
 
     def run(self, call: Call) -> None:
         self._call = call
@@ -159,7 +163,7 @@ class Worker:
             self._reply = head, value
             self.process.signal_group(SIGKILL)
         else:
-            self._prints.read_out()
+            self.prints.read_out()
             self._end(_replied(head, value), unused=True)
             if not self.process.ended:
                 self._workers.idle(self)
@@ -179,11 +183,11 @@ class Worker:
 
     def _prints_read(self) -> None:
         if self.process.ended:
-            if self._prints.ended:
+            if self.prints.ended:
                 self._finish()
         elif self._call is None:
-            self._prints.take()  # nobody's
-        elif self._prints.truncated:
+            self.prints.take()  # nobody's
+        elif self.prints.truncated:
             self.process.signal_group(SIGKILL)
 
     def _exited(self, code: int, _: bool) -> None:
@@ -191,8 +195,8 @@ class Worker:
         self._code = code
         while not self._control.closed and self._control.read():
             pass  # what it said before it died counts
-        self._prints.read_out()
-        if self._call is None or self._prints.ended:
+        self.prints.read_out()
+        if self._call is None or self.prints.ended:
             self._finish()
         else:
             self._call.stop_clock()
@@ -200,7 +204,7 @@ class Worker:
 
     def _finish(self) -> None:
         """Its end, once its prints have ended or enough time was given to them."""
-        self._prints.close()
+        self.prints.close()
         if not self._control.closed:
             self._control.close()
         if self._reply is not None:
@@ -211,8 +215,8 @@ class Worker:
     def _end(self, result: Result, *, unused: bool) -> None:
         """End the call, if there still is one, with what it has printed before our own last word."""
         call, self._call = self._call, None
-        too_long = self._prints.truncated
-        prints = self._prints.take()
+        too_long = self.prints.truncated
+        prints = self.prints.take()
         if call is None:
             return
         whole = _too_long("prints") if too_long else attrs.evolve(result, stderr=prints + result.stderr)

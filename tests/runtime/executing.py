@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from common.limits import MIB
-from node.executors import Begun, Kill, Over, Start
+from node.executors import Begun, Kill, Over, Peek, Printed, Start
 from node.executors.handle import Executors
 
 OWNER = "k3f7qa"
@@ -30,6 +30,7 @@ class Yard:
         )
         self.begun: dict[str, Begun] = {}
         self.over: dict[str, Over] = {}
+        self.printed: dict[int, Printed] = {}
         self._news = trio.Event()
         self._number = 0
 
@@ -41,6 +42,16 @@ class Yard:
 
     def kill(self, ticket: str, signal: int) -> None:
         self.executors.submit([Kill(ticket, 1, signal)])
+
+    async def peek(self, ticket: str, stdout_at: int = 0, stderr_at: int = 0) -> Printed:
+        self._number += 1
+        query_id = self._number
+        self.executors.submit([Peek(query_id, ticket, 1, stdout_at, stderr_at)])
+        return await self.answer_to(query_id)
+
+    async def answer_to(self, query_id: int) -> Printed:
+        await self._until(lambda: query_id in self.printed)
+        return self.printed[query_id]
 
     async def run(self, kind: str, line: str, **more: object) -> Over:
         return await self.end_of(self.start(kind, line, **more))
@@ -60,11 +71,14 @@ class Yard:
             while not condition():
                 await self._news.wait()
 
-    def _report(self, news: Sequence[Begun | Over]) -> None:
+    def _report(self, news: Sequence[Begun | Printed | Over]) -> None:
         for value in news:
             if isinstance(value, Begun):
                 assert value.ticket not in self.begun, f"{value.ticket} has begun twice"
                 self.begun[value.ticket] = value
+            elif isinstance(value, Printed):
+                assert value.query_id not in self.printed, f"query {value.query_id} was answered twice"
+                self.printed[value.query_id] = value
             else:
                 assert value.ticket not in self.over, f"{value.ticket} was over twice"
                 self.over[value.ticket] = value
