@@ -7,7 +7,8 @@
 Nothing here is on disk. A lease names the boot that it was given to, so a backlog ends with its boot: after a
 restart the ledger knows that what was leased to the old boot is gone.
 
-Pure. `sleep` needs no process and is timed here; everything else is a `Start` for the executors.
+Pure. `sleep` needs no process and is timed here; everything else is a `Start` for the executors, with what it may use:
+what the job asked for, and nowhere more than the node allows.
 """
 
 import enum
@@ -23,7 +24,7 @@ from common.limits import KILL_GRACE_S
 from common.messages import AttemptId
 from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name
 from common.timers import Timers
-from node.executors import Kill, Over, Start
+from node.executors import NO_LIMITS, Kill, Limits, Over, Peek, Start
 
 
 class Stop(enum.Enum):
@@ -33,6 +34,23 @@ class Stop(enum.Enum):
     CANCELLED = "cancelled"
     DROPPED = "dropped"  # given to another node meanwhile: nobody waits for the outcome
     INTERRUPTED = "interrupted"  # the node stops as planned
+
+
+@attrs.frozen
+class Maxima:
+    """What this node allows any attempt; an attempt of a job that asks for less gets less."""
+
+    limits: Limits = NO_LIMITS
+    timeout_s: float | None = None
+
+    def limits_of(self, job: Job) -> Limits:
+        return Limits(job.cpu_s, job.memory_bytes, job.files, job.processes, job.output_bytes).within(self.limits)
+
+    def timeout_of(self, job: Job) -> float | None:
+        return min((seconds for seconds in (job.timeout_s, self.timeout_s) if seconds is not None), default=None)
+
+
+NO_MAXIMA: Final = Maxima()
 
 
 @attrs.define(eq=False)
@@ -68,17 +86,18 @@ _KILL: Final = "kill"
 class Backlog:
     """The attempts of one boot, and its slots. `commands` collects what the executors are to do."""
 
-    def __init__(self, *, slots: int, node_name: str, timers: Timers) -> None:
+    def __init__(self, *, slots: int, node_name: str, timers: Timers, maxima: Maxima = NO_MAXIMA) -> None:
         self._slots = slots
         self._node_name = node_name
         self._timers = timers
+        self._maxima = maxima
         self._held: dict[AttemptId, Held] = {}
         self._heap: list[tuple[int, int, AttemptId]] = []
         self._sequence = 0
         self._waiting = 0
         self._slots_used = 0
         self.begun_total = 0
-        self.commands: list[Start | Kill] = []
+        self.commands: list[Start | Kill | Peek] = []
         self.begun: list[AttemptId] = []
         self.finished: list[Finished] = []
 
@@ -137,13 +156,12 @@ class Backlog:
             self._begin_sleep(held, now)
             return
         self.begun.append(held.id)
-        ticket, attempt = held.id
-        self.commands.append(
-            Start(ticket, attempt, held.job.kind, held.job.line, held.body, held.job.dir, self._environment(held))
-        )
+        job, limits = held.job, self._maxima.limits_of(held.job)
+        environment = self._environment(held)
+        self.commands.append(Start(*held.id, job.kind, job.line, held.body, job.dir, environment, limits))
         held.body = b""
-        if held.job.timeout_s is not None:
-            self._timers.set((_TIMEOUT, held.id), now + held.job.timeout_s)
+        if (timeout_s := self._maxima.timeout_of(job)) is not None:
+            self._timers.set((_TIMEOUT, held.id), now + timeout_s)
 
     def _begin_sleep(self, held: Held, now: float) -> None:
         try:
@@ -152,7 +170,7 @@ class Backlog:
             text = f"jobyard: {error}\n".encode()
             self._end(held, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
             return
-        timeout_s = held.job.timeout_s
+        timeout_s = self._maxima.timeout_of(held.job)
         if seconds <= 0:
             self._end(held, Outcome(Verdict.SUCCEEDED, exit=0), b"")
             return

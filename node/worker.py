@@ -58,7 +58,7 @@ from common.messages import (
 from common.model import Ended, Job, Reason, State
 from common.timers import Timers
 from node import backlog
-from node.backlog import Backlog
+from node.backlog import NO_MAXIMA, Backlog, Maxima
 from node.desk import Desk
 from node.executors import Begun as HasBegun
 from node.executors import Kill, Over, Peek, Printed, Start
@@ -99,8 +99,9 @@ class Worker:
     """See the module. Construct, `restore`, then step by step `handle`."""
 
     def __init__(
-        self, identity: Identity, memory: Memory, *, slots: int, retention_s: float, drain_grace_s: float
-    ) -> None:
+        self, identity: Identity, memory: Memory, *, slots: int, retention_s: float, drain_grace_s: float,
+        maxima: Maxima = NO_MAXIMA,
+    ) -> None:  # fmt: skip
         self._identity = identity
         self._memory = memory
         self._drain_grace_s = drain_grace_s
@@ -109,7 +110,7 @@ class Worker:
         self._actions: list[Any] = []
         self._history = History(memory, retention_s)
         self._intake = Intake(identity.prefix, memory, self._history)
-        self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers)
+        self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers, maxima=maxima)
         self._outcomes = Outcomes(identity.boot_id, memory)
         self._desk = Desk(self._intake, self._history, self._timers, self._actions, self.statistics)
         self._link: int | None = None

@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 from common.model import Outcome, Verdict
-from node.executors import Begun, Kill, Over, Peek, Printed, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
 from node.executors.leftovers import end_leftovers, now_ticks
 from node.executors.wire import Frames, News, Setup, news_of, order_frames
 
@@ -52,13 +52,15 @@ class Executors:
         report: Callable[[Sequence[Begun | Printed | Over]], None],
         python: str = "",
         pythonpath: str = "",
+        most: Limits = NO_LIMITS,
     ) -> None:
-        """`owner` marks our processes and is unique to the data directory; `python` "" is the node's interpreter.
+        """`owner` marks our processes and is unique to the data directory; `python` "" is the node's interpreter;
+        `most` is what the limits of an attempt are when it has none of its own.
 
         `report` is called in trio's thread with each batch of news, and must not block.
         """
         root = os.path.realpath(scratch_root)
-        self._setup = Setup(root, owner, output_bytes_max, python or sys.executable, pythonpath)
+        self._setup = Setup(root, owner, output_bytes_max, python or sys.executable, pythonpath, most)
         self._report = report
         self._node_end: socket.socket | None = None  # while there is a spawner
         self._orders: list[Start | Kill | Peek] = []  # while there is none

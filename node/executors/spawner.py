@@ -26,6 +26,8 @@ from common.limits import KIB
 from common.model import Outcome, attempt_name
 from node.executors import Begun, Kill, Over, Peek, Printed, Start
 from node.executors.commands import Command, Commands
+from node.executors.fences import be_taken_first
+from node.executors.guard import Guard
 from node.executors.leftovers import lock_path
 from node.executors.loop import Channel, Loop
 from node.executors.processes import Family
@@ -50,8 +52,9 @@ class Spawner:
         loop = self._loop = Loop()
         self._family = Family(loop)
         self._scratch = Scratch(Path(setup.scratch_root))
-        self._commands = Commands(loop, self._family, setup.output_bytes_max)
-        self._workers = Workers(loop, self._family, self._environment, setup.python, setup.pythonpath)
+        guard = Guard(loop, self._family)
+        self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
+        self._workers = Workers(loop, self._family, guard, self._environment, setup)
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._begun: list[Begun] = []
         self._printed: list[Printed] = []
@@ -173,6 +176,7 @@ def main() -> None:
     os.set_inheritable(fd, False)
     setup = msgspec.json.decode(sys.argv[2], type=Setup)
     os.chdir("/")
+    be_taken_first()
     hold_lock(lock_path(setup.scratch_root))
     spawner = Spawner(socket.socket(fileno=fd), setup)
     gc.freeze()  # what is there now stays: the collector need not look at it again for every few jobs

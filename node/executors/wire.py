@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from common.limits import BATCH_BYTES, BATCH_ITEMS_MAX
-from node.executors import Begun, Kill, Over, Peek, Printed, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
 
 HEADER_BYTES: Final = 4
 
@@ -26,6 +26,7 @@ class Setup:
     output_bytes_max: int  # of each stream of a command
     python: str
     pythonpath: str  # directories separated by colons
+    most: Limits = NO_LIMITS  # what the node allows: calls that have no others share their workers
 
 
 @attrs.frozen

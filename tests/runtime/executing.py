@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from common.limits import MIB
-from node.executors import Begun, Kill, Over, Peek, Printed, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
 from node.executors.handle import Executors
 
 OWNER = "k3f7qa"
@@ -18,7 +18,10 @@ BOUND_S = 30.0  # no test waits longer for anything; what it waits for comes in 
 class Yard:
     """Submits attempts one ticket after another, and keeps what was reported of each."""
 
-    def __init__(self, data_directory: Path, *, output_bytes_max: int, python: str, pythonpath: str) -> None:
+    def __init__(
+        self, data_directory: Path, *, output_bytes_max: int, python: str, pythonpath: str, most: Limits
+    ) -> None:
+        self._most = most
         self.scratch_root = data_directory / "scratch"
         self.executors = Executors(
             scratch_root=self.scratch_root,
@@ -27,6 +30,7 @@ class Yard:
             report=self._report,
             python=python,
             pythonpath=pythonpath,
+            most=most,
         )
         self.begun: dict[str, Begun] = {}
         self.over: dict[str, Over] = {}
@@ -35,9 +39,11 @@ class Yard:
         self._number = 0
 
     def start(self, kind: str, line: str, **more: object) -> str:
+        """`limits` are within the yard's, as those of a job are within its node's."""
         self._number += 1
         ticket = f"{OWNER}-{self._number}"
-        self.executors.submit([Start(ticket, 1, kind, line, **more)])  # type: ignore[arg-type]
+        limits = Limits(**more.pop("limits", {})).within(self._most)  # type: ignore[arg-type]
+        self.executors.submit([Start(ticket, 1, kind, line, limits=limits, **more)])  # type: ignore[arg-type]
         return ticket
 
     def kill(self, ticket: str, signal: int) -> None:
@@ -88,9 +94,14 @@ class Yard:
 
 @asynccontextmanager
 async def yard_in(
-    data_directory: Path, *, output_bytes_max: int = MIB, python: str = "", pythonpath: str = ""
+    data_directory: Path,
+    *,
+    output_bytes_max: int = MIB,
+    python: str = "",
+    pythonpath: str = "",
+    most: Limits = NO_LIMITS,
 ) -> AsyncIterator[Yard]:
-    yard = Yard(data_directory, output_bytes_max=output_bytes_max, python=python, pythonpath=pythonpath)
+    yard = Yard(data_directory, output_bytes_max=output_bytes_max, python=python, pythonpath=pythonpath, most=most)
     async with yard.executors.running():
         yield yard
 

@@ -1,0 +1,77 @@
+"""What a node allows its attempts, and what an element of an array is told of itself."""
+
+import pytest
+
+from common.model import Job, Outcome, Reason, Verdict
+from common.timers import Timers
+from node.backlog import Backlog, Maxima
+from node.executors import Kill, Limits, Over, Peek, Start
+
+
+class Bench:
+    """A backlog with a slot for every attempt, and its timers."""
+
+    def __init__(self, maxima: Maxima | None = None) -> None:
+        self.timers = Timers()
+        more = {} if maxima is None else {"maxima": maxima}
+        self.backlog = Backlog(slots=10, node_name="n1", timers=self.timers, **more)
+        self._taken = 0
+
+    def start(self, job: Job, ticket: str = "aaaaaa-1") -> Start:
+        """Take an attempt in at 0 s and begin it."""
+        self._taken += 1
+        self.backlog.take((ticket, self._taken), job, b"body")
+        self.backlog.fill(0.0)
+        (order,) = self.orders()
+        assert isinstance(order, Start)
+        return order
+
+    def orders(self) -> list[Start | Kill | Peek]:
+        orders, self.backlog.commands = self.backlog.commands, []
+        self.backlog.check()
+        return orders
+
+    def wake(self, now: float) -> list[Start | Kill | Peek]:
+        for name in self.timers.due(now):
+            assert isinstance(name, tuple)
+            self.backlog.due(*name, now)
+        return self.orders()
+
+
+# --- limits ------------------------------------------------------------------------------------------------------
+
+
+def test_without_maxima_an_attempt_has_the_limits_of_its_job_and_no_others() -> None:
+    assert Bench().start(Job("sh", "x")).limits == Limits()
+    asked = Job("sh", "x", cpu_s=1.5, memory_bytes=2, files=3, processes=4, output_bytes=5)
+    assert Bench().start(asked).limits == Limits(cpu_s=1.5, memory_bytes=2, files=3, processes=4, output_bytes=5)
+
+
+def test_the_smaller_of_what_the_job_asks_for_and_the_node_allows_holds() -> None:
+    bench = Bench(Maxima(Limits(cpu_s=10, memory_bytes=1000, processes=512, output_bytes=5)))
+    asked = Job("sh", "x", cpu_s=11, memory_bytes=999, files=64)
+    assert bench.start(asked).limits == Limits(cpu_s=10, memory_bytes=999, files=64, processes=512, output_bytes=5)
+
+
+@pytest.mark.parametrize(("asked_s", "allowed_s", "holds_s"), [(5, None, 5), (None, 7, 7), (5, 7, 5), (9, 7, 7)])
+@pytest.mark.parametrize("kind", ["sh", "sleep"])
+def test_no_attempt_runs_longer_than_the_node_allows(
+    kind: str, asked_s: float | None, allowed_s: float | None, holds_s: float
+) -> None:
+    bench = Bench(Maxima(timeout_s=allowed_s))
+    bench.backlog.take(("aaaaaa-1", 1), Job(kind, "60", timeout_s=asked_s), b"")
+    bench.backlog.fill(0.0)
+    bench.orders()
+    assert (bench.wake(holds_s - 0.1), bench.backlog.finished) == ([], [])
+    killed = bench.wake(holds_s)
+    if kind == "sh":
+        assert killed == [Kill("aaaaaa-1", 1, 15)]
+        bench.backlog.over(Over("aaaaaa-1", 1, Outcome(Verdict.FAILED, Reason.SIGNAL, 143)))
+    (done,) = bench.backlog.finished
+    assert (done.outcome.verdict, done.outcome.reason, done.outcome.exit) == (Verdict.FAILED, Reason.TIMEOUT, 143)
+
+
+def test_without_any_timeout_nothing_is_waited_for() -> None:
+    bench = Bench()
+    bench.start(Job("sh", "x"))
+    assert bench.timers.next() is None
