@@ -19,10 +19,11 @@ from typing import Final
 
 import attrs
 
+from common.arrays import line_of
 from common.kinds import sleep_s
 from common.limits import KILL_GRACE_S
 from common.messages import AttemptId
-from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name
+from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name, index_of
 from common.timers import Timers
 from node.executors import NO_LIMITS, Kill, Limits, Over, Peek, Start
 
@@ -66,6 +67,11 @@ class Held:
     @property
     def slots(self) -> int:
         return self.job.slots
+
+    @property
+    def line(self) -> str:
+        """As this attempt runs it: an element of an array has its index in it."""
+        return line_of(self.job.line, index_of(self.id[0]))
 
 
 @attrs.frozen
@@ -158,14 +164,14 @@ class Backlog:
         self.begun.append(held.id)
         job, limits = held.job, self._maxima.limits_of(held.job)
         environment = self._environment(held)
-        self.commands.append(Start(*held.id, job.kind, job.line, held.body, job.dir, environment, limits))
+        self.commands.append(Start(*held.id, job.kind, held.line, held.body, job.dir, environment, limits))
         held.body = b""
         if (timeout_s := self._maxima.timeout_of(job)) is not None:
             self._timers.set((_TIMEOUT, held.id), now + timeout_s)
 
     def _begin_sleep(self, held: Held, now: float) -> None:
         try:
-            seconds = sleep_s(held.job.line)
+            seconds = sleep_s(held.line)
         except ValueError as error:  # its origin should have refused it
             text = f"jobyard: {error}\n".encode()
             self._end(held, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
@@ -182,11 +188,13 @@ class Backlog:
 
     def _environment(self, held: Held) -> tuple[tuple[str, str], ...]:
         ticket, attempt = held.id
+        index = index_of(ticket)
         return (
             *held.job.env,
             ("JOBYARD_TICKET", ticket),
             ("JOBYARD_ATTEMPT", str(attempt)),
             ("JOBYARD_NODE", self._node_name),
+            *(() if index is None else (("JOBYARD_INDEX", str(index)),)),
         )
 
     # --- ending ------------------------------------------------------------------------------------------------

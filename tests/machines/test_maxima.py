@@ -75,3 +75,41 @@ def test_without_any_timeout_nothing_is_waited_for() -> None:
     bench = Bench()
     bench.start(Job("sh", "x"))
     assert bench.timers.next() is None
+
+
+# --- elements of arrays ------------------------------------------------------------------------------------------
+
+
+def test_an_element_finds_its_index_in_its_line_and_in_its_environment() -> None:
+    job = Job("sh", "render {} > {}.png", array="1-9", env=(("A", "b"),))
+    order = Bench().start(job, "aaaaaa-1_7")
+    assert (order.ticket, order.line) == ("aaaaaa-1_7", "render 7 > 7.png")
+    assert dict(order.env) == {
+        "A": "b",
+        "JOBYARD_TICKET": "aaaaaa-1_7",
+        "JOBYARD_ATTEMPT": "1",
+        "JOBYARD_NODE": "n1",
+        "JOBYARD_INDEX": "7",
+    }
+
+
+def test_the_first_index_may_be_0() -> None:
+    order = Bench().start(Job("sh", "x {}"), "aaaaaa-1_0")
+    assert (order.line, dict(order.env)["JOBYARD_INDEX"]) == ("x 0", "0")
+
+
+def test_any_other_job_keeps_its_braces_and_has_no_index() -> None:
+    order = Bench().start(Job("sh", "find -exec ls {} +"))
+    assert order.line == "find -exec ls {} +"
+    assert "JOBYARD_INDEX" not in dict(order.env)
+
+
+def test_an_element_may_sleep_for_its_index() -> None:
+    bench = Bench()
+    bench.backlog.take(("aaaaaa-1_3", 1), Job("sleep", "{}s"), b"")
+    bench.backlog.fill(0.0)
+    bench.wake(2.9)
+    assert bench.backlog.finished == []
+    bench.wake(3.0)
+    (done,) = bench.backlog.finished
+    assert done.outcome == Outcome(Verdict.SUCCEEDED, exit=0, seconds=3.0)
