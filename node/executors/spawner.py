@@ -35,7 +35,7 @@ from node.executors.scratch import Scratch
 from node.executors.sessions import kill_sessions
 from node.executors.surroundings import MARK, Refused, base_environment, enter_directory, mark_of
 from node.executors.wire import Frames, Setup, news_frames, orders_of
-from node.executors.workers import Call, Workers
+from node.executors.workers import KINDS, Call, Workers
 
 PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
 BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
@@ -100,7 +100,7 @@ class Spawner:
             directory = enter_directory(start, self._scratch)
             env = {**self._environment, **dict(start.env), MARK: self._environment[MARK]}
             running: Command | Call
-            if start.kind == "py":
+            if start.kind in KINDS:
                 running = self._workers.begin(start, env, directory, on_end)
             else:
                 running = self._commands.begin(start, env, on_end)

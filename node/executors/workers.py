@@ -1,4 +1,5 @@
-"""Warm Python workers: the processes of the kind `py`, each running one call at a time, many one after another.
+"""Warm Python workers: the processes of the kinds `py` and `call`, each running one call at a time, many one after
+another.
 
 A worker is started when a call comes and none is idle; so there are as many as were ever needed at the same time.
 One that has died is gone; one that a call left dirty, or whose module has changed, is killed with its whole group.
@@ -30,7 +31,8 @@ from node.executors.surroundings import Refused, said
 from node.executors.wire import Frames, Setup
 
 CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
-VALUE_OF_EXIT: Final = b"null\n"  # so that a py job that has succeeded always has a value
+KINDS: Final = frozenset({"py", "call"})
+NOTHING: Final = {"py": b"null\n", "call": b"\x80\x04N."}  # None, so that who has succeeded always has a value
 
 
 class Workers:
@@ -94,7 +96,7 @@ class Call:
     """One running call: what a Command is for commands."""
 
     def __init__(self, start: Start, request: bytes, on_end: Ended) -> None:
-        self.limits = start.limits
+        self.limits, self.nothing = start.limits, NOTHING[start.kind]
         self.request, self._on_end = request, on_end
         self.breach: Reason | None = None
         self._started_at = time.monotonic()
@@ -188,7 +190,7 @@ class Worker:
             self.process.signal_group(SIGKILL)
         else:
             self.prints.read_out()
-            self._end(_replied(head, value), unused=True)
+            self._end(_replied(head, value, self._call.nothing), unused=True)
             if not self.process.ended:
                 self._workers.idle(self)
 
@@ -242,10 +244,10 @@ class Worker:
         if call.breach is not None:
             return Result(outcome_of_breach(outcome_of_exit(self._code), call.breach))
         if self._reply is not None:
-            return _replied(*self._reply)
+            return _replied(*self._reply, call.nothing)
         if self._for_one_call and ended_by_fence(self._code, self.process.cpu_s, call.limits):
             return Result(attrs.evolve(outcome_of_exit(self._code), reason=Reason.CPU))
-        return self._died()
+        return self._died(call.nothing)
 
     def _end(self, result: Result, *, unused: bool) -> None:
         """End the call with what it has printed before our own last word."""
@@ -261,21 +263,25 @@ class Worker:
         else:
             call.end(attrs.evolve(result, stderr=prints + result.stderr), unused=unused)
 
-    def _died(self) -> Result:
+    def _died(self, nothing: bytes) -> Result:
         if self._code >= 0 and not self._is_ready:
             why = said(f"cannot start a Python worker: {self._python!r} ended with exit code {self._code} at once")
             return Result(Outcome(Verdict.FAILED, Reason.CANNOT_START), b"", why)
-        return Result(outcome_of_exit(self._code), b"" if self._code else VALUE_OF_EXIT)
+        return Result(outcome_of_exit(self._code), b"" if self._code else nothing)
 
 
-def _replied(head: Mapping[str, Any], value: bytes) -> Result:
+def _replied(head: Mapping[str, Any], value: bytes, nothing: bytes) -> Result:
+    """`nothing` is the value of a call that has left without one."""
     status = head["status"]
     if status == "value":
         return Result(Outcome(Verdict.SUCCEEDED, exit=0), value)
     if status == "exit":
-        return Result(outcome_of_exit(head["exit"]), b"" if head["exit"] else VALUE_OF_EXIT)
+        return Result(outcome_of_exit(head["exit"]), b"" if head["exit"] else nothing)
     if status == "exception":
-        return Result(Outcome(Verdict.FAILED, Reason.EXCEPTION, exit=1))
+        return Result(Outcome(Verdict.FAILED, Reason.EXCEPTION, exit=1), value)
+    if status == "missing":
+        why = said(f"cannot start this: {head['why']}; install it there: python -m pip install cloudpickle")
+        return Result(Outcome(Verdict.FAILED, Reason.CANNOT_START), b"", why)
     return _too_long("returned value")
 
 
@@ -285,10 +291,21 @@ def _too_long(what: str) -> Result:
 
 
 def _request(start: Start, env: Mapping[str, str], directory: str) -> bytes:
-    call = python_call(start.line)
-    arguments = (*start.line.split(maxsplit=1), "")[1].strip()  # as typed: the worker reads the JSON itself
-    head = json.dumps(
-        {"module": call.module, "function": call.function, "arguments": arguments, "dir": directory, "env": env}
-    ).encode()
+    """The frame that asks for the call. Raises ValueError."""
+    what = _named(start.line) if start.kind == "py" else _pickled(start.body)
+    head = json.dumps({**what, "dir": directory, "env": env}).encode()
     lengths = (4 + len(head) + len(start.body)).to_bytes(4, "big") + len(head).to_bytes(4, "big")
     return lengths + head + start.body
+
+
+def _named(line: str) -> dict[str, str]:
+    call = python_call(line)
+    arguments = (*line.split(maxsplit=1), "")[1].strip()  # as typed: the worker reads the JSON itself
+    return {"module": call.module, "function": call.function, "arguments": arguments}
+
+
+def _pickled(body: bytes) -> dict[str, str]:
+    """Nothing is said of it: what is called is in the body, which nobody opens but the worker."""
+    if not body:
+        raise ValueError("call needs a body, the cloudpickle of (function, args, kwargs)")
+    return {}
