@@ -14,7 +14,7 @@ import trio
 
 from common import __version__
 from common.effects import Hangup, Reply, Send
-from common.events import Asked, ClientsGone, Stop
+from common.events import Asked, ClientsGone, Delivered, Stop
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.driver import Driver, in_one_thread
@@ -70,7 +70,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     serving = _serving(settings, driver)
     dial = _dial(settings, who, driver)
 
-    def report(reports: Sequence[Begun | Printed | Over]) -> None:
+    def report(reports: Sequence[Begun | Over | Printed]) -> None:
         driver.post(Executed(reports, time.time()))
 
     (store.directory / "address").unlink(missing_ok=True)
@@ -89,7 +89,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     ):
         driver.perform(
             {
-                Reply: lambda action: serving.reply(action.query_id, action.reply),
+                Reply: lambda action: serving.reply(action.query_id, action.reply, action.more),
                 Send: lambda action: dial.send(action.link, action.message),
                 Hangup: lambda action: dial.hang_up(action.link, action.reason),
                 RunNow: lambda action: executors.submit(action.batch),
@@ -121,6 +121,7 @@ def _serving(settings: NodeSettings, driver: Driver) -> Serving:
     return Serving(
         ask=lambda queries: driver.post(Asked(queries, time.time())),
         gone=lambda query_ids: driver.post(ClientsGone(query_ids)),
+        delivered=lambda query_ids: driver.post(Delivered(query_ids)),
         version=__version__,
         token=settings.client_token,
         connections_max=settings.connections_max,

@@ -25,7 +25,7 @@ from common.limits import KILL_GRACE_S
 from common.messages import AttemptId
 from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name, index_of
 from common.timers import Timers
-from node.executors import NO_LIMITS, Kill, Limits, Over, Peek, Start
+from node.executors import NO_LIMITS, Kill, Limits, Over, Start
 
 
 class Stop(enum.Enum):
@@ -103,7 +103,7 @@ class Backlog:
         self._waiting = 0
         self._slots_used = 0
         self.begun_total = 0
-        self.commands: list[Start | Kill | Peek] = []
+        self.commands: list[Start | Kill] = []
         self.begun: list[AttemptId] = []
         self.finished: list[Finished] = []
 

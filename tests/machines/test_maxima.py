@@ -5,7 +5,7 @@ import pytest
 from common.model import Job, Outcome, Reason, Verdict
 from common.timers import Timers
 from node.backlog import Backlog, Maxima
-from node.executors import Kill, Limits, Over, Peek, Start
+from node.executors import Kill, Limits, Over, Start
 
 
 class Bench:
@@ -26,12 +26,12 @@ class Bench:
         assert isinstance(order, Start)
         return order
 
-    def orders(self) -> list[Start | Kill | Peek]:
+    def orders(self) -> list[Start | Kill]:
         orders, self.backlog.commands = self.backlog.commands, []
         self.backlog.check()
         return orders
 
-    def wake(self, now: float) -> list[Start | Kill | Peek]:
+    def wake(self, now: float) -> list[Start | Kill]:
         for name in self.timers.due(now):
             assert isinstance(name, tuple)
             self.backlog.due(*name, now)
