@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import attrs
 
-from balancer.ledger import Entry, Ledger
+from balancer.ledger import Ledger
 from balancer.outbox import Outbox
+from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common import lines
 from common.errors import Code
@@ -132,6 +133,9 @@ class Clerk:
         if question in waiting:
             waiting.remove(question)
             self._answer(question, lines.pending(ticket, state=State.CANCELLED))
+
+    def locate(self, ticket: str, now: float) -> None:
+        """Has the origin of a ticket asked whether it issued it."""
 
     # --- tickets that the ledger does not know -------------------------------------------------------------------
 

@@ -45,6 +45,8 @@ from common.model import (
 _LAST = b"last_number"
 _WATERMARK = b"acknowledged_number"
 _LEDGER = b"ledger_id"
+_OUTLIVED = b"ledgers_outlived"
+_ISSUED_BEFORE = b"issued_before_the_last_was_lost"
 _WINDOW_ITEMS = 20_000  # sent and not acknowledged: hides the round trip
 _WINDOW_BYTES = 32 * BATCH_BYTES
 _SCAN = 500
@@ -75,6 +77,7 @@ class Intake:
         self._keys = Keys(memory)
         self._last = 0
         self._watermark = 0
+        self._outlived = self._issued_before = 0
         self._live: dict[str, Own] = {}
         self._unsent: deque[str] = deque()
         self._in_flight: dict[str, int] = {}  # ticket → bytes
@@ -89,6 +92,7 @@ class Intake:
     def restore(self, now: float) -> None:
         self._last = self._number(_LAST)
         self._watermark = self._number(_WATERMARK)
+        self._outlived, self._issued_before = self._number(_OUTLIVED), self._number(_ISSUED_BEFORE)
         after = b""
         while chunk := self._memory.scan(Table.LIVE, after=after, limit=10 * _SCAN):
             for key, _ in chunk:
@@ -179,6 +183,7 @@ class Intake:
         if fresh:
             self._learning = ledger_id.encode()
             self._telling.clear()
+            self._outlive()
             self._revived.clear()
             self._watermark = 0
             self._memory.put(Table.META, _WATERMARK, b"0")
@@ -189,6 +194,13 @@ class Intake:
         else:
             self.send_again()
         return fresh
+
+    def _outlive(self) -> None:
+        """Another ledger is lost, and with it the numbers of the attempts that it gave out of the jobs issued so
+        far."""
+        self._outlived, self._issued_before = self._outlived + 1, self._last
+        self._memory.put(Table.META, _OUTLIVED, b"%d" % self._outlived)
+        self._memory.put(Table.META, _ISSUED_BEFORE, b"%d" % self._issued_before)
 
     def told(self, name: str) -> None:
         """Its client is told `OK` although the ledger has not spoken: it cannot be asked, or it has no room."""
@@ -252,6 +264,7 @@ class Intake:
             get(Table.ENDED, key) or b"",
             get(Table.OUTPUTS, key) or b"",
             told=name not in self._untold,
+            outlived=self._outlived if _number_of(name) <= self._issued_before else 0,
             age_s=max(0.0, wall - glance(_Sent, job).submitted_wall) if job else 0.0,
         )
         size = len(submission.job) + len(submission.body) + len(submission.output)

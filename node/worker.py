@@ -75,8 +75,6 @@ from node.outcomes import Outcomes
 from node.peeks import Peeks
 from node.submissions import Submissions, refusal
 
-EXPIRE_PERIOD_S: Final = 1.0
-
 
 @attrs.frozen
 class Identity:
@@ -200,7 +198,7 @@ class Worker:
         gone = self._history.expire(self._wall, early=early)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
-        self._timers.set("expire", now + EXPIRE_PERIOD_S)
+        self._timers.set("expire", now + self._history.expire_in_s)
 
     # --- clients -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ while a machine is `busy` (its commit takes long) events gather, and are handed 
 
 import itertools
 import math
+import random
 from collections import deque
 from typing import Any
 
@@ -126,7 +127,7 @@ class Cluster:
 
     @property
     def wall(self) -> float:
-        return WALL + self.now
+        return WALL + self.now + self.wall_offset
 
     # --- starting and stopping ------------------------------------------------------------------------------------
 
@@ -136,7 +137,9 @@ class Cluster:
         ledger_id = f"ledger-{next(self._boots)}"
         if not volume_lost and (kept := getattr(self, "_kept", None)) is not None:
             disk, ledger_id = kept
-        machine = Dispatcher(Memory(disk), self.periods, Level(), nodes_max=self.nodes_max)
+        machine = Dispatcher(
+            Memory(disk), self.periods, Level(), nodes_max=self.nodes_max, chance=random.Random(self.seed)
+        )
         machine.restore(self.now, self.wall)
         self.balancer = Balancer(disk, ledger_id, machine)
 
@@ -232,6 +235,8 @@ class Cluster:
         return any(self._look(node) or (self.reading and self.read(node)) for node in list(self.nodes.values()))
 
     frozen: frozenset[str] = frozenset()
+    wall_offset = 0.0  # how far the calendar was set
+    seed = 0  # of what the balancer leaves to chance
     reading = True  # clients take each part of a reply as soon as it comes
 
     def _look(self, node: Node) -> bool:
