@@ -62,7 +62,7 @@ class LiveRecord:
     retrying: bool = False  # the wait is one after a failure
     retries: int = 0  # attempts that may follow a failure
     failures: int = 0  # attempts that have failed
-    failed_because: Reason | None = None  # the last of them
+    last_reason: Reason | None = None  # of the last of them
     retried: int = 0  # how often RETRY has brought it back
     array: str | None = None  # its indexes, when it stands for many
 

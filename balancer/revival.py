@@ -16,6 +16,7 @@ import attrs
 from balancer.arrays import Array
 from balancer.arrivals import record_of
 from balancer.chronicle import Chronicle
+from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.records import Entry, LiveRecord
@@ -35,10 +36,18 @@ _CAN_BE_RETRIED: Final = frozenset({State.FAILED, State.CANCELLED})
 
 class Revival:
     def __init__(
-        self, memory: Memory, history: History, ledger: Ledger, roster: Roster, outbox: Outbox, chronicle: Chronicle
+        self,
+        memory: Memory,
+        history: History,
+        groups: Groups,
+        ledger: Ledger,
+        roster: Roster,
+        outbox: Outbox,
+        chronicle: Chronicle,
     ) -> None:
         self._memory = memory
         self._history = history
+        self._groups = groups
         self._ledger = ledger
         self._roster = roster
         self._outbox = outbox
@@ -63,7 +72,7 @@ class Revival:
 
     def retry_group(self, group: str) -> int:
         """How many jobs of the group are queued again."""
-        return sum(self.retry(ticket) is not None for _, ticket in list(self._history.of_group(group)))
+        return sum(self.retry(ticket) is not None for _, ticket in list(self._groups.ends(group, -1)))
 
     def _revive(self, ticket: str, ended: Ended) -> Entry:
         """The job or array itself is live again, with its elements as they are."""
@@ -153,7 +162,7 @@ class Revival:
 
     def forget_group(self, group: str) -> int:
         """How many ended jobs of the group were erased."""
-        return sum(self.forget(ticket) for _, ticket in list(self._history.of_group(group)))
+        return sum(self.forget(ticket) for _, ticket in list(self._groups.ends(group, -1)))
 
     # --- notices to origins ------------------------------------------------------------------------------------------
 

@@ -23,8 +23,9 @@ from common.runtime.program import listen, on_signals
 from common.runtime.serving import Serving
 from common.runtime.store import Store, open_store
 from common.settings import NodeSettings, describe
+from node.backlog import Maxima
 from node.dial import Dial
-from node.executors import Begun, Over, Printed
+from node.executors import Begun, Limits, Over, Printed
 from node.executors.handle import Executors
 from node.executors.leftovers import end_leftovers
 from node.worker import Executed, Identity, RunNow, Worker
@@ -50,12 +51,14 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     ended = end_leftovers(scratch, who.node_id)
     if ended:
         log.warning("leftovers.ended", processes=ended)
+    maxima = _maxima(settings)
     worker = Worker(
         who,
         Memory(store),
         slots=settings.slots,
         retention_s=settings.retention_s,
         drain_grace_s=settings.drain_grace_s,
+        maxima=maxima,
     )
     driver = Driver(
         worker,
@@ -79,6 +82,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
             output_bytes_max=settings.output_bytes_max,
             python=settings.python,
             pythonpath=settings.pythonpath,
+            most=maxima.limits,
             report=report,
         ).running() as executors,
         trio.open_nursery() as nursery,
@@ -100,6 +104,17 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
         await driver.run()
         nursery.cancel_scope.cancel()
     return 0
+
+
+def _maxima(settings: NodeSettings) -> Maxima:
+    limits = Limits(
+        settings.cpu_s_max,
+        settings.memory_bytes_max,
+        settings.files_max,
+        settings.processes_max,
+        settings.printed_bytes_max,
+    )
+    return Maxima(limits, settings.timeout_s_max)
 
 
 def _serving(settings: NodeSettings, driver: Driver) -> Serving:

@@ -63,7 +63,7 @@ from common.messages import (
 from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog
-from node.backlog import Backlog
+from node.backlog import NO_MAXIMA, Backlog, Maxima
 from node.desk import Desk
 from node.drain import Drain
 from node.executors import Begun as HasBegun
@@ -105,7 +105,14 @@ class Worker:
     """See the module. Construct, `restore`, then step by step `handle`."""
 
     def __init__(
-        self, identity: Identity, memory: Memory, *, slots: int, retention_s: float, drain_grace_s: float
+        self,
+        identity: Identity,
+        memory: Memory,
+        *,
+        slots: int,
+        retention_s: float,
+        drain_grace_s: float,
+        maxima: Maxima = NO_MAXIMA,
     ) -> None:
         self._identity = identity
         self._memory = memory
@@ -114,7 +121,7 @@ class Worker:
         self._outbox = Outbox()
         self._history = History(memory, retention_s)
         self._intake = Intake(identity.prefix, memory, self._history)
-        self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers)
+        self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers, maxima=maxima)
         self._outcomes = Outcomes(identity.boot_id, memory)
         self._peeks = Peeks(self._backlog, self._outcomes)
         self._drain = Drain(memory, self._backlog, self._outcomes, self._timers, self._outbox, grace_s=drain_grace_s)
