@@ -22,6 +22,7 @@ It speaks nothing but the documented client protocol. What decides is shared and
     client.py      Client: fail-over, and a method for each verb
     aio/           its twin for trio
     futures/       JobyardExecutor: Python functions on a cluster, as concurrent.futures has them
+    joblib.py      a backend for joblib, and so for scikit-learn
     cli.py         the command `jobyard`
 """
 
