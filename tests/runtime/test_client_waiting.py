@@ -223,13 +223,13 @@ def test_10_000_jobs_are_awaited_on_one_connection_with_few_requests(
 
 
 def test_what_is_left_of_several_pieces_is_asked_after_together_when_it_is_little() -> None:
-    tickets = [f"abcdef-{number}" for number in range(5000)]
-    progress = watching.Watching(tickets)
-    for _ in range(2):
-        asked = progress.ask(timeout_s=60.0).data.decode().split()[-1].split(",")
-        _, *rest = (Status(Ticket(ticket), "succeeded") for ticket in asked)
-        assert len(progress.take(Watched(tuple(rest), 1, "c"), now=0.0)) == len(rest)
-    assert progress.ask(timeout_s=60.0).data == b"WATCH timeout=30 abcdef-0,abcdef-4000\n"
+    progress = watching.Watching(f"abcdef-{number}" for number in range(5000))
+    first = progress.ask(timeout_s=60.0).data.decode().split()
+    assert (first[1], first[-1].count(",")) == ("timeout=0.25", 3999)
+    ended = tuple(Status(Ticket(f"abcdef-{number}"), "succeeded") for number in range(1, 4000))
+    assert len(progress.take(Watched(ended, 1, "c"), now=0.0)) == 3999
+    second = progress.ask(timeout_s=60.0).data.decode().split()
+    assert (second[1], second[-1].count(",")) == ("timeout=30", 1000)
 
 
 def test_many_tickets_are_asked_after_less_often_than_few() -> None:
