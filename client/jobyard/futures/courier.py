@@ -57,11 +57,15 @@ class Courier:
 
     def submit(self, number: int, key: str, request: bytes, recipient: Recipient) -> None:
         with self._lock:
-            self._recipients[number] = recipient
-            self._calls.submit(number, key, request)
-            if self._thread is None:
-                self._start()
-            self._notify()
+            broken = self.broken
+            if broken is None:
+                self._recipients[number] = recipient
+                self._calls.submit(number, key, request)
+                if self._thread is None:
+                    self._start()
+                self._notify()
+        if broken is not None:
+            recipient.settle(broken)
 
     def cancel(self, number: int) -> None:
         with self._lock:
