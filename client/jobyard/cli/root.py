@@ -19,6 +19,7 @@ COMPLETE_VARIABLE: Final = "_JOBYARD_COMPLETE"  # set by the scripts of `jobyard
 VERBS: Final = {  # verb → file and name there; in the order of the help
     "submit": "submitting:submit",
     "run": "submitting:run",
+    "map": "mapping:map_inputs",
     "status": "asking:status",
     "list": "asking:list_jobs",
     "explain": "asking:explain",
