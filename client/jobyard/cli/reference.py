@@ -48,6 +48,14 @@ where machines share them. `--dir PATH` names another, `--scratch` an empty one 
 A job whose directory is not there fails with the reason `no_directory`.
 """
 
+ENGINES: Final = """\
+## Workflow engines
+
+`jobyard status --brief` prints one word for each job, `running`, `success` or `failed`: what Snakemake and others ask
+for. `examples/snakemake/` is a Snakemake profile; `snakemake --profile examples/snakemake` runs every job of a workflow
+on the cluster, tells of those that fail, and cancels them on Ctrl-C.
+"""
+
 JSON: Final = """\
 ## JSON
 
@@ -83,7 +91,7 @@ def reference() -> str:
         f"## Options of a job\n\nOf `submit`, `run` and `map`.\n\n{_table(of_a_job, of_all)}",
         "## Verbs\n",
         *(_section(verb, of_a_job if "--slots" in _rows(verb) else of_all) for verb in verbs.values()),
-        *(JSON, *map(_record, RECORDS)),
+        *(ENGINES, JSON, *map(_record, RECORDS)),
     ]
     return "\n".join(sections)
 
