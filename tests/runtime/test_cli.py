@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobyard.cli import exits, lastly, terminal
+from jobyard.cli import exits, last, terminal
 from jobyard.cli.root import VERBS
 from tests.runtime.fake_cluster import End, FakeCluster, FakeJob
 from tests.runtime.fake_node import HOLD, FakeNode, only, with_body
@@ -270,9 +270,9 @@ def test_without_xdg_the_last_ticket_is_kept_in_the_home_directory(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    lastly.keep(lastly.Ticket("k-7"))
+    last.keep(last.Ticket("k-7"))
     assert (tmp_path / ".local/state/jobyard/last").read_text() == "k-7\n"
-    assert lastly.last() == "k-7"
+    assert last.ticket() == "k-7"
 
 
 def test_what_is_wrong_with_one_job_does_not_keep_the_others(jobyard: Shell, cluster: FakeCluster) -> None:
@@ -527,6 +527,13 @@ def test_jobs_and_groups_are_changed(jobyard: Shell) -> None:
 def test_what_is_for_ended_jobs_does_not_take_all_that_live(jobyard: Shell, deaf_url: str, verb: str) -> None:
     assert jobyard(deaf_url, verb, "all") == 2
     assert b"name tickets or a group" in jobyard.err
+
+
+def test_text_that_a_locale_has_no_letters_for_is_escaped(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="ascii"))
+    with only([(b"STATUS k-1\n", "OK k-1 state=running attempt=1 name=ü\n".encode())]) as node:
+        assert jobyard(node.url, "status", "k-1") == 0
+    assert b"\\xfc" in jobyard.out
 
 
 # --- what goes wrong ---------------------------------------------------------------------------------------------

@@ -214,6 +214,25 @@ def test_no_node_is_exit_code_3_and_an_unknown_ticket_4(jobyard: Jobyard) -> Non
     assert jobyard("status", "nope").code == 4
 
 
+def test_bash_completes_our_words(jobyard: Jobyard, tmp_path: Path) -> None:
+    jobyard.env["PATH"] = f"{jobyard.shim(tmp_path / 'bin').parent}:{os.environ['PATH']}"
+    asked = 'eval "$(jobyard completion bash)"; COMP_WORDS=(jobyard sta); COMP_CWORD=1; _jobyard_completion jobyard'
+    done = subprocess.run(
+        ["bash", "-c", f"{asked}; echo ${{COMPREPLY[@]}}"], env=jobyard.env, capture_output=True, check=True
+    )
+    assert done.stdout.split() == [b"status", b"stats"]
+
+
+def test_a_reader_who_has_enough_is_no_error(jobyard: Jobyard) -> None:
+    for words in ("stats", "nodes", "events"):
+        with jobyard.start(words) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.wait(PATIENCE_S) == 141
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+
+
 # --- map ---------------------------------------------------------------------------------------------------------
 
 

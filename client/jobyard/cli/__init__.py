@@ -18,7 +18,7 @@ file knows one subject, and is imported only for the verb that needs it, because
                    version               tables.py     what people read                             pure
     mapping.py     map                   terminal.py   standard output and error, colours, the progress bar
     completion.py  completion            live.py       output as it comes, nothing lost or doubled  pure
-                                         lastly.py     the ticket last submitted
+                                         last.py       the ticket last submitted
     reference.py   writes docs/cli.md    templates.py  {} {.} {/} of map                            pure
                                          inputs.py     ::: :::: and standard input of map
                                          campaign.py   what of a map is under way and what is due   pure
@@ -29,6 +29,9 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    from jobyard.cli.root import run  # so that importing `jobyard.cli` costs nothing
+    try:
+        from jobyard.cli.root import run  # so that importing `jobyard.cli` costs nothing
 
-    return run(argv)
+        return run(argv)
+    except KeyboardInterrupt:
+        return 130  # somebody was quicker than our imports

@@ -83,7 +83,8 @@ def map_inputs(
     inputs = inputs_of(command, max_args, delimiter)
     template = Template(command.template, inputs.width)
     if dry_run:
-        terminal.lines(template.line(args, seq) for seq, args in enumerate(_all(inputs), 1))
+        for seq, args in enumerate(_all(inputs), 1):
+            terminal.raw(os.fsencode(f"{template.line(args, seq)}\n"), b"")
         return exits.SUCCESS
     if not command.sources and sys.stdin.isatty():
         session.note("reading inputs from the terminal; Ctrl-D ends them")

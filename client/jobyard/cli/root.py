@@ -1,6 +1,7 @@
 """The command itself: the verbs by name, each in a file that is imported only when it is needed, and how all ends."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,9 @@ def jobyard(ctx: click.Context, url: str | None) -> None:
 
 def run(argv: Sequence[str] | None) -> int:
     """Runs one command; returns its exit code. Whatever goes wrong is said in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a narrow locale is no reason to fail
     try:
         code = _act(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -106,5 +110,9 @@ def _complain(error: click.UsageError) -> None:
 
 def _read_by_nobody() -> int:
     """Whoever read our output has read enough. What is still in our buffers must not be written when we exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return exits.BROKEN_PIPE

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
-from jobyard.cli import exits, lastly, terminal
+from jobyard.cli import exits, last, terminal
 from jobyard.client import Client
 from jobyard.errors import Conflict, Expired, NotEnded, UnknownTicket
 from jobyard.model import Status, Ticket
@@ -57,7 +57,7 @@ def selected(words: Iterable[str], group: str | None = None) -> Selection:
 
 def _tickets(part: str) -> list[Ticket]:
     if part == LAST:
-        return [lastly.last()]
+        return [last.ticket()]
     if part == STANDARD_INPUT:
         return [Ticket(word) for line in sys.stdin for word in line.replace(",", " ").split()]
     return [Ticket(part)]

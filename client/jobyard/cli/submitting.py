@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from jobyard.cli import exits, lastly, options, records, terminal
+from jobyard.cli import exits, last, options, records, terminal
 from jobyard.cli.interrupts import Interrupts, Stopped
 from jobyard.cli.live import Live
 from jobyard.cli.output import print_outcome, tell
@@ -55,7 +55,7 @@ def submit(session: Session, command: tuple[str, ...], **given: Any) -> int:
 def _submitted(client: Client, job: options.Described) -> Ticket:
     kind, line, described = job
     ticket = client.submit(kind, line, **described)
-    lastly.keep(ticket)
+    last.keep(ticket)
     return ticket
 
 

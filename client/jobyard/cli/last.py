@@ -9,18 +9,18 @@ from pathlib import Path
 from jobyard.model import Ticket
 
 
-def keep(ticket: Ticket) -> None:
+def keep(submitted: Ticket) -> None:
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         beside = path.with_name(f"last.{os.getpid()}")
-        beside.write_text(f"{ticket}\n", encoding="utf-8")
+        beside.write_text(f"{submitted}\n", encoding="utf-8")
         beside.replace(path)  # whoever reads it at this moment gets the one or the other
     except OSError:
         pass
 
 
-def last() -> Ticket:
+def ticket() -> Ticket:
     """Raises ValueError where there is none."""
     path = _path()
     try:
