@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobyard.cli import exits, last, terminal
+from jobyard.cli import exits, last, selectors, terminal
 from jobyard.cli.root import VERBS
 from tests.runtime.fake_cluster import End, FakeCluster, FakeJob
 from tests.runtime.fake_node import HOLD, FakeNode, only, with_body
@@ -260,6 +260,19 @@ def test_all_are_those_that_have_not_ended(jobyard: Shell) -> None:
             jobyard(cluster.url, "submit", command)
         assert jobyard(cluster.url, "cancel", "all") == 0
         assert jobyard.lines == ["k-3 cancelled", "k-1 cancelled"]
+
+
+def test_all_may_be_more_than_a_list_has(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "LIST_LIMIT_FIRST", 2)
+    monkeypatch.setattr(selectors, "LIST_LIMIT", 4)
+    with FakeCluster(stays) as cluster:
+        for count in range(1, 6):
+            jobyard(cluster.url, "submit", "-g", "g", "x")
+            assert jobyard(cluster.url, "status", "-q", "all") == 0
+            assert len(jobyard.lines) == min(count, 4)
+            assert (b"more jobs live" in jobyard.err) == (count >= 4)
+        assert jobyard(cluster.url, "status", "-q", "group:g") == 0
+        assert b"group g has more jobs than a node lists" in jobyard.err
 
 
 def test_there_is_no_last_ticket_before_the_first(jobyard: Shell, deaf_url: str) -> None:
