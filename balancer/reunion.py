@@ -14,10 +14,13 @@ Pure.
 
 import attrs
 
-from balancer.ledger import Entry, Ledger
+from balancer.chronicle import Chronicle
+from balancer.ledger import Ledger
 from balancer.outbox import Outbox
+from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.messages import AttemptId, Hello, Holdings, RequestOfRes
+from common.model import array_of
 
 
 @attrs.frozen
@@ -34,8 +37,9 @@ class Held:
 class Reunion:
     """`pushed`: nodes report outcomes by themselves, and not only when asked."""
 
-    def __init__(self, ledger: Ledger, roster: Roster, outbox: Outbox, *, pushed: bool) -> None:
+    def __init__(self, ledger: Ledger, roster: Roster, outbox: Outbox, chronicle: Chronicle, *, pushed: bool) -> None:
         self._pushed = pushed
+        self._chronicle = chronicle
         self._ledger = ledger
         self._roster = roster
         self._outbox = outbox
@@ -45,7 +49,7 @@ class Reunion:
         """Takes the first word of a link. Afterwards the node can be given jobs."""
         self._forget_held(node)
         self._settle_leases(node, hello, holdings, wall)
-        self._roster.welcome(node, hello)
+        self._roster.welcome(node, hello, draining=holdings.draining)
         begun = set(holdings.begun)
         for id in (*holdings.begun, *holdings.waiting):
             self._recognise(node, hello.boot_id, id, begun=id in begun)
@@ -67,7 +71,7 @@ class Reunion:
             elif entry.attempt_id not in held:
                 self._outbox.to(node).leases.append(self._ledger.lease_of(entry))
             else:
-                entry.begun = entry.attempt_id in begun
+                self.begun(node, entry, entry.attempt_id in begun)
                 if entry.record.cancelled:
                     self._outbox.to(node).cancels.append(entry.attempt_id)
 
@@ -84,7 +88,7 @@ class Reunion:
         elif entry is not None and ticket in node.leases and entry.record.attempt == attempt:
             pass  # its lease; that was settled above
         elif entry is not None and self.take_over(node, entry, boot_id, attempt):
-            entry.begun = begun
+            self.begun(node, entry, begun)
         else:
             self._outbox.to(node).drops.append(id)
 
@@ -116,6 +120,13 @@ class Reunion:
         node.give(entry)
         return True
 
+    def begun(self, node: Node, entry: Entry, begun: bool = True) -> None:
+        """A node says whether its attempt runs. That it does is told once; and again after a restart, because whether
+        an attempt has begun is not on disk."""
+        if begun and not entry.begun:
+            self._chronicle.tell("job.running", entry.ticket, attempt=entry.record.attempt, node=node.record.name)
+        entry.begun = begun
+
     # --- jobs that an earlier ledger gave out ----------------------------------------------------------------------
 
     def _forget_held(self, node: Node) -> None:
@@ -131,6 +142,13 @@ class Reunion:
 
     def arrived(self, entry: Entry) -> None:
         """A job is known again: where nodes have attempts of it, the highest counts, and numbering goes on above."""
+        if entry.array is not None:
+            for ticket in [ticket for ticket in self._held if array_of(ticket) == entry.ticket]:
+                element = self._ledger.live(ticket)
+                if element is None:
+                    self.arrived_otherwise(ticket)
+                else:
+                    self.arrived(element)
         held = self._held.pop(entry.ticket, None)
         if held is None:
             return
@@ -142,7 +160,7 @@ class Reunion:
         elif best.over:
             self._outbox.send(best.node, RequestOfRes((entry.ticket,)))
         else:
-            entry.begun = best.begun
+            self.begun(best.node, entry, best.begun)
 
     def arrived_otherwise(self, ticket: str) -> None:
         """A job is known again, but needs no attempt: it has ended, or is another job's second name."""

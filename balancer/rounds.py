@@ -7,19 +7,21 @@ given out, because its node says that it has not begun.
 Pure.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
-from balancer.ledger import Entry, Ledger
+from balancer.chronicle import Chronicle
+from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.placement import Load, Placement, moves
 from balancer.queue import Needs
+from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
 from common.messages import AttemptId, Recall
-from common.model import State
 
 RECALLS_MAX: Final = 256  # jobs moved at once: enough to level quickly, few enough to change course
 WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node holds in memory
@@ -27,7 +29,15 @@ WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node ho
 
 class Rounds:
     def __init__(
-        self, ledger: Ledger, roster: Roster, placement: Placement, outbox: Outbox, *, jobs_max: int, backlog_max: int
+        self,
+        ledger: Ledger,
+        roster: Roster,
+        placement: Placement,
+        outbox: Outbox,
+        *,
+        jobs_max: int,
+        backlog_max: int,
+        chronicle: Chronicle,
     ) -> None:
         self._ledger = ledger
         self._roster = roster
@@ -35,6 +45,7 @@ class Rounds:
         self._outbox = outbox
         self._jobs_max = jobs_max
         self._backlog_max = backlog_max
+        self._chronicle = chronicle
 
     # --- handing out ---------------------------------------------------------------------------------------------
 
@@ -55,7 +66,7 @@ class Rounds:
             chosen = self._placement.choose(self._candidates(needs, entry.record.bytes))
             if chosen is not None:
                 queue.pop(needs)
-                self._give(entry, chosen, wall)
+                self._give(self._ledger.out_of_line(entry), chosen, wall)
                 return True
         return False
 
@@ -64,20 +75,17 @@ class Rounds:
         queue = self._ledger.queue
         while (ticket := queue.head(needs)) is not None:
             entry = self._ledger.live(ticket)
-            if entry is not None and entry.state is State.QUEUED:
+            if entry is not None and entry.waits_for_a_node:
                 return entry
             queue.pop(needs)
+            if entry is not None:
+                self._ledger.out_of_line(entry)
         return None
 
     def _candidates(self, needs: Needs, weight_bytes: int) -> Iterable[Load]:
         kind, slots = needs
         for node in self._roster.connected():
-            if (
-                node.takes_jobs
-                and _can_run(node, kind, slots)
-                and node.load.count - node.record.slots < self._backlog_max
-                and (not node.leases or node.weight_bytes + weight_bytes <= WEIGHT_BYTES_MAX)
-            ):
+            if node.takes_jobs and can_run(node, kind, slots) and weight_bytes <= room_bytes(node, self._backlog_max):
                 yield node.load
 
     def _give(self, entry: Entry, load: Load, wall: float) -> None:
@@ -88,7 +96,9 @@ class Rounds:
             self._outbox.note("record.damaged", "error", ticket=entry.ticket)
             return
         node.give(entry)
+        self._ledger.in_line_again(entry)
         self._outbox.to(node).leases.append(lease)
+        self._chronicle.tell("job.dispatched", entry.ticket, attempt=lease.attempt, node=node.record.name)
 
     # --- calling back --------------------------------------------------------------------------------------------
 
@@ -136,10 +146,18 @@ class Rounds:
         already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
         for entry in reversed(source.leases.values()):
             movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
-            if movable and _can_run(target, entry.record.kind, entry.record.slots):
+            if movable and can_run(target, entry.record.kind, entry.record.slots):
                 return entry
         return None
 
 
-def _can_run(node: Node, kind: str, slots: int) -> bool:
+def can_run(node: Node, kind: str, slots: int) -> bool:
     return kind in node.record.kinds and slots <= node.record.slots
+
+
+def room_bytes(node: Node, backlog_max: int) -> float:
+    """What a job may weigh to be given to this node at present: nothing when its backlog is full, and anything when
+    it has no job at all."""
+    if node.load.count - node.record.slots >= backlog_max:
+        return -1
+    return WEIGHT_BYTES_MAX - node.weight_bytes if node.leases else math.inf
