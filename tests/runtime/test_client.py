@@ -1,32 +1,32 @@
 """The client against a node that plays golden conversations: what it says, word for word, and what it makes of answers.
 
-The fake node is a thread on 127.0.0.1. Its conversations come in the order in which connections are expected; each is
-a list of (what the client must send, what it is answered), and its end is the end of the connection, unless it says
-HOLD: then the client hangs up first. Whatever else happens fails the test.
+How such conversations are written is told in `tests/runtime/fake_node.py`.
 """
 
-import io
+import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from jobyard import (
     Client,
     Conflict,
+    Drained,
     Draining,
+    Events,
+    Explanation,
     Full,
     Job,
+    Logs,
     NotAllSubmitted,
     NotEnded,
     Outcome,
     ProtocolError,
+    Ticket,
     TooManyConnections,
     Unauthorized,
     Unavailable,
@@ -34,91 +34,10 @@ from jobyard import (
     UnknownTicket,
     Unreachable,
     batch,
-    cli,
-    client,
+    watching,
 )
-from jobyard.connection import Address, parse_url
-
-PATIENCE_S = 10.0  # no test waits for it unless it fails
-
-Handler = Callable[[socket.socket], None]
-Conversation = list[tuple[bytes, bytes]]
-HOLD = (b"", b"")
-
-
-class FakeNode:
-    """Takes one connection after another; each is played by the next handler."""
-
-    def __init__(self, *conversations: Conversation | Handler) -> None:
-        self._handlers = [_play(talk) if isinstance(talk, list) else talk for talk in conversations]
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE_S)
-        self._failures: list[BaseException] = []
-        self._thread = threading.Thread(target=self._serve)
-        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._listener.settimeout(0.01)
-        self._thread.join()
-        self._listener.close()
-        if error is None and self._failures:
-            raise self._failures[0]
-
-    def _serve(self) -> None:
-        for handler in self._handlers:
-            try:
-                connection, _ = self._listener.accept()
-                connection.settimeout(PATIENCE_S)
-                with connection:
-                    handler(connection)
-            except BaseException as failure:  # noqa: BLE001  (it is raised where the test can see it)
-                self._failures.append(failure)
-
-
-def _play(conversation: Conversation) -> Handler:
-    def handler(connection: socket.socket) -> None:
-        for expected, answer in conversation:
-            if not expected:
-                assert connection.recv(1000) == b"", "the client said more than was expected"
-                return
-            heard = b""
-            while len(heard) < len(expected) and (data := connection.recv(len(expected) - len(heard))):
-                heard += data
-            assert heard == expected
-            connection.sendall(answer)
-
-    return handler
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JOBYARD_URL", "JOBYARD_CLIENT_TOKEN", "JOBYARD_CLIENT_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def deaf_url() -> Iterator[str]:
-    """An address at which nobody listens, and nobody will while the test runs."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield f"tcp://127.0.0.1:{bound.getsockname()[1]}"
-
-
-def only(conversation: Conversation) -> FakeNode:
-    """A node that is called once."""
-    return FakeNode([*conversation, HOLD])
-
-
-def with_body(line: str, body: str) -> bytes:
-    return f"{line} bytes={len(body)}\n{body}\n".encode()
-
+from jobyard.addresses import Address, parse_url
+from tests.runtime.fake_node import HOLD, PATIENCE_S, FakeNode, only, with_body
 
 OUTCOME = with_body("OK k-1 state=failed exit=3 attempt=2 node=n2 seconds=0.5 reason=exit stdout=3 stderr=4", "outoops")
 DONE = with_body("OK k-1 state=succeeded exit=0 attempt=1 node=n1 seconds=0.5 stdout=3 stderr=0", "hi\n")
@@ -155,6 +74,140 @@ def test_a_job_and_a_group_are_cancelled() -> None:
     with only(talk) as node, Client(node.url) as yard:
         assert yard.cancel("k-1") == "succeeded"
         assert yard.cancel_group("a b") == 7
+
+
+def test_every_option_of_a_job_is_sent() -> None:
+    line = (
+        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 retries=3 crash_limit=off array=0-9:3%252 dir=/d"
+        b" memory=1024 files=10 processes=11 output=12 timeout=1.5 backoff=0.25 delay=60 cpu=2 after=k-1,k-2_7"
+        b" env.A=b bytes=2 sh echo {}\nhi\n"
+    )
+    with only([(line, b"OK k-3\n")]) as node, Client(node.url) as yard:
+        ticket = yard.submit(
+            "sh", "echo {}", body=b"hi", name="a b", group="g", key="k", priority=-5, slots=2, retries=3,
+            crash_limit="off", array="0-9:3%2", dir="/d", memory_bytes=1024, files=10, processes=11, output_bytes=12,
+            timeout_s=1.5, backoff_s=0.25, delay_s=60, cpu_s=2, after=["k-1", "k-2_7"], env={"A": "b"},
+        )  # fmt: skip
+    assert ticket == "k-3"
+
+
+def test_a_job_may_wait_for_a_thousand_others() -> None:
+    after = [f"abcdef-{number}" for number in range(1000)]
+    request = f"SUBMIT after={','.join(after)} sh true\n".encode()
+    with only([(request, b"OK k-1\n")]) as node, Client(node.url) as yard:
+        assert yard.submit("sh", "true", after=after) == "k-1"
+
+
+@pytest.mark.parametrize("ticket", ["", "a b", "a,b", "a\nb"])
+def test_what_cannot_be_a_ticket_never_becomes_a_part_of_a_list(ticket: str, deaf_url: str) -> None:
+    with Client(deaf_url) as yard:
+        with pytest.raises(ValueError, match="is no ticket"):
+            yard.submit("sh", "true", after=[ticket])
+        with pytest.raises(ValueError, match="is no ticket"):
+            yard.watch([ticket])
+
+
+def test_jobs_are_retried_and_forgotten() -> None:
+    talk = [
+        (b"RETRY k-1\n", b"OK k-1 state=queued\n"),
+        (b"RETRY group=g\n", b"OK group=g state=queued count=3\n"),
+        (b"FORGET k-1\n", b"OK k-1\n"),
+        (b"FORGET group=g\n", b"OK group=g count=2\n"),
+    ]
+    with only(talk) as node, Client(node.url) as yard:
+        assert yard.retry("k-1") == "queued"
+        assert yard.retry_group("g") == 3
+        yard.forget("k-1")
+        assert yard.forget_group("g") == 2
+
+
+def test_a_retry_in_doubt_is_not_repeated() -> None:
+    with (
+        FakeNode([(b"RETRY k-1\n", b"")]) as node,
+        Client(node.url) as yard,
+        pytest.raises(Unconfirmed, match="may have been taken or not"),
+    ):
+        yard.retry("k-1")
+
+
+def test_a_job_is_explained() -> None:
+    talk = [(b"EXPLAIN k-1\n", with_body("OK k-1 state=queued reason=no_free_slot", "3 jobs\nare before it\n"))]
+    with only(talk) as node, Client(node.url) as yard:
+        assert yard.explain("k-1") == Explanation(Ticket("k-1"), "queued", "no_free_slot", "3 jobs\nare before it")
+
+
+def test_what_a_job_has_printed_so_far_is_told() -> None:
+    talk = [(b"LOGS k-1\n", with_body("OK k-1 state=running attempt=2 stdout=3 stderr=4", "outoops"))]
+    with only(talk) as node, Client(node.url) as yard:
+        assert yard.logs("k-1") == Logs(Ticket("k-1"), "running", 2, b"out", b"oops")
+
+
+def test_events_are_told_behind_a_cursor() -> None:
+    event = {"seq": 17, "at": "2026-11-21T10:00:00.000Z", "event": "job.submitted", "ticket": "k-1"}
+    talk = [
+        (b"EVENTS since=c1\n", with_body("OK count=1 cursor=c2", json.dumps(event) + "\n")),
+        (b"EVENTS\n", with_body("OK count=0 lost=1 cursor=c3", "")),
+    ]
+    with only(talk) as node, Client(node.url) as yard:
+        assert yard.events("c1") == Events((event,), "c2")
+        assert yard.events() == Events((), "c3", lost=True)
+
+
+def test_a_node_is_drained_and_back() -> None:
+    talk = [
+        (b"DRAIN\n", b"OK state=draining running=2 waiting=1\n"),
+        (b"UNDRAIN\n", b"OK state=alive\n"),
+    ]
+    with only(talk) as node, Client(node.url) as yard:
+        assert yard.drain() == Drained("draining", 2, 1)
+        assert yard.undrain() == "alive"
+
+
+def test_nobody_drains_whichever_of_several_nodes_answers(deaf_url: str) -> None:
+    with Client(f"{deaf_url},{deaf_url}") as yard:
+        with pytest.raises(ValueError, match="drain is for one node, and this client has the addresses of 2"):
+            yard.drain()
+        with pytest.raises(ValueError, match="undrain is for one node"):
+            yard.undrain()
+
+
+def test_an_array_tells_how_many_elements_stand_where() -> None:
+    status = b"OK k-1 state=running attempt=0 count=3 scheduled=0 blocked=0 queued=1 dispatched=0 running=1 retrying=0"
+    result = with_body("OK k-1 state=failed attempt=0 count=3 succeeded=2 failed=1 cancelled=0 stdout=0 stderr=0", "")
+    talk = [(b"STATUS k-1\n", status + b" succeeded=1 failed=0 cancelled=0\n"), (b"RESULT k-1\n", result)]
+    with only(talk) as node, Client(node.url) as yard:
+        counts = yard.status("k-1").counts
+        assert {state: count for state, count in counts.items() if count} == {
+            "queued": 1, "running": 1, "succeeded": 1
+        }  # fmt: skip
+        assert yard.result("k-1").counts == {"succeeded": 2, "failed": 1, "cancelled": 0}
+
+
+def test_a_live_job_says_what_it_waits_for() -> None:
+    line = b"OK k-1 state=retrying attempt=2 reason=retry retry_at=2026-11-21T10:00:00.000Z failures=2 key=a%20b\n"
+    with only([(b"STATUS k-1\n", line)]) as node, Client(node.url) as yard:
+        status = yard.status("k-1")
+    assert (status.reason, status.retry_at, status.failures, status.key, status.ended, status.counts) == (
+        "retry", "2026-11-21T10:00:00.000Z", 2, "a b", False, {}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "OK k-1 state=running attempt=x stdout=0 stderr=0 bytes=0\n\n",
+        "OK k-1 state=running attempt=1 stdout=1 stderr=0 bytes=0\n\n",
+        "OK k-1 attempt=1 stdout=0 stderr=0 bytes=0\n\n",
+        "OK state=running attempt=1 stdout=0 stderr=0 bytes=0\n\n",
+    ],
+)
+def test_a_reply_that_lacks_what_its_verb_promises_is_another_protocol(answer: str) -> None:
+    with (
+        only([(b"LOGS k-1\n", answer.encode())]) as node,
+        Client(node.url) as yard,
+        pytest.raises(ProtocolError),
+    ):
+        yard.logs("k-1")
 
 
 def test_the_cluster_is_asked_after() -> None:
@@ -218,7 +271,7 @@ def test_what_does_not_speak_the_protocol_is_told_apart() -> None:
 
 
 def test_a_long_wait_is_asked_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "WAIT_PIECE_S", 7.0)
+    monkeypatch.setattr(watching, "WAIT_PIECE_S", 7.0)
     piece = (b"WAIT timeout=7 k-1\n", b"PENDING k-1 state=running\n")
     with only([piece, piece, (piece[0], DONE)]) as node, Client(node.url) as yard:
         assert yard.wait("k-1").succeeded
@@ -234,7 +287,7 @@ def test_a_wait_that_is_over_says_so() -> None:
 
 
 def test_waiting_goes_on_while_the_balancer_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "UNAVAILABLE_PAUSE_S", 0.0)
+    monkeypatch.setattr(watching, "UNAVAILABLE_PAUSE_S", 0.0)
     request = b"WAIT timeout=30 k-1\n"
     away = (request, b"ERR UNAVAILABLE the balancer cannot be reached\n")
     with only([away, away, (request, DONE)]) as node, Client(node.url) as yard:
@@ -510,137 +563,3 @@ def _until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < ends_at, "it did not happen"
         time.sleep(0.001)
-
-
-# --- the command line ------------------------------------------------------------------------------------------
-
-
-class Shell:
-    """Runs `jobyard` in this process, and keeps what it printed."""
-
-    def __init__(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capfdbinary
-        self.out = self.err = b""
-
-    def __call__(self, url: str, *words: str) -> int:
-        code = cli.main(["--url", url, *words])
-        self.out, self.err = self._capture.readouterr()
-        return code
-
-
-@pytest.fixture
-def jobyard(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
-    return Shell(capfdbinary)
-
-
-SUBMITTED = {
-    ("--", "ls", "-l", "--", "a b"): b'SUBMIT argv ["ls", "-l", "--", "a b"]\n',
-    ("true",): b'SUBMIT argv ["true"]\n',
-    ("--sh", "echo hi | wc"): b"SUBMIT sh echo hi | wc\n",
-    ("--sh", "a\nb"): b'SUBMIT argv ["/bin/sh", "-c", "a\\nb"]\n',
-    ("--py", "math:gcd", "[4, 6]"): b"SUBMIT py math:gcd [4, 6]\n",
-    ("--py", "os:getpid"): b"SUBMIT py os:getpid\n",
-    (
-        *("--name", "a b", "--group", "g", "--key", "k", "--priority", "-5", "--slots", "2", "--timeout", "1m30s"),
-        *("--crash-limit", "off", "--dir", "/tmp", "--env", "A=b=c", "--env", "D=e", "--", "true"),
-    ): (
-        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 crash_limit=off dir=/tmp timeout=90"
-        b' env.A=b=c env.D=e argv ["true"]\n'
-    ),
-}
-
-
-@pytest.mark.parametrize(("words", "request_line"), SUBMITTED.items(), ids=lambda value: repr(value)[:40])
-def test_submit_prints_the_ticket(jobyard: Shell, words: tuple[str, ...], request_line: bytes) -> None:
-    with only([(request_line, b"OK k-1\n")]) as node:
-        assert jobyard(node.url, "submit", *words) == 0
-    assert (jobyard.out, jobyard.err) == (b"k-1\n", b"")
-
-
-def test_run_gives_the_output_and_the_exit_code_of_the_job(jobyard: Shell) -> None:
-    with only([(b"SUBMIT sh exit 3\n", b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", OUTCOME)]) as node:
-        assert jobyard(node.url, "run", "--sh", "exit 3") == 3
-    assert (jobyard.out, jobyard.err) == (b"out", b"oops")
-
-
-def test_standard_input_becomes_the_jobs(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\0\xff")))
-    talk = [(b'SUBMIT bytes=4 argv ["cat"]\na\n\0\xff\n', b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", DONE)]
-    with only(talk) as node:
-        assert jobyard(node.url, "run", "--stdin", "--", "cat") == 0
-
-
-def test_questions_are_answered_in_the_words_of_the_protocol(jobyard: Shell) -> None:
-    status = b"k-1 state=running attempt=1 name=a%20b\n"
-    nodes = "name=n1 state=alive slots=2 running=1 waiting=0 last_seen_s=0.25\n"
-    for words, request, answer, out in (
-        ("status k-1", b"STATUS k-1\n", b"OK " + status, status),
-        ("list --limit 1", b"LIST limit=1\n", with_body("OK count=1", status.decode()), status),
-        ("nodes", b"NODES\n", with_body("OK count=1", nodes), nodes.encode()),
-        ("stats", b"STATS\n", with_body("OK", "jobs 3\n"), b"jobs 3\n"),
-        ("cancel k-1", b"CANCEL k-1\n", b"OK k-1 state=cancelled\n", b"k-1 state=cancelled\n"),
-        ("cancel --group g", b"CANCEL group=g\n", b"OK group=g state=cancelled count=2\n", b"count=2\n"),
-        ("result k-1", b"RESULT k-1\n", DONE, b"hi\n"),
-        ("version", b"VERSION\n", b"OK jobyard 9 protocol=1\n", b"client jobyard 0.1.0\nnode jobyard 9 protocol=1\n"),
-    ):
-        with only([(request, answer)]) as node:
-            assert jobyard(node.url, *words.split()) == 0, words
-        assert (jobyard.out, jobyard.err) == (out, b"")
-
-
-KILLED = with_body("OK k-1 state=failed exit=143 attempt=1 node=n seconds=1 reason=timeout stdout=0 stderr=0", "")
-NEVER_RAN = with_body("OK k-1 state=cancelled attempt=0 reason=user stdout=0 stderr=0", "")
-
-
-@pytest.mark.parametrize(
-    ("words", "request_line", "answer", "code"),
-    [
-        ("status x", b"STATUS x\n", b"ERR UNKNOWN_TICKET no job has the ticket 'x'\n", 4),
-        ("result x", b"RESULT x\n", b"ERR EXPIRED x ended long ago\n", 4),
-        ("submit -- x", b'SUBMIT argv ["x"]\n', b"ERR FULL no room\n", 5),
-        ("wait --timeout 0 x", b"WAIT timeout=0 x\n", b"PENDING x state=queued\n", 124),
-        ("result x", b"RESULT x\n", b"PENDING x state=queued\n", 124),
-        ("wait x", b"WAIT timeout=30 x\n", KILLED, 124),
-        ("wait x", b"WAIT timeout=30 x\n", NEVER_RAN, 1),
-        ("stats", b"STATS\n", b"220 smtp.example.org\n", 1),
-    ],
-)
-def test_the_exit_code_says_what_went_wrong(
-    jobyard: Shell, words: str, request_line: bytes, answer: bytes, code: int
-) -> None:
-    with only([(request_line, answer)]) as node:
-        assert jobyard(node.url, *words.split()) == code
-    assert jobyard.out == b""
-    assert jobyard.err.startswith(b"jobyard: ")
-
-
-def test_no_node_is_exit_code_3(jobyard: Shell, deaf_url: str) -> None:
-    assert jobyard(deaf_url, "nodes") == 3
-    assert b"UNREACHABLE: no node can be reached" in jobyard.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        (),
-        ("dance",),
-        ("submit",),
-        ("submit", "--sh", "a", "--", "b"),
-        ("submit", "--py", "a:b", "1", "2"),
-        ("submit", "--sh", "a", "--py", "b:c"),
-        ("submit", "--timeout", "soon", "--", "a"),
-        ("submit", "--timeout", "", "--", "a"),
-        ("submit", "--env", "A", "--", "a"),
-        ("submit", "--crash-limit", "never", "--", "a"),
-        ("submit", "--name", "", "--", "a"),
-        ("cancel",),
-        ("cancel", "x", "--group", "g"),
-        ("status",),
-    ],
-)
-def test_wrong_usage_is_exit_code_2_and_asks_nobody(jobyard: Shell, deaf_url: str, words: tuple[str, ...]) -> None:
-    try:
-        code = jobyard(deaf_url, *words)
-    except SystemExit as error:  # argparse's way
-        code = error.code if isinstance(error.code, int) else 1
-    assert code == 2
