@@ -12,25 +12,23 @@ answers, is in files that both share.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
 from jobyard import verbs, watching
 from jobyard.addresses import URL_DEFAULT as URL_DEFAULT  # where others look for it
-from jobyard.addresses import Address
 from jobyard.batch import Batch
-from jobyard.connection import Connection
+from jobyard.connection import Connection, Dialler
 from jobyard.errors import (
-    Draining,
+    TRY_NEXT,
     Expired,
     JobyardError,
     NotEnded,
-    TooManyConnections,
     Unavailable,
     UnknownTicket,
     lost_before_answer,
-    unreachable,
 )
 from jobyard.following import EventsFollowing, Following, LogsFollowing
 from jobyard.model import (
@@ -47,15 +45,12 @@ from jobyard.model import (
     Ticket,
     Watched,
 )
-from jobyard.settings import route_of, token_of
 from jobyard.verbs import Ask
 from jobyard.watching import Deadline, Watching
 
 TIMEOUT_S: Final = 30.0  # a node answers everything but WAIT and the like within 5 s, or says why not
 
 T = TypeVar("T")
-
-_TRY_NEXT: Final = (Draining, TooManyConnections)
 
 
 class Client:
@@ -66,9 +61,8 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self._route = route_of(url)
-        self._token = token_of(token)
-        self._timeout_s = timeout_s
+        self._dialler = Dialler(url, token, timeout_s)
+        self._route = self._dialler.route
         self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
@@ -103,17 +97,12 @@ class Client:
         self._connected()
         while not batch.done:
             try:
-                connection = self._connected()
-                self._exchange(connection, batch)
+                with self._in_use() as connection:
+                    self._exchange(connection, batch)
             except OSError as error:
-                self._pass_over(connection)
                 batch.lost(error)
             except JobyardError as error:
-                self.close()
                 batch.fail(error)
-            except BaseException:
-                self.close()  # answers are owed on it that nobody will read
-                raise
         return batch.tickets()
 
     def _exchange(self, connection: Connection, batch: Batch) -> None:
@@ -146,7 +135,7 @@ class Client:
         """What the present attempt, or the last, has printed so far."""
         return self._ask(verbs.logs(ticket))
 
-    def follow_logs(self, ticket: str) -> Iterator[Logs]:
+    def follow_logs(self, ticket: str) -> Generator[Logs, None, None]:
         """What a job prints, as it prints it; ends with the job. A new attempt begins anew, which `attempt` tells.
         On a connection of its own; when that is lost, it goes on at the next node where it was."""
         return self._follow(LogsFollowing(ticket, len(self._route) + 1))
@@ -195,7 +184,7 @@ class Client:
                 if watched.ended or not (watched.live or group) or deadline.over(time.monotonic()):
                     return watched
 
-    def wait_all(self, tickets: Iterable[str], timeout_s: float | None = None) -> Iterator[Status]:
+    def wait_all(self, tickets: Iterable[str], timeout_s: float | None = None) -> Generator[Status, None, None]:
         """Each of these jobs once, as they end; thousands are fine. Tickets of which no job is known, or known any
         more, come as well, with the state `unknown` or `expired`. The client may be used in between.
 
@@ -264,7 +253,7 @@ class Client:
         """What has happened behind the cursor `since`, or as far back as it is kept; 10,000 events at most."""
         return self._ask(verbs.events(since))
 
-    def follow_events(self, since: str | None = None) -> Iterator[Event]:
+    def follow_events(self, since: str | None = None) -> Generator[Event, None, None]:
         """What happens behind the cursor `since`, or as far back as it is kept, and from now on, without an end. On a
         connection of its own; when that is lost, it goes on at the next node where it was.
 
@@ -298,38 +287,35 @@ class Client:
 
     def _ask(self, ask: Ask[T]) -> T:
         """What the first node says that gives an answer; each is tried, and the first once more, for it may be back."""
-        for tries_left in reversed(range(len(self._route) + 1)):
-            connection = self._connected()
+        for _ in range(len(self._route) + 1):
             try:
-                reply = connection.request(ask.data, ask.patience_s)
+                with self._in_use() as connection:
+                    reply = connection.request(ask.data, ask.patience_s)
+                    if isinstance(reply.error, TRY_NEXT):
+                        raise reply.error
+            except TRY_NEXT as error:
+                failure: JobyardError = error
             except OSError as error:
-                self._pass_over(connection)
-                lost = lost_before_answer(connection.address, error, ask.repeatable)
+                failure = lost_before_answer(connection.address, error, ask.repeatable)
                 if not ask.repeatable:
-                    raise lost from error
-                continue
-            except BaseException:
-                self.close()  # a reply is owed on it that nobody will read
-                raise
-            if reply.error is None:
+                    raise failure from error
+            else:
+                if reply.error is not None:
+                    raise reply.error
                 return ask.read(reply)
-            if not isinstance(reply.error, _TRY_NEXT) or not tries_left:
-                raise reply.error
-            lost = reply.error
-            self._pass_over(connection)
-        raise lost
+        raise failure
 
-    def _follow(self, following: Following[T]) -> Iterator[T]:
+    def _follow(self, following: Following[T]) -> Generator[T, None, None]:
         """What replies tell that come one after another, from one node or, when it is lost, from the next."""
         while not following.done:
-            connection = self._dial_any()
+            connection = self._dialler.dial()
             try:
                 connection.send(following.request())
                 while not following.done:
                     yield from following.take(connection.follow())
             except Unavailable:
                 time.sleep(watching.UNAVAILABLE_PAUSE_S)
-            except (OSError, *_TRY_NEXT) as error:
+            except (OSError, *TRY_NEXT) as error:
                 self._route.pass_over(connection.address)
                 following.lost(connection.address, error)
             finally:
@@ -337,37 +323,25 @@ class Client:
 
     # --- connections -----------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _in_use(self) -> Iterator[Connection]:
+        """A connection for as long as replies are owed on it. What goes wrong meanwhile ends it; and where its node is
+        gone, or takes nothing, the next address has its turn."""
+        connection = self._connected()
+        try:
+            yield connection
+        except (OSError, *TRY_NEXT):
+            self.close()
+            self._route.pass_over(connection.address)
+            raise
+        except BaseException:
+            self.close()  # a reply is owed on it that nobody will read
+            raise
+
     def _connected(self) -> Connection:
-        """The connection in use, or a new one."""
+        """The connection there is, or a new one."""
         if self._connection is not None and self._connection.is_stale():
             self.close()  # its node stopped or started anew while we were silent
         if self._connection is None:
-            self._connection = self._dial_any()
+            self._connection = self._dialler.dial()
         return self._connection
-
-    def _dial_any(self) -> Connection:
-        """A connection to the first node that takes it. Raises Unreachable, Unauthorized."""
-        failures = []
-        for _ in range(len(self._route)):
-            address = self._route.address
-            try:
-                return self._dial(address)
-            except (OSError, *_TRY_NEXT) as error:
-                failures.append(f"{address} ({error})")
-                self._route.pass_over(address)
-        raise unreachable(failures)
-
-    def _dial(self, address: Address) -> Connection:
-        connection = Connection(address, self._timeout_s)
-        try:
-            if self._token is not None and (error := connection.request(verbs.auth(self._token).data).error):
-                raise error
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _pass_over(self, connection: Connection) -> None:
-        """Hangs up, and looks to the next address."""
-        self.close()
-        self._route.pass_over(connection.address)

@@ -1,15 +1,18 @@
 """One socket to one node: bytes out, replies in. Every failure of it is an OSError, and then it is of no more use.
 
-Rules: it knows nothing of what is asked, and never dials again; that is the client's to decide.
+Rules: a Connection knows nothing of what is asked, and never dials again; a Dialler makes another when it is told to.
 """
 
 import select
 import socket
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
+from jobyard import verbs
 from jobyard.addresses import Address
+from jobyard.errors import TRY_NEXT, unreachable
 from jobyard.protocol import Reply, ReplyParser
+from jobyard.settings import route_of, token_of
 
 READ_BYTES: Final = 256 * 1024
 KEEPALIVE_IDLE_S: Final = 15  # a node that may be silent for hours is asked by TCP whether it is still there,
@@ -47,6 +50,30 @@ class Connection:
         """The next reply of several to one request, however long it takes."""
         return self._next(None)
 
+    # --- without waiting, for a caller that polls ------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send_now(self, data: memoryview) -> int:
+        """Sends what can be sent at once; how many bytes that were."""
+        self._socket.settimeout(0)
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def replies_now(self) -> list[Reply]:
+        """What has been answered by now."""
+        self._socket.settimeout(0)
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise ConnectionResetError("the node closed the connection")
+        return self._parser.feed(data)
+
     def is_stale(self) -> bool:
         """While nothing is owed nothing may come: whatever does is the end of the connection, or a farewell."""
         poller = select.poll()  # not select(): it cannot watch descriptors from 1,024 on
@@ -66,7 +93,44 @@ class Connection:
         return self._replies.popleft()
 
 
-def set_options(of: socket.socket) -> None:
+class Dialler:
+    """Makes connections to the nodes of a cluster. `url` and `token` come from the environment, where they are None."""
+
+    def __init__(self, url: str | None, token: str | None, timeout_s: float) -> None:
+        self.route = route_of(url)
+        self._token = token_of(token)
+        self._timeout_s = timeout_s
+
+    def dial(self) -> Connection:
+        """A connection to the first node that takes it. Raises Unreachable, Unauthorized."""
+        failures = []
+        for _ in range(len(self.route)):
+            address = self.route.address
+            try:
+                return self._dial(address)
+            except (OSError, *TRY_NEXT) as error:
+                failures.append(f"{address} ({error})")
+                self.route.pass_over(address)
+        raise unreachable(failures)
+
+    def _dial(self, address: Address) -> Connection:
+        connection = Connection(address, self._timeout_s)
+        try:
+            if self._token is not None and (error := connection.request(verbs.auth(self._token).data).error):
+                raise error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _Socket(Protocol):
+    """Of the standard library, or of trio."""
+
+    def setsockopt(self, level: int, name: int, value: int, /) -> None: ...
+
+
+def set_options(of: _Socket) -> None:
     """What every socket of ours is told: send at once, and notice a host that is gone without a word."""
     of.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     of.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -7,7 +7,7 @@ line break in a line, an option that is too long) is a plain ValueError, raised 
 from collections.abc import Sequence
 from typing import Final
 
-from jobyard.model import Ticket
+from jobyard.model import Outcome, Ticket
 
 
 class JobyardError(Exception):
@@ -111,6 +111,23 @@ class ProtocolError(JobyardError):
     code = "PROTOCOL"
 
 
+class JobFailed(JobyardError):
+    """A call ended without a value and without an exception of its own: it was killed, crashed too often, used more
+    than it may, or was cancelled by somebody else. `outcome` has the reason, and what was printed."""
+
+    code = "JOB_FAILED"
+
+    def __init__(self, outcome: Outcome, because: str = "") -> None:
+        how = ", ".join(
+            f"{name} {value}"
+            for name, value in (("reason", outcome.reason), ("exit", outcome.exit), ("on", outcome.node))
+            if value is not None
+        )
+        said = outcome.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        super().__init__(": ".join(filter(None, (f"{outcome.ticket} {outcome.state} ({how})", because, said))))
+        self.outcome = outcome
+
+
 class NotAllSubmitted(JobyardError):
     """`submit_many` stopped. `tickets` has a place for each job that was taken from the iterable, in order: its
     ticket, or None where it was refused or where nobody can tell. The cause is the first error."""
@@ -121,6 +138,8 @@ class NotAllSubmitted(JobyardError):
         self.tickets = tuple(tickets)
         self.code = cause.code if isinstance(cause, JobyardError) else "BAD_REQUEST"
 
+
+TRY_NEXT: Final = (Draining, TooManyConnections)  # the node asked takes nothing just now; another may
 
 _BY_CODE: Final[dict[str, type[JobyardError]]] = {
     refused.code: refused

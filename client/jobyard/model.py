@@ -20,13 +20,10 @@ class Ticket(str):
     __slots__ = ()
 
 
-class JobOptions(TypedDict, total=False):
-    """Everything that may be said of a job besides its kind and line. What is None or left out is not sent."""
+class CallOptions(TypedDict, total=False):
+    """What may be said of a job that is a call of a Python function. What is None or left out is not sent."""
 
-    body: bytes | None  # standard input
     name: str | None
-    group: str | None
-    key: str | None  # one key gives one job, so a submission with a key may be sent again
     priority: int | None  # -100..100, higher runs first
     slots: int | None
     retries: int | None  # attempts after a failure
@@ -35,7 +32,6 @@ class JobOptions(TypedDict, total=False):
     timeout_s: float | None  # kills the attempt
     delay_s: float | None  # not before
     after: Sequence[str] | None  # tickets that must succeed first
-    array: str | None  # a job for each index: 1-1000, 0-99:3, 1-1000%50
     cpu_s: float | None  # CPU time of an attempt, all its processes together
     memory_bytes: int | None  # resident memory, all its processes together
     files: int | None  # open files of a process
@@ -43,6 +39,15 @@ class JobOptions(TypedDict, total=False):
     output_bytes: int | None  # printed in all
     dir: str | None  # absolute, on the node that runs it
     env: Mapping[str, str] | None
+
+
+class JobOptions(CallOptions, total=False):
+    """Everything that may be said of a job besides its kind and line. What is None or left out is not sent."""
+
+    body: bytes | None  # standard input
+    group: str | None
+    key: str | None  # one key gives one job, so a submission with a key may be sent again
+    array: str | None  # a job for each index: 1-1000, 0-99:3, 1-1000%50
 
 
 @dataclass(frozen=True, slots=True)

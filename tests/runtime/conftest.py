@@ -1,9 +1,19 @@
-"""What tests of clients share: no settings from outside, and an address at which nobody listens."""
+"""What tests of clients share: either client, no settings from outside, and an address at which nobody listens."""
 
 import socket
 from collections.abc import Iterator
 
 import pytest
+
+from jobyard import Client
+from tests.runtime.both_clients import Connect, InTrio
+
+
+@pytest.fixture(params=[Client, InTrio], ids=["blocking", "trio"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Makes a client: the blocking one and, in another run of the same test, the one for trio."""
+    connect: Connect = request.param
+    return connect
 
 
 @pytest.fixture(autouse=True)

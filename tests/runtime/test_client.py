@@ -1,4 +1,4 @@
-"""The client against a node that plays golden conversations: what it says, word for word, and what it makes of answers.
+"""Both clients against a node that plays golden conversations: what they say, word for word, and what they make of it.
 
 How such conversations are written is told in `tests/runtime/fake_node.py`.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from jobyard import (
-    Client,
     Conflict,
     Drained,
     Draining,
@@ -37,6 +36,7 @@ from jobyard import (
     watching,
 )
 from jobyard.addresses import Address, parse_url
+from tests.runtime.both_clients import Connect, idle_connection
 from tests.runtime.fake_node import HOLD, PATIENCE_S, FakeNode, only, with_body
 
 OUTCOME = with_body("OK k-1 state=failed exit=3 attempt=2 node=n2 seconds=0.5 reason=exit stdout=3 stderr=4", "outoops")
@@ -46,13 +46,13 @@ PING = (b"PING\n", b"OK pong\n")
 # --- the verbs -------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_submitted_and_its_outcome_fetched() -> None:
+def test_a_job_is_submitted_and_its_outcome_fetched(connect: Connect) -> None:
     talk = [
         (b"SUBMIT priority=5 env.A=b sh exit 3\n", b"OK k-1\n"),
         (b"STATUS k-1\n", b"OK k-1 state=running attempt=2 node=n2 group=g\n"),
         (b"RESULT k-1\n", OUTCOME),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         ticket = yard.submit("sh", "exit 3", priority=5, env={"A": "b"})
         assert ticket == "k-1"
         status = yard.status(ticket)
@@ -60,29 +60,29 @@ def test_a_job_is_submitted_and_its_outcome_fetched() -> None:
         assert yard.result(ticket) == Outcome(ticket, "failed", 2, 3, "n2", 0.5, "exit", False, b"out", b"oops")
 
 
-def test_run_waits_for_the_job_that_it_submits() -> None:
+def test_run_waits_for_the_job_that_it_submits(connect: Connect) -> None:
     talk = [(b"SUBMIT bytes=2 exec cat\nhi\n", b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", DONE)]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.run("exec", "cat", body=b"hi").stdout == b"hi\n"
 
 
-def test_a_job_and_a_group_are_cancelled() -> None:
+def test_a_job_and_a_group_are_cancelled(connect: Connect) -> None:
     talk = [
         (b"CANCEL k-1\n", b"OK k-1 state=succeeded\n"),
         (b"CANCEL group=a%20b\n", b"OK group=a%20b state=cancelled count=7\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.cancel("k-1") == "succeeded"
         assert yard.cancel_group("a b") == 7
 
 
-def test_every_option_of_a_job_is_sent() -> None:
+def test_every_option_of_a_job_is_sent(connect: Connect) -> None:
     line = (
         b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 retries=3 crash_limit=off array=0-9:3%252 dir=/d"
         b" memory=1024 files=10 processes=11 output=12 timeout=1.5 backoff=0.25 delay=60 cpu=2 after=k-1,k-2_7"
         b" env.A=b bytes=2 sh echo {}\nhi\n"
     )
-    with only([(line, b"OK k-3\n")]) as node, Client(node.url) as yard:
+    with only([(line, b"OK k-3\n")]) as node, connect(node.url) as yard:
         ticket = yard.submit(
             "sh", "echo {}", body=b"hi", name="a b", group="g", key="k", priority=-5, slots=2, retries=3,
             crash_limit="off", array="0-9:3%2", dir="/d", memory_bytes=1024, files=10, processes=11, output_bytes=12,
@@ -91,91 +91,91 @@ def test_every_option_of_a_job_is_sent() -> None:
     assert ticket == "k-3"
 
 
-def test_a_job_may_wait_for_a_thousand_others() -> None:
+def test_a_job_may_wait_for_a_thousand_others(connect: Connect) -> None:
     after = [f"abcdef-{number}" for number in range(1000)]
     request = f"SUBMIT after={','.join(after)} sh true\n".encode()
-    with only([(request, b"OK k-1\n")]) as node, Client(node.url) as yard:
+    with only([(request, b"OK k-1\n")]) as node, connect(node.url) as yard:
         assert yard.submit("sh", "true", after=after) == "k-1"
 
 
 @pytest.mark.parametrize("ticket", ["", "a b", "a,b", "a\nb"])
-def test_what_cannot_be_a_ticket_never_becomes_a_part_of_a_list(ticket: str, deaf_url: str) -> None:
-    with Client(deaf_url) as yard:
+def test_what_cannot_be_a_ticket_never_becomes_a_part_of_a_list(connect: Connect, ticket: str, deaf_url: str) -> None:
+    with connect(deaf_url) as yard:
         with pytest.raises(ValueError, match="is no ticket"):
             yard.submit("sh", "true", after=[ticket])
         with pytest.raises(ValueError, match="is no ticket"):
             yard.watch([ticket])
 
 
-def test_jobs_are_retried_and_forgotten() -> None:
+def test_jobs_are_retried_and_forgotten(connect: Connect) -> None:
     talk = [
         (b"RETRY k-1\n", b"OK k-1 state=queued\n"),
         (b"RETRY group=g\n", b"OK group=g state=queued count=3\n"),
         (b"FORGET k-1\n", b"OK k-1\n"),
         (b"FORGET group=g\n", b"OK group=g count=2\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.retry("k-1") == "queued"
         assert yard.retry_group("g") == 3
         yard.forget("k-1")
         assert yard.forget_group("g") == 2
 
 
-def test_a_retry_in_doubt_is_not_repeated() -> None:
+def test_a_retry_in_doubt_is_not_repeated(connect: Connect) -> None:
     with (
         FakeNode([(b"RETRY k-1\n", b"")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unconfirmed, match="may have been taken or not"),
     ):
         yard.retry("k-1")
 
 
-def test_a_job_is_explained() -> None:
+def test_a_job_is_explained(connect: Connect) -> None:
     talk = [(b"EXPLAIN k-1\n", with_body("OK k-1 state=queued reason=no_free_slot", "3 jobs\nare before it\n"))]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.explain("k-1") == Explanation(Ticket("k-1"), "queued", "no_free_slot", "3 jobs\nare before it")
 
 
-def test_what_a_job_has_printed_so_far_is_told() -> None:
+def test_what_a_job_has_printed_so_far_is_told(connect: Connect) -> None:
     talk = [(b"LOGS k-1\n", with_body("OK k-1 state=running attempt=2 stdout=3 stderr=4", "outoops"))]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.logs("k-1") == Logs(Ticket("k-1"), "running", 2, b"out", b"oops")
 
 
-def test_events_are_told_behind_a_cursor() -> None:
+def test_events_are_told_behind_a_cursor(connect: Connect) -> None:
     event = {"seq": 17, "at": "2026-11-21T10:00:00.000Z", "event": "job.submitted", "ticket": "k-1"}
     talk = [
         (b"EVENTS since=c1\n", with_body("OK count=1 cursor=c2", json.dumps(event) + "\n")),
         (b"EVENTS\n", with_body("OK count=0 lost=1 cursor=c3", "")),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.events("c1") == Events((event,), "c2")
         assert yard.events() == Events((), "c3", lost=True)
 
 
-def test_a_node_is_drained_and_back() -> None:
+def test_a_node_is_drained_and_back(connect: Connect) -> None:
     talk = [
         (b"DRAIN\n", b"OK state=draining running=2 waiting=1\n"),
         (b"UNDRAIN\n", b"OK state=alive\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.drain() == Drained("draining", 2, 1)
         assert yard.undrain() == "alive"
 
 
-def test_nobody_drains_whichever_of_several_nodes_answers(deaf_url: str) -> None:
-    with Client(f"{deaf_url},{deaf_url}") as yard:
+def test_nobody_drains_whichever_of_several_nodes_answers(connect: Connect, deaf_url: str) -> None:
+    with connect(f"{deaf_url},{deaf_url}") as yard:
         with pytest.raises(ValueError, match="drain is for one node, and this client has the addresses of 2"):
             yard.drain()
         with pytest.raises(ValueError, match="undrain is for one node"):
             yard.undrain()
 
 
-def test_an_array_tells_how_many_elements_stand_where() -> None:
+def test_an_array_tells_how_many_elements_stand_where(connect: Connect) -> None:
     status = b"OK k-1 state=running attempt=0 count=3 scheduled=0 blocked=0 queued=1 dispatched=0 running=1 retrying=0"
     result = with_body("OK k-1 state=failed attempt=0 count=3 succeeded=2 failed=1 cancelled=0 stdout=0 stderr=0", "")
     talk = [(b"STATUS k-1\n", status + b" succeeded=1 failed=0 cancelled=0\n"), (b"RESULT k-1\n", result)]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         counts = yard.status("k-1").counts
         assert {state: count for state, count in counts.items() if count} == {
             "queued": 1, "running": 1, "succeeded": 1
@@ -183,9 +183,9 @@ def test_an_array_tells_how_many_elements_stand_where() -> None:
         assert yard.result("k-1").counts == {"succeeded": 2, "failed": 1, "cancelled": 0}
 
 
-def test_a_live_job_says_what_it_waits_for() -> None:
+def test_a_live_job_says_what_it_waits_for(connect: Connect) -> None:
     line = b"OK k-1 state=retrying attempt=2 reason=retry retry_at=2026-11-21T10:00:00.000Z failures=2 key=a%20b\n"
-    with only([(b"STATUS k-1\n", line)]) as node, Client(node.url) as yard:
+    with only([(b"STATUS k-1\n", line)]) as node, connect(node.url) as yard:
         status = yard.status("k-1")
     assert (status.reason, status.retry_at, status.failures, status.key, status.ended, status.counts) == (
         "retry", "2026-11-21T10:00:00.000Z", 2, "a b", False, {}
@@ -201,16 +201,16 @@ def test_a_live_job_says_what_it_waits_for() -> None:
         "OK state=running attempt=1 stdout=0 stderr=0 bytes=0\n\n",
     ],
 )
-def test_a_reply_that_lacks_what_its_verb_promises_is_another_protocol(answer: str) -> None:
+def test_a_reply_that_lacks_what_its_verb_promises_is_another_protocol(connect: Connect, answer: str) -> None:
     with (
         only([(b"LOGS k-1\n", answer.encode())]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(ProtocolError),
     ):
         yard.logs("k-1")
 
 
-def test_the_cluster_is_asked_after() -> None:
+def test_the_cluster_is_asked_after(connect: Connect) -> None:
     talk = [
         (
             b"LIST state=queued group=g limit=2 local=1\n",
@@ -225,7 +225,7 @@ def test_the_cluster_is_asked_after() -> None:
         PING,
         (b"VERSION\n", b"OK jobyard 0.1.0 protocol=1\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         jobs = yard.list(state="queued", group="g", limit=2, local=True)
         assert [(job.ticket, job.name) for job in jobs] == [("k-2", None), ("k-1", "a b")]
         assert [(each.name, each.slots, each.running, each.last_seen_s) for each in yard.nodes()] == [
@@ -237,13 +237,13 @@ def test_the_cluster_is_asked_after() -> None:
         assert yard.version() == "jobyard 0.1.0 protocol=1"
 
 
-def test_a_refusal_is_raised_and_the_connection_goes_on() -> None:
+def test_a_refusal_is_raised_and_the_connection_goes_on(connect: Connect) -> None:
     talk = [
         (b"STATUS nope\n", b"ERR UNKNOWN_TICKET no job has the ticket 'nope'\n"),
         (b"SUBMIT key=a sh true\n", b"ERR CONFLICT another job has the key 'a'\n"),
         PING,
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         with pytest.raises(UnknownTicket, match="no job has the ticket 'nope'"):
             yard.status("nope")
         with pytest.raises(Conflict):
@@ -251,17 +251,17 @@ def test_a_refusal_is_raised_and_the_connection_goes_on() -> None:
         yard.ping()
 
 
-def test_a_result_that_is_pending_says_how_the_job_stands() -> None:
-    with only([(b"RESULT k-1\n", b"PENDING k-1 state=queued\n")]) as node, Client(node.url) as yard:
+def test_a_result_that_is_pending_says_how_the_job_stands(connect: Connect) -> None:
+    with only([(b"RESULT k-1\n", b"PENDING k-1 state=queued\n")]) as node, connect(node.url) as yard:
         with pytest.raises(NotEnded, match="k-1 has not ended; it is queued") as caught:
             yard.result("k-1")
         assert (caught.value.ticket, caught.value.state) == ("k-1", "queued")
 
 
-def test_what_does_not_speak_the_protocol_is_told_apart() -> None:
+def test_what_does_not_speak_the_protocol_is_told_apart(connect: Connect) -> None:
     with (
         FakeNode([(b"PING\n", b"HTTP/1.1 400 Bad Request\r\n")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(ProtocolError),
     ):
         yard.ping()
@@ -270,46 +270,48 @@ def test_what_does_not_speak_the_protocol_is_told_apart() -> None:
 # --- waiting ---------------------------------------------------------------------------------------------------
 
 
-def test_a_long_wait_is_asked_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_wait_is_asked_in_pieces(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "WAIT_PIECE_S", 7.0)
     piece = (b"WAIT timeout=7 k-1\n", b"PENDING k-1 state=running\n")
-    with only([piece, piece, (piece[0], DONE)]) as node, Client(node.url) as yard:
+    with only([piece, piece, (piece[0], DONE)]) as node, connect(node.url) as yard:
         assert yard.wait("k-1").succeeded
 
 
-def test_a_wait_that_is_over_says_so() -> None:
+def test_a_wait_that_is_over_says_so(connect: Connect) -> None:
     with (
         only([(b"WAIT timeout=0 k-1\n", b"PENDING k-1 state=running\n")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(NotEnded),
     ):
         yard.wait("k-1", timeout_s=0)
 
 
-def test_waiting_goes_on_while_the_balancer_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_goes_on_while_the_balancer_cannot_be_reached(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watching, "UNAVAILABLE_PAUSE_S", 0.0)
     request = b"WAIT timeout=30 k-1\n"
     away = (request, b"ERR UNAVAILABLE the balancer cannot be reached\n")
-    with only([away, away, (request, DONE)]) as node, Client(node.url) as yard:
+    with only([away, away, (request, DONE)]) as node, connect(node.url) as yard:
         assert yard.wait("k-1").succeeded
 
 
-def test_unavailable_is_raised_when_the_time_is_over() -> None:
+def test_unavailable_is_raised_when_the_time_is_over(connect: Connect) -> None:
     talk = [(b"WAIT timeout=0 k-1\n", b"ERR UNAVAILABLE the balancer cannot be reached\n")]
     with (
         only(talk) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unavailable),
     ):
         yard.wait("k-1", timeout_s=0)
 
 
-def test_waiting_goes_on_at_the_next_node_when_one_goes_away() -> None:
+def test_waiting_goes_on_at_the_next_node_when_one_goes_away(connect: Connect) -> None:
     request = b"WAIT timeout=30 k-1\n"
     with (
         FakeNode([(request, b"")]) as first,
         only([(request, DONE)]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         assert yard.wait("k-1").succeeded
 
@@ -317,83 +319,82 @@ def test_waiting_goes_on_at_the_next_node_when_one_goes_away() -> None:
 # --- which node ------------------------------------------------------------------------------------------------
 
 
-def test_the_next_address_is_tried_when_nobody_listens_at_the_first(deaf_url: str) -> None:
-    with only([PING, PING]) as node, Client(f"{deaf_url},{node.url}") as yard:
+def test_the_next_address_is_tried_when_nobody_listens_at_the_first(connect: Connect, deaf_url: str) -> None:
+    with only([PING, PING]) as node, connect(f"{deaf_url},{node.url}") as yard:
         yard.ping()
         yard.ping()
 
 
-def test_no_node_at_all_is_said_with_every_address(deaf_url: str) -> None:
+def test_no_node_at_all_is_said_with_every_address(connect: Connect, deaf_url: str) -> None:
     with (
-        Client(f"{deaf_url},{deaf_url}") as yard,
+        connect(f"{deaf_url},{deaf_url}") as yard,
         pytest.raises(Unreachable, match=rf"({deaf_url[6:]}.*){{2}}JOBYARD_URL"),
     ):
         yard.submit("sh", "true")
 
 
-def test_a_question_is_asked_again_when_its_connection_is_lost() -> None:
-    with FakeNode([(b"PING\n", b"")], [PING, HOLD]) as node, Client(node.url) as yard:
+def test_a_question_is_asked_again_when_its_connection_is_lost(connect: Connect) -> None:
+    with FakeNode([(b"PING\n", b"")], [PING, HOLD]) as node, connect(node.url) as yard:
         yard.ping()
 
 
-def test_a_node_that_hangs_up_each_time_is_unreachable() -> None:
+def test_a_node_that_hangs_up_each_time_is_unreachable(connect: Connect) -> None:
     lost = [(b"PING\n", b"")]
     with (
         FakeNode(lost, lost) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unreachable, match="was lost before it answered"),
     ):
         yard.ping()
 
 
-def test_a_node_that_says_nothing_is_given_up() -> None:
+def test_a_node_that_says_nothing_is_given_up(connect: Connect) -> None:
     with (
         FakeNode([(b"PING\n", b""), HOLD]) as silent,
         only([PING]) as other,
-        Client(f"{silent.url},{other.url}", timeout_s=0.1) as yard,
+        connect(f"{silent.url},{other.url}", timeout_s=0.1) as yard,
     ):
         yard.ping()
 
 
-def test_a_submission_without_a_key_is_not_sent_twice() -> None:
+def test_a_submission_without_a_key_is_not_sent_twice(connect: Connect) -> None:
     with (
         FakeNode([(b"SUBMIT sh true\n", b"")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unconfirmed, match="may have been taken or not"),
     ):
         yard.submit("sh", "true")
 
 
-def test_a_submission_with_a_key_is_sent_again() -> None:
+def test_a_submission_with_a_key_is_sent_again(connect: Connect) -> None:
     request = b"SUBMIT key=a sh true\n"
-    with FakeNode([(request, b"")], [(request, b"OK k-1\n"), HOLD]) as node, Client(node.url) as yard:
+    with FakeNode([(request, b"")], [(request, b"OK k-1\n"), HOLD]) as node, connect(node.url) as yard:
         assert yard.submit("sh", "true", key="a") == "k-1"
 
 
-def test_a_connection_that_ended_while_nothing_was_asked_is_replaced_before_a_submission() -> None:
-    with FakeNode([PING], [(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD]) as node, Client(node.url) as yard:
+def test_a_connection_that_ended_while_nothing_was_asked_is_replaced_before_a_submission(connect: Connect) -> None:
+    with FakeNode([PING], [(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD]) as node, connect(node.url) as yard:
         yard.ping()
-        assert yard._connection is not None
-        _until(yard._connection.is_stale)
+        _until(idle_connection(yard).is_stale)
         assert yard.submit("sh", "true") == "k-1"
 
 
 @pytest.mark.parametrize("code", ["DRAINING", "TOO_MANY_CONNECTIONS"])
-def test_a_node_that_takes_nothing_is_passed_over(code: str) -> None:
+def test_a_node_that_takes_nothing_is_passed_over(connect: Connect, code: str) -> None:
     request = b"SUBMIT sh true\n"
     with (
         only([(request, f"ERR {code} go elsewhere\n".encode())]) as first,
         only([(request, b"OK k-1\n")]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         assert yard.submit("sh", "true") == "k-1"
 
 
-def test_a_cluster_in_which_every_node_drains_says_so() -> None:
+def test_a_cluster_in_which_every_node_drains_says_so(connect: Connect) -> None:
     drains = [(b"SUBMIT sh true\n", b"ERR DRAINING it stops\n"), HOLD]
     with (
         FakeNode(drains, drains) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Draining),
     ):
         yard.submit("sh", "true")
@@ -402,10 +403,10 @@ def test_a_cluster_in_which_every_node_drains_says_so() -> None:
 # --- addresses and tokens --------------------------------------------------------------------------------------
 
 
-def test_addresses_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_come_from_the_environment(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     with only([PING]) as node:
         monkeypatch.setenv("JOBYARD_URL", node.url)
-        with Client() as yard:
+        with connect() as yard:
             yard.ping()
 
 
@@ -430,39 +431,41 @@ def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
         parse_url(url)
 
 
-def test_the_token_is_sent_first_on_every_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_token_is_sent_first_on_every_connection(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "token").write_text("s3cret\n")
     monkeypatch.setenv("JOBYARD_CLIENT_TOKEN_FILE", str(tmp_path / "token"))
     auth = (b"AUTH s3cret\n", b"OK\n")
-    with FakeNode([auth, (b"PING\n", b"")], [auth, PING, PING, HOLD]) as node, Client(node.url) as yard:
+    with FakeNode([auth, (b"PING\n", b"")], [auth, PING, PING, HOLD]) as node, connect(node.url) as yard:
         yard.ping()
         yard.ping()
 
 
-def test_a_wrong_token_is_said_and_not_tried_elsewhere(deaf_url: str) -> None:
+def test_a_wrong_token_is_said_and_not_tried_elsewhere(connect: Connect, deaf_url: str) -> None:
     with (
         FakeNode([(b"AUTH wrong\n", b"ERR UNAUTHORIZED wrong token\n")]) as node,
-        Client(f"{node.url},{deaf_url}", token="wrong") as yard,
+        connect(f"{node.url},{deaf_url}", token="wrong") as yard,
         pytest.raises(Unauthorized),
     ):
         yard.ping()
 
 
-def test_a_node_without_room_for_the_connection_is_passed_over_when_the_token_is_sent() -> None:
+def test_a_node_without_room_for_the_connection_is_passed_over_when_the_token_is_sent(connect: Connect) -> None:
     auth = b"AUTH t\n"
     with (
         FakeNode([(auth, b"ERR TOO_MANY_CONNECTIONS 1024 are open\n")]) as first,
         FakeNode([(auth, b"OK\n"), PING, HOLD]) as second,
-        Client(f"{first.url},{second.url}", token="t") as yard,
+        connect(f"{first.url},{second.url}", token="t") as yard,
     ):
         yard.ping()
 
 
-def test_a_cluster_without_room_says_so() -> None:
+def test_a_cluster_without_room_says_so(connect: Connect) -> None:
     full = [(b"PING\n", b"ERR TOO_MANY_CONNECTIONS 1024 are open\n")]
     with (
         FakeNode(full, full) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(TooManyConnections),
     ):
         yard.ping()
@@ -493,34 +496,34 @@ class CountingNode:
                 return
 
 
-def test_20_000_submissions_take_one_connection_and_few_round_trips() -> None:
+def test_20_000_submissions_take_one_connection_and_few_round_trips(connect: Connect) -> None:
     counting = CountingNode()
-    with FakeNode(counting) as node, Client(node.url) as yard:
+    with FakeNode(counting) as node, connect(node.url) as yard:
         tickets = yard.submit_many(Job("sleep", str(number)) for number in range(20_000))
     assert list(tickets) == [f"k-{number}" for number in range(20_000)]
     assert counting.lines == [b"SUBMIT sleep %d" % number for number in range(20_000)]
     assert counting.reads < 1_000
 
 
-def test_no_submissions_are_no_tickets() -> None:
-    with FakeNode([PING, HOLD]) as node, Client(node.url) as yard:
+def test_no_submissions_are_no_tickets(connect: Connect) -> None:
+    with FakeNode([PING, HOLD]) as node, connect(node.url) as yard:
         assert yard.submit_many([]) == ()
         yard.ping()
 
 
-def test_a_batch_with_keys_goes_on_over_another_connection() -> None:
+def test_a_batch_with_keys_goes_on_over_another_connection(connect: Connect) -> None:
     first, second = CountingNode(lines_max=500), CountingNode()
-    with FakeNode(first) as node, FakeNode(second) as other, Client(f"{node.url},{other.url}") as yard:
+    with FakeNode(first) as node, FakeNode(second) as other, connect(f"{node.url},{other.url}") as yard:
         tickets = yard.submit_many(Job("sleep", "0", key=f"n{number}") for number in range(3_000))
     assert len(tickets) == 3_000
     assert b"SUBMIT key=n2999 sleep 0" in second.lines
     assert len(second.lines) >= 2_500
 
 
-def test_a_batch_without_keys_stops_with_the_tickets_it_has() -> None:
+def test_a_batch_without_keys_stops_with_the_tickets_it_has(connect: Connect) -> None:
     with (
         FakeNode(CountingNode(lines_max=500)) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(NotAllSubmitted) as caught,
     ):
         yard.submit_many([Job("sleep", "0")] * 3_000)
@@ -529,10 +532,10 @@ def test_a_batch_without_keys_stops_with_the_tickets_it_has() -> None:
     assert list(filter(None, caught.value.tickets)) == [f"k-{number}" for number in range(len(_taken(caught.value)))]
 
 
-def test_a_full_node_stops_a_batch_and_the_connection_goes_on() -> None:
+def test_a_full_node_stops_a_batch_and_the_connection_goes_on(connect: Connect) -> None:
     request = b"SUBMIT sh true\n"
     talk = [(request, b"OK k-1\n"), (request, b"ERR FULL no room on disk\n"), (request, b"OK k-2\n"), PING]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         with pytest.raises(NotAllSubmitted) as caught:
             yard.submit_many([Job("sh", "true")] * 3)
         assert isinstance(caught.value.__cause__, Full)
@@ -540,7 +543,9 @@ def test_a_full_node_stops_a_batch_and_the_connection_goes_on() -> None:
         yard.ping()
 
 
-def test_jobs_that_cannot_be_made_leave_no_answer_for_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_that_cannot_be_made_leave_no_answer_for_the_next_question(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batch, "SEND_BYTES", 1)  # so that one is under way when the next is asked for
     monkeypatch.setattr(batch, "WINDOW", 2)
 
@@ -548,7 +553,7 @@ def test_jobs_that_cannot_be_made_leave_no_answer_for_the_next_question(monkeypa
         yield Job("sh", "true")
         raise LookupError("no more of them")
 
-    with FakeNode([(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD], [PING, HOLD]) as node, Client(node.url) as yard:
+    with FakeNode([(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD], [PING, HOLD]) as node, connect(node.url) as yard:
         with pytest.raises(LookupError):
             yard.submit_many(jobs())
         yard.ping()

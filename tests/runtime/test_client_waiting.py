@@ -4,12 +4,11 @@ import json
 import re
 import socket
 from collections.abc import Iterator
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from jobyard import (
-    Client,
     Event,
     Logs,
     NotEnded,
@@ -19,10 +18,10 @@ from jobyard import (
     UnknownTicket,
     Unreachable,
     Watched,
-    client,
     watching,
 )
 from jobyard.protocol import LINE_BYTES_MAX
+from tests.runtime.both_clients import Connect
 from tests.runtime.fake_node import HOLD, Conversation, FakeNode, only, with_body
 
 AWAY = b"ERR UNAVAILABLE the balancer cannot be reached\n"
@@ -43,37 +42,35 @@ def told(statuses: Iterator[Status]) -> list[tuple[str, str]]:
 # --- watch -----------------------------------------------------------------------------------------------------
 
 
-def test_who_has_ended_is_told_with_a_cursor_to_go_on() -> None:
+def test_who_has_ended_is_told_with_a_cursor_to_go_on(connect: Connect) -> None:
     talk = [
         (b"WATCH timeout=30 k-1,k-2,k-9\n", watched(1, "c1", *ended("k-1"), "k-9 error=EXPIRED")),
-        (b"WATCH timeout=5 since=c1 group=a%20b\n", watched(0, "c2")),
+        (b"WATCH timeout=0 since=c1 group=a%20b\n", watched(0, "c2")),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         first = yard.watch(["k-1", "k-2", "k-9"])
         assert (told(iter(first.ended)), first.live, first.errors) == ([("k-1", "succeeded")], 1, {"k-9": "EXPIRED"})
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(client, "time", SimpleNamespace(monotonic=iter([0.0, 0.0, 5.0]).__next__))
-            assert yard.watch(group="a b", since=first.cursor, timeout_s=5) == Watched((), 0, "c2")
+        assert yard.watch(group="a b", since=first.cursor, timeout_s=0) == Watched((), 0, "c2")
 
 
-def test_a_long_watch_is_asked_in_pieces_and_goes_on_at_the_next_node() -> None:
+def test_a_long_watch_is_asked_in_pieces_and_goes_on_at_the_next_node(connect: Connect) -> None:
     request = b"WATCH timeout=30 since=c0 group=g\n"
     with (
         FakeNode([(request, watched(1, "c0")), (request, AWAY), (request, b"")]) as first,
         only([(request, watched(0, "c1", *ended("k-1")))]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         assert yard.watch(group="g", since="c0").cursor == "c1"
 
 
-def test_a_watch_of_tickets_ends_when_none_of_them_lives() -> None:
+def test_a_watch_of_tickets_ends_when_none_of_them_lives(connect: Connect) -> None:
     answer = watched(0, "c", "k-1 error=UNKNOWN_TICKET")
-    with only([(b"WATCH timeout=30 k-1\n", answer)]) as node, Client(node.url) as yard:
+    with only([(b"WATCH timeout=30 k-1\n", answer)]) as node, connect(node.url) as yard:
         assert yard.watch(["k-1"]).errors == {"k-1": "UNKNOWN_TICKET"}
 
 
-def test_a_watch_is_for_tickets_or_a_group(deaf_url: str) -> None:
-    with Client(deaf_url) as yard:
+def test_a_watch_is_for_tickets_or_a_group(connect: Connect, deaf_url: str) -> None:
+    with connect(deaf_url) as yard:
         with pytest.raises(ValueError, match="one of the two"):
             yard.watch()
         with pytest.raises(ValueError, match="one of the two"):
@@ -83,7 +80,7 @@ def test_a_watch_is_for_tickets_or_a_group(deaf_url: str) -> None:
 # --- wait_all --------------------------------------------------------------------------------------------------
 
 
-def test_all_are_told_of_once_as_they_end_and_the_client_may_be_used_in_between() -> None:
+def test_all_are_told_of_once_as_they_end_and_the_client_may_be_used_in_between(connect: Connect) -> None:
     talk = [
         (b"WATCH timeout=30 k-1,k-2,k-3\n", watched(1, "c1", *ended("k-3", "k-1"))),
         (b"PING\n", b"OK pong\n"),
@@ -92,7 +89,7 @@ def test_all_are_told_of_once_as_they_end_and_the_client_may_be_used_in_between(
         (b"WATCH timeout=30 since=c1 k-2\n", watched(0, "c2", "k-2 state=failed attempt=2 reason=exit")),
         (b"PING\n", b"OK pong\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         seen = []
         for status in yard.wait_all(["k-1", "K-2", "k-3", "k-1"]):
             seen.append((status.ticket, status.state, status.reason))
@@ -100,24 +97,24 @@ def test_all_are_told_of_once_as_they_end_and_the_client_may_be_used_in_between(
     assert seen == [("k-3", "succeeded", None), ("k-1", "succeeded", None), ("K-2", "failed", "exit")]
 
 
-def test_waiting_for_all_goes_on_at_the_next_node() -> None:
+def test_waiting_for_all_goes_on_at_the_next_node(connect: Connect) -> None:
     with (
         FakeNode([(b"WATCH timeout=30 k-1,k-2\n", watched(1, "c1", *ended("k-1"))), (b"WATCH", b"")]) as first,
         only([(b"WATCH timeout=30 since=c1 k-2\n", watched(0, "c2", *ended("k-2")))]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         assert told(yard.wait_all(["k-1", "k-2"])) == [("k-1", "succeeded"), ("k-2", "succeeded")]
 
 
-def test_tickets_without_a_job_are_told_of_as_unknown_or_expired() -> None:
+def test_tickets_without_a_job_are_told_of_as_unknown_or_expired(connect: Connect) -> None:
     answer = watched(0, "c", *ended("k-1"), "k-2 error=UNKNOWN_TICKET", "k-3 error=EXPIRED")
-    with only([(b"WATCH timeout=30 k-1,k-2,k-3\n", answer)]) as node, Client(node.url) as yard:
+    with only([(b"WATCH timeout=30 k-1,k-2,k-3\n", answer)]) as node, connect(node.url) as yard:
         assert told(yard.wait_all(["k-1", "k-2", "k-3"])) == [
             ("k-1", "succeeded"), ("k-2", "unknown"), ("k-3", "expired")
         ]  # fmt: skip
 
 
-def test_a_text_that_is_no_ticket_is_found_by_halves() -> None:
+def test_a_text_that_is_no_ticket_is_found_by_halves(connect: Connect) -> None:
     refused = b"ERR UNKNOWN_TICKET no job has the ticket 'nope'\n"
     talk = [
         (b"WATCH timeout=30 k-1,k-2,nope\n", refused),
@@ -126,42 +123,42 @@ def test_a_text_that_is_no_ticket_is_found_by_halves() -> None:
         (b"WATCH timeout=0.25 k-2\n", watched(0, "c", *ended("k-2"))),
         (b"WATCH timeout=30 nope\n", refused),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert told(yard.wait_all(["k-1", "k-2", "nope"])) == [
             ("k-1", "succeeded"), ("k-2", "succeeded"), ("nope", "unknown")
         ]  # fmt: skip
 
 
-def test_a_job_that_is_told_of_under_its_first_name_is_asked_after_by_its_own() -> None:
+def test_a_job_that_is_told_of_under_its_first_name_is_asked_after_by_its_own(connect: Connect) -> None:
     talk = [
         (b"WATCH timeout=30 k-1,k-2,k-3\n", watched(0, "c", *ended("k-1", "a-7"), "b-1 state=cancelled attempt=0")),
         (b"STATUS k-2\n", b"OK a-7 state=succeeded attempt=1\n"),
         (b"STATUS k-3\n", b"OK b-1 state=cancelled attempt=0\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert told(yard.wait_all(["k-1", "k-2", "k-3"])) == [
             ("k-1", "succeeded"), ("k-2", "succeeded"), ("k-3", "cancelled")
         ]  # fmt: skip
 
 
-def test_a_job_that_was_queued_again_is_waited_for_again() -> None:
+def test_a_job_that_was_queued_again_is_waited_for_again(connect: Connect) -> None:
     talk = [
         (b"WATCH timeout=30 k-1\n", watched(0, "c")),
         (b"STATUS k-1\n", b"OK a-7 state=queued attempt=1\n"),
         (b"WATCH timeout=30 k-1\n", watched(0, "d", *ended("k-1"))),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert told(yard.wait_all(["k-1"])) == [("k-1", "succeeded")]
 
 
-def test_waiting_for_none_asks_nobody(deaf_url: str) -> None:
-    with Client(deaf_url) as yard:
+def test_waiting_for_none_asks_nobody(connect: Connect, deaf_url: str) -> None:
+    with connect(deaf_url) as yard:
         assert list(yard.wait_all([])) == []
 
 
-def test_when_the_time_is_over_each_has_been_asked_after_once() -> None:
+def test_when_the_time_is_over_each_has_been_asked_after_once(connect: Connect) -> None:
     talk = [(b"WATCH timeout=0 k-1,k-2,k-3\n", watched(2, "c", *ended("k-2")))]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         statuses = yard.wait_all(["k-1", "k-2", "k-3"], timeout_s=0)
         assert next(statuses).ticket == "k-2"
         with pytest.raises(NotEnded, match=r"k-1 has not ended; it is live\. 1 more have not") as caught:
@@ -169,17 +166,19 @@ def test_when_the_time_is_over_each_has_been_asked_after_once() -> None:
     assert (caught.value.ticket, caught.value.others) == ("k-1", 1)
 
 
-def test_waiting_for_all_goes_on_while_the_balancer_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_all_goes_on_while_the_balancer_cannot_be_reached(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watching, "UNAVAILABLE_PAUSE_S", 0.0)
     request = b"WATCH timeout=30 k-1\n"
-    with only([(request, AWAY), (request, watched(0, "c", *ended("k-1")))]) as node, Client(node.url) as yard:
+    with only([(request, AWAY), (request, watched(0, "c", *ended("k-1")))]) as node, connect(node.url) as yard:
         assert told(yard.wait_all(["k-1"])) == [("k-1", "succeeded")]
 
 
-def test_waiting_for_all_says_so_when_nobody_could_be_asked() -> None:
+def test_waiting_for_all_says_so_when_nobody_could_be_asked(connect: Connect) -> None:
     with (
         only([(b"WATCH timeout=0 k-1\n", AWAY)]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unavailable),
     ):
         list(yard.wait_all(["k-1"], timeout_s=0))
@@ -208,11 +207,13 @@ class EndingNode:
         return watched(max(0, len(tickets) - self._per_request), "c", *ended(*tickets[-self._per_request :]))
 
 
-def test_10_000_jobs_are_awaited_on_one_connection_with_few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_10_000_jobs_are_awaited_on_one_connection_with_few_requests(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watching, "GAP_S", 0.0)
     tickets = [f"abcdef-{number}" for number in range(10_000)]
     ending = EndingNode(per_request=500)
-    with FakeNode(ending) as node, Client(node.url) as yard:
+    with FakeNode(ending) as node, connect(node.url) as yard:
         seen = [status.ticket for status in yard.wait_all(tickets)]
     assert sorted(seen) == sorted(tickets)
     assert [count for _, count in ending.requests[:4]] == [4000, 4000, 2000, 3500], "three pieces, asked in turn"
@@ -241,13 +242,13 @@ def logs(state: str, attempt: int, out: str, err: str = "", *, end: bool = False
 FOLLOW = b"LOGS follow=1 k-1\n"
 
 
-def heard(yard: Client) -> list[tuple[str, int, bytes, bytes, bool]]:
+def heard(yard: Any) -> list[tuple[str, int, bytes, bytes, bool]]:
     return [(part.state, part.attempt, part.stdout, part.stderr, part.end) for part in yard.follow_logs("k-1")]
 
 
-def test_output_is_followed_to_its_end() -> None:
+def test_output_is_followed_to_its_end(connect: Connect) -> None:
     replies = logs("queued", 0, "") + logs("running", 1, "a", "b") + logs("succeeded", 1, "c", end=True)
-    with only([(FOLLOW, replies)]) as node, Client(node.url) as yard:
+    with only([(FOLLOW, replies)]) as node, connect(node.url) as yard:
         assert list(yard.follow_logs("k-1")) == [
             Logs(Ticket("k-1"), "queued", 0),
             Logs(Ticket("k-1"), "running", 1, b"a", b"b"),
@@ -255,22 +256,22 @@ def test_output_is_followed_to_its_end() -> None:
         ]
 
 
-def test_output_is_followed_on_a_connection_of_its_own() -> None:
+def test_output_is_followed_on_a_connection_of_its_own(connect: Connect) -> None:
     ping = (b"PING\n", b"OK pong\n")
     follow: Conversation = [(FOLLOW, logs("running", 1, "a") + logs("succeeded", 1, "", end=True)), HOLD]
-    with FakeNode(follow) as stream, only([ping]) as node, Client(stream.url) as yard:
+    with FakeNode(follow) as stream, only([ping]) as node, connect(stream.url) as yard:
         parts = yard.follow_logs("k-1")
         assert next(parts).stdout == b"a"
-        with Client(node.url) as other:
+        with connect(node.url) as other:
             other.ping()
         assert [part.end for part in parts] == [True]
 
 
-def test_after_a_lost_connection_output_goes_on_where_it_was() -> None:
+def test_after_a_lost_connection_output_goes_on_where_it_was(connect: Connect) -> None:
     with (
         FakeNode([(FOLLOW, logs("running", 1, "abc", "x") + logs("running", 1, "de", "yz"))]) as first,
         only([(FOLLOW, logs("running", 1, "abcd", "x") + logs("running", 1, "efg", "yz!", end=True))]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         assert heard(yard) == [
             ("running", 1, b"abc", b"x", False),
@@ -279,22 +280,22 @@ def test_after_a_lost_connection_output_goes_on_where_it_was() -> None:
         ]
 
 
-def test_a_reply_that_is_cut_off_is_not_counted() -> None:
+def test_a_reply_that_is_cut_off_is_not_counted(connect: Connect) -> None:
     cut = logs("running", 1, "ab") + logs("running", 1, "cdef")[:-3]
     with (
         FakeNode(
             [(FOLLOW, cut)], [(FOLLOW, logs("running", 1, "abcdef") + logs("failed", 1, "", end=True)), HOLD]
         ) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
     ):
         assert [part[2] for part in heard(yard)] == [b"ab", b"cdef", b""]
 
 
-def test_a_new_attempt_begins_anew_and_an_older_one_is_not_told_again() -> None:
+def test_a_new_attempt_begins_anew_and_an_older_one_is_not_told_again(connect: Connect) -> None:
     behind = logs("running", 1, "old") + logs("running", 2, "new") + logs("succeeded", 2, "er", end=True)
     with (
         FakeNode([(FOLLOW, logs("running", 1, "old") + logs("running", 2, "ne"))], [(FOLLOW, behind), HOLD]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
     ):
         assert heard(yard) == [
             ("running", 1, b"old", b"", False),
@@ -304,29 +305,29 @@ def test_a_new_attempt_begins_anew_and_an_older_one_is_not_told_again() -> None:
         ]
 
 
-def test_following_goes_on_while_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_goes_on_while_nobody_can_be_asked(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "UNAVAILABLE_PAUSE_S", 0.0)
     with (
         FakeNode([(FOLLOW, AWAY), HOLD], [(FOLLOW, logs("succeeded", 1, "a", end=True)), HOLD]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
     ):
         assert heard(yard) == [("succeeded", 1, b"a", b"", True)]
 
 
-def test_what_is_unknown_cannot_be_followed() -> None:
+def test_what_is_unknown_cannot_be_followed(connect: Connect) -> None:
     with (
         only([(FOLLOW, b"ERR UNKNOWN_TICKET no job has the ticket 'k-1'\n")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(UnknownTicket),
     ):
         list(yard.follow_logs("k-1"))
 
 
-def test_nodes_that_hang_up_each_time_are_unreachable() -> None:
+def test_nodes_that_hang_up_each_time_are_unreachable(connect: Connect) -> None:
     lost: Conversation = [(FOLLOW, b"")]
     with (
         FakeNode(lost, lost) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unreachable, match="was lost"),
     ):
         list(yard.follow_logs("k-1"))
@@ -340,13 +341,13 @@ def events(cursor: str, *numbers: int, lost: bool = False) -> bytes:
     return with_body(f"OK count={len(numbers)}{' lost=1' if lost else ''} cursor={cursor}", body)
 
 
-def test_events_go_on_behind_the_cursor_at_the_next_node_and_a_gap_is_told() -> None:
+def test_events_go_on_behind_the_cursor_at_the_next_node_and_a_gap_is_told(connect: Connect) -> None:
     with (
         FakeNode([(b"EVENTS follow=1 since=c0\n", events("c1", 1) + events("c3", 2, 3))]) as first,
         only([(b"EVENTS follow=1 since=c3\n", events("c9", 8, 9, lost=True) + events("c10", 10))]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         stream = yard.follow_events("c0")
         seen: list[Event] = [next(stream) for _ in range(7)]
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     assert [event.get("seq", event.get("event")) for event in seen] == [1, 2, 3, "events.lost", 8, 9, 10]
