@@ -19,7 +19,7 @@ from jobyard import Client, Ticket
 from tests.system.client import until
 from tests.system.conftest import StartCluster
 from tests.system.rows import TICKET, Check, Row, RowError, Section, sections
-from tests.system.shells import Shell, shell
+from tests.system.shells import Shell
 
 pytestmark = pytest.mark.system
 
@@ -53,7 +53,7 @@ class World:
         self.cluster = cluster
         self.yard = Client(cluster.url("node1"))
         self.other = cluster.url("node2")
-        self.shell: Shell = shell(home, cluster.url("node1"))
+        self.shell = Shell(cluster, home)
         self._namespaces: dict[str, dict[str, Any]] = {}
 
     def namespace(self, section: Section) -> dict[str, Any]:

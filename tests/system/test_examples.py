@@ -20,7 +20,7 @@ from jobyard import Client
 from tests.system.client import missing, until
 from tests.system.conftest import StartCluster
 from tests.system.rows import TICKET
-from tests.system.shells import Done, Shell, shell
+from tests.system.shells import Done, Shell
 
 pytestmark = pytest.mark.system
 
@@ -38,10 +38,10 @@ class Kitchen:
 
     def __init__(self, cluster: LocalCluster, home: Path) -> None:
         self.cluster = cluster
-        self.shell: Shell = shell(home, cluster.url("node1"))
+        self.shell = Shell(cluster, home)
         self.yard = Client(cluster.url("node2"))
 
-    def cook(self, recipe: str, *words: str, cwd: Path, stdin: str | None = None, **env: str) -> Done:
+    def cook(self, recipe: str, *words: str, cwd: Path, stdin: str = "", **env: str) -> Done:
         return self.shell.run([*_how_to_run(recipe), *words], cwd=cwd, stdin=stdin, **env)
 
 
@@ -277,8 +277,9 @@ def test_each_failure_is_told_once(kitchen: Kitchen, tmp_path: Path) -> None:
 def test_each_recipe_is_in_the_index_and_is_run_here() -> None:
     recipes = {path.name for path in EXAMPLES.glob("[0-9]*")}
     assert len(recipes) >= 12
-    listed = re.findall(r"^\| \[(\w+\.\w+)\]\(\1\) \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
-    assert listed == sorted(recipes)
+    index = (EXAMPLES / "README.md").read_text()
+    assert re.findall(r"^\| \[(\w+\.\w+)\]\(\1\) \|", index, re.MULTILINE) == sorted(recipes)
+    assert all((EXAMPLES / target).exists() for target in re.findall(r"\]\(([^)]+)\)", index))
     assert set(re.findall(r'"(\d\d_\w+\.\w+)"', Path(__file__).read_text())) == recipes
 
 
