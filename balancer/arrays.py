@@ -124,7 +124,7 @@ class Array:
         else:
             state, reason = State.SUCCEEDED, None
         ended = tuple((str(name), counts[name]) for name in (State.SUCCEEDED, State.FAILED, State.CANCELLED))
-        return Ended(state, wall, reason, counts=(("count", len(self.indexes)), *ended))
+        return Ended(state, wall, reason, counts=ended)
 
     # --- elements ------------------------------------------------------------------------------------------------
 

@@ -56,19 +56,24 @@ class Arrivals:
         if submission.body:
             self._memory.put(Table.BODIES, key, submission.body)
         if submission.ended:
-            self._ledger.ends.record(ticket, unpack(Ended, submission.ended), submission.output, job.group)
+            ended = attrs.evolve(unpack(Ended, submission.ended), sequence=self._ledger.ends.next_number())
+            self._ledger.ends.record(ticket, ended, submission.output, job.group)
             return None
         self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
-        record = _first_record(job, submission, wall)
-        entry = Entry(ticket, attrs.evolve(record, sequence=self._ledger.next_in_order()))
+        record = record_of(job, self._ledger.next_in_order(), len(submission.job) + len(submission.body))
+        record.waits_for = job.after
+        record.outnumbered = submission.outlived * ATTEMPTS_PER_LEDGER
+        record.due_s = max(0.0, job.delay_s - submission.age_s)
+        record.due_wall = wall + record.due_s if record.due_s else 0.0
+        entry = Entry(ticket, record)
         self._ledger.begin_life(entry, "submitted")
         return entry
 
 
-def record_of(job: Job, weight_bytes: int) -> LiveRecord:
-    """What is remembered of a job from its beginning; its place in the order is still to be given."""
+def record_of(job: Job, sequence: int, weight_bytes: int) -> LiveRecord:
+    """What is remembered of a job from its beginning."""
     return LiveRecord(
-        0,
+        sequence,
         job.kind,
         job.priority,
         job.slots,
@@ -77,15 +82,4 @@ def record_of(job: Job, weight_bytes: int) -> LiveRecord:
         weight_bytes,
         retries=job.retries,
         array=job.array,
-    )
-
-
-def _first_record(job: Job, submission: Submission, wall: float) -> LiveRecord:
-    delay_s = max(0.0, job.delay_s - submission.age_s)
-    return attrs.evolve(
-        record_of(job, len(submission.job) + len(submission.body)),
-        waits_for=job.after,
-        due_wall=wall + delay_s if delay_s else 0.0,
-        due_s=delay_s,
-        outnumbered=submission.outlived * ATTEMPTS_PER_LEDGER,
     )

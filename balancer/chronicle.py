@@ -1,9 +1,44 @@
 """The chronicle: what happened to every job and node, in order, as JSON lines; what EVENTS answers.
 
-Pure; what is told in a step becomes durable with it, as one record.
+    tell, tell, tell ──► flush: one record for the step ──► read: whatever is behind a cursor
+
+Events are numbered from 1 for as long as the ledger lives. What is told in a step becomes durable with it, and costs
+one record however much it is. The oldest records go when there are more than EVENTS_BYTES_MAX; what a record says
+first is how many bytes were told before it, so that what is kept is the difference of two records and nothing has to
+be counted, neither at a start nor while running.
+
+    EVENTS   key: the number of its first event, 8 bytes      value: bytes told before it, 8 bytes, then JSON lines
+
+Pure.
 """
 
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+import msgspec
+
+from balancer.cursors import read_cursor, write_cursor
+from common.effects import Table
+from common.limits import BATCH_BYTES, EVENTS_BYTES_MAX, EVENTS_PER_REPLY_MAX
 from common.memory import Memory
+from common.model import Ended
+from common.status import moment
+
+_NUMBER_BYTES: Final = 8
+_SCAN: Final = 16  # records read at once: one can be as large as the largest step
+_DROP_SCANS_MAX: Final = 64  # so that a step drops about a thousand small records, and then leaves it to the next
+
+
+@attrs.frozen
+class Told:
+    """Events behind a cursor, as JSON lines, and the cursor behind them. `lost`: events that the cursor had not seen
+    are no longer kept, or it is not one of this ledger's."""
+
+    count: int
+    lines: bytes
+    cursor: str
+    lost: bool
 
 
 class Chronicle:
@@ -11,6 +46,122 @@ class Chronicle:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self._encode_lines = msgspec.json.Encoder().encode_lines
+        self._told: list[tuple[str, str | None, dict[str, object]]] = []
+        self._tag = ""
+        self._last = 0  # the number of the last event
+        self._bytes_told = 0  # ever
+        self._bytes_dropped = 0
+
+    def restore(self, tag: str) -> None:
+        """Goes on above the last event. `tag` is what its cursors begin with."""
+        self._tag = tag
+        # More than one is looked at, because damaged records are passed over.
+        newest = self._memory.scan(Table.EVENTS, limit=_SCAN, backwards=True)
+        if newest:
+            key, record = newest[0]
+            lines = record[_NUMBER_BYTES:]
+            self._last = _number(key) + lines.count(b"\n") - 1
+            self._bytes_told = _number(record) + len(lines)
+            oldest = self._memory.scan(Table.EVENTS, limit=_SCAN) or newest[-1:]
+            self._bytes_dropped = _number(oldest[0][1])
+
+    # --- telling -------------------------------------------------------------------------------------------------
 
     def tell(self, event: str, ticket: str | None = None, **fields: object) -> None:
         """One thing that happened. Fields that are None are left out."""
+        self._told.append((event, ticket, fields))
+
+    def tell_end(self, ticket: str, ended: Ended, event: str | None = None, **more: object) -> None:
+        """A job has ended; or another `event` at the end of an attempt, of which there is more to say."""
+        self.tell(
+            event or f"job.{ended.state}",
+            ticket,
+            attempt=ended.attempt or None,
+            node=ended.node,
+            reason=ended.reason,
+            exit=ended.exit,
+            seconds=ended.seconds,
+            **more,
+        )
+
+    def flush(self, wall: float) -> int:
+        """Makes one record of what was told in this step; returns how many events."""
+        if not self._told:
+            return 0
+        told, self._told = self._told, []
+        first = self._last + 1
+        lines = self._encode_lines(_numbered(told, first, moment(wall)))
+        self._memory.put(Table.EVENTS, _key(first), _key(self._bytes_told) + lines)
+        self._last += len(told)
+        self._bytes_told += len(lines)
+        if self._bytes_told - self._bytes_dropped > EVENTS_BYTES_MAX:
+            self._drop_the_oldest(_key(first))
+        return len(told)
+
+    def _drop_the_oldest(self, newest: bytes) -> None:
+        """The newest always stays: it is what numbers go on from."""
+        after = b""
+        for _ in range(_DROP_SCANS_MAX):
+            for key, record in self._memory.scan(Table.EVENTS, after=after, limit=_SCAN):
+                if self._bytes_told - self._bytes_dropped <= EVENTS_BYTES_MAX or key == newest:
+                    return
+                self._memory.delete(Table.EVENTS, key)
+                self._bytes_dropped = _number(record) + len(record) - _NUMBER_BYTES
+                after = key
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, since: str | None) -> Told:
+        """What was told in earlier steps, behind a cursor; without one, from the oldest that is kept. No more than
+        EVENTS_PER_REPLY_MAX events and about BATCH_BYTES: the cursor goes on behind them."""
+        seen = read_cursor(self._tag, since, self._last)
+        kept: list[bytes] = []
+        at = seen or 0
+        lost = since is not None and seen is None
+        room = BATCH_BYTES
+        for first, lines in self._behind(at):
+            if not kept and since is not None:
+                lost = lost or first > at + 1
+            for number, line in enumerate(lines, first):
+                if number <= at:
+                    continue
+                if kept and (len(kept) == EVENTS_PER_REPLY_MAX or len(line) > room):
+                    return self._told_of(kept, at, lost)
+                kept.append(line)
+                room -= len(line)
+                at = number
+        return self._told_of(kept, at, lost)
+
+    def _told_of(self, kept: list[bytes], last: int, lost: bool) -> Told:
+        return Told(len(kept), b"".join(kept), write_cursor(self._tag, last), lost)
+
+    def _behind(self, seen: int) -> Iterator[tuple[int, list[bytes]]]:
+        """The records with events behind a number: the first of each, and their lines."""
+        holding = self._memory.scan(Table.EVENTS, after=_key(seen + 2), limit=1, backwards=True)
+        after = b""
+        while chunk := holding or self._memory.scan(Table.EVENTS, after=after, limit=_SCAN):
+            for key, record in chunk:
+                yield _number(key), record[_NUMBER_BYTES:].splitlines(keepends=True)
+            after, holding = chunk[-1][0], []
+
+
+def _numbered(
+    told: list[tuple[str, str | None, dict[str, object]]], first: int, at: str
+) -> Iterator[dict[str, object]]:
+    for number, (event, ticket, fields) in enumerate(told, first):
+        line: dict[str, object] = {"seq": number, "at": at, "event": event}
+        if ticket is not None:
+            line["ticket"] = ticket
+        if None in fields.values():
+            fields = {name: value for name, value in fields.items() if value is not None}
+        line.update(fields)
+        yield line
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(_NUMBER_BYTES, "big")
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data[:_NUMBER_BYTES], "big")

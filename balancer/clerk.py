@@ -1,45 +1,51 @@
-"""The clerk of the balancer: questions that nodes pass on, answered from the ledger.
+"""The clerk of the balancer: questions that nodes pass on, answered from the books, and orders, handed on.
 
-A ticket that the ledger does not know is asked of its origin, which may not have sent the job yet: unknown is never
-reported as waiting, nor waiting as unknown. A question that cannot be answered yet stays here until it can, or until
-the link that brought it is gone; the node that asked keeps the time.
+    a ticket that the ledger knows .......... answered, or parked until its job ends
+    one that it does not know ............... referred to its origin, which may not have sent the job yet: unknown is
+                                              never reported as waiting, nor waiting as unknown
+    what a running attempt has printed ...... referred to its runner
+    WATCH, STATUS and LIST, EXPLAIN, EVENTS . watches, listing, explanations, chronicle
+
+A question that cannot be answered yet stays here until it can, or until the link that brought it is gone; the node
+that asked keeps the time. Pure.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 
-from balancer.ledger import Ledger
+from balancer.books import Books, Found
+from balancer.chronicle import Told
+from balancer.explanations import Explanations, Rules
+from balancer.listing import Listing
 from balancer.outbox import Outbox
+from balancer.questions import NEXT_EVENT, Parked, Question, arrival_of, end_of, end_of_array, return_of
 from balancer.records import Entry
-from balancer.roster import Node, Roster
+from balancer.referrals import Referral, Referrals
+from balancer.watches import Watches
 from common import lines
 from common.errors import Code
-from common.history import History
-from common.limits import ANSWER_WAIT_S, LIST_SCAN_MAX
+from common.limits import ANSWER_WAIT_S
 from common.messages import Answer, Inquiry
-from common.model import Ended, State, parse_ticket
-from common.status import ended_fields, live_fields, stats_reply, status_reply, unknown_reply
+from common.model import Ended, State, index_of, parse_ticket
+from common.status import expired_reply, stats_reply, unknown_reply
 from common.timers import Timers
 
-_CANCEL_SHOWN_S = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's wait
+_CANCEL_SHOWN_S: Final = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's
+_OURS: Final = 0  # the link of questions that nobody asked us
+_NEEDS_THE_LEDGER: Final = frozenset({"wait", "cancel", "retry", "forget"})  # an origin cannot do it for us
 
 
 @attrs.frozen
-class Question:
-    """An inquiry, and the link on which its answer is owed."""
+class Orders:
+    """What changes the ledger when it is asked for. By ticket; None and False: it is not in a state for that."""
 
-    link: int
-    inquiry: Inquiry
-
-
-@attrs.frozen
-class Asked:
-    """A question that was passed on to the origin of its ticket."""
-
-    question: Question
-    prefix: str
-    origin_link: int
+    cancel: Callable[[Entry], State]
+    retry: Callable[[str], State | None]
+    retry_group: Callable[[str], int]
+    forget: Callable[[str], bool]
+    forget_group: Callable[[str], int]
 
 
 class Clerk:
@@ -47,225 +53,327 @@ class Clerk:
 
     def __init__(
         self,
-        ledger: Ledger,
-        roster: Roster,
-        history: History,
+        books: Books,
+        rules: Rules,
         timers: Timers,
         outbox: Outbox,
-        cancel: Callable[[Entry], State],
+        orders: Orders,
         statistics: Callable[[], dict[str, float]],
     ) -> None:
-        self._ledger = ledger
-        self._roster = roster
-        self._history = history
+        self._books = books
         self._timers = timers
         self._outbox = outbox
-        self._cancel = cancel
+        self._orders = orders
         self._statistics = statistics
-        self._watchers: dict[str, list[Question]] = {}  # until the job ends
-        self._expected: dict[str, list[Question]] = {}  # until the job arrives
-        self._absent: dict[str, list[Question]] = {}  # by prefix: until the origin is back
-        self._asked: dict[int, Asked] = {}  # of an origin, by the id under which we ask
-        self._next_id = 0
+        self._parked = Parked()
+        self._referrals = Referrals(books.roster, outbox, self._parked)
+        self._explanations = Explanations(books, rules)
+        self._listing = Listing(books, self._explanations)
+        self._watches = Watches(books, self._referrals, self._parked, self._answer)
+        self._located = 0  # how many tickets were asked after on our own account
+        self._unknown: list[str] = []
 
     # --- questions in ------------------------------------------------------------------------------------------
 
     def ask(self, link: int, inquiry: Inquiry, now: float) -> None:
+        """Answers, or parks. A question replaces the one that its link asked under the same id."""
         question = Question(link, inquiry)
-        if inquiry.ticket is not None:
+        earlier = self._parked.find(link, inquiry.id)
+        if earlier is not None:
+            self._parked.leave(earlier)
+        if inquiry.verb in ("watch", "watched"):
+            self._watches.ask(question, earlier)
+        elif inquiry.ticket is not None:
             self._of_ticket(question, inquiry.ticket, now)
-        elif inquiry.verb == "cancel" and inquiry.group is not None:
-            self._answer(question, self._cancel_group(inquiry.group))
-        elif inquiry.verb == "list":
-            self._answer(question, self._list(inquiry))
-        elif inquiry.verb == "nodes":
-            self._answer(question, self._nodes(now))
-        elif inquiry.verb == "stats":
-            self._answer(question, stats_reply(self._statistics()))
+        elif inquiry.group is not None and inquiry.verb in ("cancel", "retry", "forget"):
+            self._answer(question, self._order_for_group(inquiry.verb, inquiry.group))
+        elif inquiry.verb in ("events", "follow"):
+            self._tell_events(question)
         else:
-            self._answer(question, lines.err(Code.INTERNAL, f"the balancer does not know how to {inquiry.verb}"))
+            self._answer(question, self._of_cluster(inquiry, now))
+        if earlier is not None:
+            self._watches.drop(earlier)
+
+    def _of_cluster(self, inquiry: Inquiry, now: float) -> bytes:
+        match inquiry.verb:
+            case "list":
+                return self._listing.jobs(inquiry)
+            case "nodes":
+                return self._listing.nodes(now)
+            case "stats":
+                return stats_reply(self._statistics())
+            case _:
+                return lines.err(Code.INTERNAL, f"the balancer does not know how to {inquiry.verb}")
+
+    # --- of one job ----------------------------------------------------------------------------------------------
 
     def _of_ticket(self, question: Question, text: str, now: float) -> None:
+        """Whatever is asked of a ticket comes through here, also when it is looked up again."""
         if parse_ticket(text) is None:
             self._answer(question, unknown_reply(text))
             return
-        ticket = self._ledger.first_name(text.lower())
-        entry = self._ledger.live(ticket)
-        if entry is not None:
-            self._of_live(question, entry, now)
-        elif (ended := self._history.find(ticket)) is not None:
-            self._answer(question, self._ended_reply(question.inquiry.verb, ticket, ended))
-        elif self._history.expired(ticket):
-            self._answer(question, lines.err(Code.EXPIRED, f"{ticket} ended, and its result is no longer kept"))
+        found = self._books.find(text.lower())
+        if found is None:
+            self._of_unknown(question, self._books.ledger.first_name(text.lower()))
+        elif found.entry is not None:
+            self._of_live(question, found, found.entry, now)
+        elif found.ended is not None:
+            self._answer(question, self._of_ended(question, found, found.ended, now))
         else:
-            self._ask_origin(question, ticket)
+            self._answer(question, expired_reply(found.ticket))
 
-    def _of_live(self, question: Question, entry: Entry, now: float) -> None:
-        match question.inquiry.verb:
+    def _of_live(self, question: Question, found: Found, entry: Entry, now: float) -> None:
+        match question.verb:
             case "status":
-                self._answer(question, status_reply(entry.ticket, self._live_fields(entry)))
+                self._answer(question, self._listing.live(entry))
+            case "explain":
+                self._answer(question, self._explanations.reply(found, now))
             case "cancel":
-                self._answer(question, lines.ok(entry.ticket, state=self._cancel(entry)))
+                self._answer(question, lines.ok(entry.ticket, state=self._orders.cancel(entry)))
+            case "retry" | "forget":
+                self._answer(question, _refused(question.verb, entry.ticket, entry.state))
+            case "logs":
+                self._logs_of_live(question, entry)
             case "wait":
-                self._watchers.setdefault(entry.ticket, []).append(question)
+                self._await_end(question, entry.ticket)
             case _ if entry.state is State.CANCELLED:
                 # Over as soon as its processes are: worth a moment, so that exit and output can be told.
-                self._watchers.setdefault(entry.ticket, []).append(question)
+                self._await_end(question, entry.ticket)
                 self._timers.set(("still ending", entry.ticket, question), now + _CANCEL_SHOWN_S)
             case _:
                 self._answer(question, lines.pending(entry.ticket, state=entry.state))
 
-    def _ended_reply(self, verb: str, ticket: str, ended: Ended) -> bytes:
-        if verb == "status":
-            return status_reply(ticket, ended_fields(self._ledger.job(ticket), ended))
-        if verb == "cancel":
-            return lines.ok(ticket, state=ended.state)
-        return lines.result_reply(ticket, ended, self._history.output(ticket, ended))
+    def _await_end(self, question: Question, ticket: str) -> None:
+        self._parked.park(question, end_of(ticket))
+        if index_of(ticket) is not None:
+            self._parked.park(question, end_of_array(ticket))
 
-    def _live_fields(self, entry: Entry) -> dict[str, object]:
-        node = self._roster.get(entry.record.node_id) if entry.record.leased else None
-        name = None if node is None else node.record.name
-        return live_fields(self._ledger.job(entry.ticket), entry.state, entry.attempts_begun, name)
+    def _of_ended(self, question: Question, found: Found, ended: Ended, now: float) -> bytes:
+        match question.verb:
+            case "status":
+                return self._listing.ended(found.ticket, ended)
+            case "explain":
+                return self._explanations.reply(found, now)
+            case "cancel":
+                return lines.ok(found.ticket, state=ended.state)
+            case "retry":
+                state = self._orders.retry(found.ticket)
+                return (
+                    _refused("retry", found.ticket, ended.state)
+                    if state is None
+                    else lines.ok(found.ticket, state=state)
+                )
+            case "forget":
+                forgotten = self._orders.forget(found.ticket)
+                return lines.ok(found.ticket) if forgotten else _refused("forget", found.ticket, ended.state)
+            case "logs":
+                return self._logs_of_ended(question.inquiry, found.ticket, ended)
+            case _:
+                return lines.result_reply(found.ticket, ended, self._books.history.output(found.ticket, ended))
 
     def still_ending(self, ticket: str, question: Question) -> None:
         """A cancelled job takes its time to die: say so."""
-        waiting = self._watchers.get(ticket, [])
-        if question in waiting:
-            waiting.remove(question)
+        if self._parked.waits_at(question, end_of(ticket)):
             self._answer(question, lines.pending(ticket, state=State.CANCELLED))
 
-    def locate(self, ticket: str, now: float) -> None:
-        """Has the origin of a ticket asked whether it issued it."""
+    def _order_for_group(self, verb: str, group: str) -> bytes:
+        if verb == "retry":
+            return lines.ok(group=group, state=State.QUEUED, count=self._orders.retry_group(group))
+        if verb == "forget":
+            return lines.ok(group=group, count=self._orders.forget_group(group))
+        entries = self._books.ledger.in_group(group)
+        for entry in entries:
+            self._orders.cancel(entry)
+        return lines.ok(group=group, state=State.CANCELLED, count=len(entries))
 
-    # --- tickets that the ledger does not know -------------------------------------------------------------------
+    # --- what a job has printed ----------------------------------------------------------------------------------
 
-    def _ask_origin(self, question: Question, ticket: str) -> None:
-        prefix = ticket.partition("-")[0]
-        id = self._roster.origin(prefix)
-        if id is None:
-            self._answer(question, unknown_reply(ticket))
-            return
-        node = self._roster.get(id)
-        if node is None or node.link is None or not node.ready:
-            self._absent.setdefault(prefix, []).append(question)
-            return
-        self._next_id += 1
-        self._asked[self._next_id] = Asked(question, prefix, node.link)
-        self._outbox.send(node, Inquiry(self._next_id, question.inquiry.verb, ticket))
-
-    def origin_said(self, id: int, reply: bytes, now: float) -> None:
-        """The origin's word: final, or that the job is on its way."""
-        asked = self._asked.pop(id, None)
-        if asked is None or asked.question.inquiry.ticket is None:
-            return
-        question = asked.question
-        assert question.inquiry.ticket is not None
-        ticket = question.inquiry.ticket.lower()
-        on_its_way = reply.startswith(b"PENDING") and question.inquiry.verb in ("wait", "cancel")
-        if self._ledger.knows(ticket):  # it has arrived meanwhile, and what the ledger says is newer
-            self._of_ticket(question, ticket, now)
-        elif not on_its_way:
-            self._answer(question, reply)
+    def _logs_of_live(self, question: Question, entry: Entry) -> None:
+        """What runs is at its runner; of anything else there is nothing to show yet."""
+        if self._is_array(entry.ticket):
+            self._answer(question, _logs_of_array(entry.ticket))
+        elif entry.begun and entry.record.node_id is not None:
+            self._referrals.to_runner(question, entry.ticket, entry.record.node_id, entry.record.attempt)
+        elif (last := self._books.ledger.last_failure(entry)) is not None:
+            self._answer(question, self._printed(question.inquiry, entry.ticket, entry.state, last))
         else:
-            self._expected.setdefault(ticket, []).append(question)
+            self._answer(question, lines.logs_reply(entry.ticket, entry.state, 0))
+
+    def _logs_of_ended(self, inquiry: Inquiry, ticket: str, ended: Ended) -> bytes:
+        return _logs_of_array(ticket) if self._is_array(ticket) else self._printed(inquiry, ticket, ended.state, ended)
+
+    def _printed(self, inquiry: Inquiry, ticket: str, state: State, ended: Ended) -> bytes:
+        """The kept output of an attempt, behind what the client has of it."""
+        output = self._books.history.output(ticket, ended)
+        stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
+        if inquiry.attempt == ended.attempt:
+            stdout, stderr = stdout[inquiry.stdout_at :], stderr[inquiry.stderr_at :]
+        return lines.logs_reply(ticket, state, ended.attempt, stdout, stderr)
+
+    def _is_array(self, ticket: str) -> bool:
+        return index_of(ticket) is None and self._books.job(ticket).array is not None
+
+    # --- what other nodes have to say ----------------------------------------------------------------------------
+
+    def _of_unknown(self, question: Question, ticket: str) -> None:
+        """The ledger has nothing to show of it. Where it knows the ticket all the same, that is final: it was
+        forgotten, or is no element of its array."""
+        if self._books.ledger.knows(ticket) or not self._referrals.to_origin(question, ticket):
+            self._answer(question, unknown_reply(ticket))
+
+    def locate(self, ticket: str, now: float) -> None:
+        """Has the origin of a ticket asked whether it issued it, on our own account; see `take_unknown`."""
+        self._located += 1
+        self._of_ticket(Question(_OURS, Inquiry(self._located, "status", ticket)), ticket, now)
+
+    def take_unknown(self) -> list[str]:
+        """The located tickets whose origin has said since that nobody will ever know the job."""
+        unknown, self._unknown = self._unknown, []
+        return unknown
+
+    def node_said(self, link: int, id: int, reply: bytes, now: float) -> None:
+        """A node answers what was referred to it."""
+        referral = self._referrals.answered(link, id)
+        if referral is None:
+            return
+        if referral.question in self._watches:
+            self._watches.told(referral.question, referral.ticket, reply)
+        elif referral.attempt:
+            self._runner_said(referral, reply, now)
+        else:
+            self._origin_said(referral, reply, now)
+
+    def _runner_said(self, referral: Referral, reply: bytes, now: float) -> None:
+        """Its word counts as long as the attempt runs there; afterwards the ledger's does."""
+        entry = self._books.ledger.live(referral.ticket)
+        if entry is not None and entry.begun and entry.record.attempt == referral.attempt:
+            self._answer(referral.question, reply)
+        else:
+            self._of_ticket(referral.question, referral.ticket, now)
+
+    def _origin_said(self, referral: Referral, reply: bytes, now: float) -> None:
+        """The origin's word is final, or says that the job is on its way."""
+        question, ticket = referral.question, referral.ticket
+        exists = not reply.startswith(b"ERR")
+        ended = exists and not reply.startswith(b"PENDING")
+        if self._books.ledger.knows(ticket):  # it has arrived meanwhile, and what the ledger says is newer
+            self._of_ticket(question, ticket, now)
+        elif exists and question.verb in _NEEDS_THE_LEDGER and not (ended and question.verb in ("wait", "cancel")):
+            self._parked.park(question, arrival_of(ticket))
+        elif exists and not ended and question.verb == "explain":
+            self._answer(question, self._explanations.of_expected(ticket))
+        elif exists and not ended and question.verb == "logs":
+            self._answer(question, lines.logs_reply(ticket, State.QUEUED, 0))
+        else:
+            self._answer(question, reply)
 
     def arrived(self, ticket: str, now: float) -> None:
-        for question in self._expected.pop(ticket, ()):
-            self._of_ticket(question, ticket, now)
+        """A ticket that was not known before is: as a job, or as another name of one."""
+        for question in self._parked.take(arrival_of(ticket)):
+            if question in self._watches:
+                self._watches.arrived(question, ticket)
+            else:
+                self._of_ticket(question, question.ticket, now)
 
-    def origin_back(self, prefix: str, now: float) -> None:
-        for question in self._absent.pop(prefix, ()):
-            assert question.inquiry.ticket is not None
-            self._of_ticket(question, question.inquiry.ticket, now)
+    def node_back(self, node_id: str, now: float) -> None:
+        """A node is here again, or is presumed gone: its attempts are where they belong."""
+        for question in self._parked.take(return_of(node_id)):
+            if question in self._watches:
+                self._watches.node_back(question, node_id)
+            else:
+                self._of_ticket(question, question.ticket, now)
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
-    def ended(self, ticket: str, ended: Ended, output: bytes) -> None:
-        waiting = self._watchers.pop(ticket, None)
+    def ended(self, ticket: str, ended: Ended, output: bytes, now: float) -> None:
+        """A job has ended, and is in the history."""
+        waiting = self._parked.take(end_of(ticket))
         if waiting:
             reply = lines.result_reply(ticket, ended, output)
             for question in waiting:
-                self._timers.cancel(("still ending", ticket, question))
+                self._answer(question, reply)
+        self._watches.ended(ticket, ended)
+        if ended.counts:
+            self._elements_ended(ticket, now)
+
+    def _elements_ended(self, array: str, now: float) -> None:
+        for question in self._parked.take(end_of_array(array)):
+            if question in self._watches:
+                self._watches.array_ended(question, array)
+            else:
+                self._of_ticket(question, question.ticket, now)
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def _tell_events(self, question: Question) -> None:
+        """`events` are answered at once; who wants to `follow` them, when there are some behind his cursor."""
+        told = self._books.chronicle.read(question.inquiry.since)
+        if told.count or told.lost or question.verb == "events":
+            self._answer(question, _events_reply(told))
+        else:
+            self._parked.park(question, NEXT_EVENT)
+
+    # --- the step ------------------------------------------------------------------------------------------------
+
+    def flush(self, events_told: int) -> None:
+        """The end of a step: answers those whom something that happened in it was awaited by."""
+        self._watches.flush()
+        followers = self._parked.at(NEXT_EVENT) if events_told else ()
+        if followers:  # all of them have seen what was told before this step, and nothing of it
+            reply = _events_reply(self._books.chronicle.read(followers[0].inquiry.since))
+            for question in followers:
                 self._answer(question, reply)
 
-    def link_closed(self, link: int) -> None:
-        """Whoever asked over this link will ask again over the next."""
-        for waiting in (self._watchers, self._expected, self._absent):
-            for name in list(waiting):
-                waiting[name] = [question for question in waiting[name] if question.link != link]
-                if not waiting[name]:
-                    del waiting[name]
-        self._asked = {id: asked for id, asked in self._asked.items() if asked.question.link != link}
-        for id, asked in list(self._asked.items()):
-            if asked.origin_link == link:  # it has not answered: asked again when it is back
-                del self._asked[id]
-                self._absent.setdefault(asked.prefix, []).append(asked.question)
+    def link_closed(self, link: int, now: float) -> None:
+        """Whoever asked over this link will ask again over the next; who was asked will be asked again when he is
+        back. To be called when the roster knows that the link is gone."""
+        for question in self._parked.on_link(link):
+            self._drop(question)
+        for referral in self._referrals.link_closed(link):
+            if referral.question in self._watches:
+                self._watches.unanswered(referral.question, referral.ticket)
+            else:
+                self._of_ticket(referral.question, referral.ticket, now)
 
     def forget(self, link: int, inquiry_id: int) -> None:
         """The client that asked went away."""
-        for waiting in (self._watchers, self._expected, self._absent):
-            for name in list(waiting):
-                kept = [q for q in waiting[name] if (q.link, q.inquiry.id) != (link, inquiry_id)]
-                if kept:
-                    waiting[name] = kept
-                else:
-                    del waiting[name]
+        question = self._parked.find(link, inquiry_id)
+        if question is not None:
+            self._drop(question)
 
-    # --- the cluster as a whole ------------------------------------------------------------------------------------
-
-    def _cancel_group(self, group: str) -> bytes:
-        entries = self._ledger.in_group(group)
-        for entry in entries:
-            self._cancel(entry)
-        return lines.ok(group=group, state=State.CANCELLED, count=len(entries))
-
-    def _list(self, inquiry: Inquiry) -> bytes:
-        listed: list[bytes] = []
-        room = LIST_SCAN_MAX
-        for entry in self._ledger.live_newest_first():
-            if len(listed) >= inquiry.limit or not room:
-                break
-            room -= 1
-            if _matches(inquiry, entry.state, entry.record.group):
-                listed.append(lines.job_line(entry.ticket, self._live_fields(entry)))
-        if inquiry.state is None or State(inquiry.state).ended:
-            room = self._list_ended(inquiry, listed, room)
-        return lines.ok(count=len(listed), partial=None if room else 1, body=b"".join(listed))
-
-    def _list_ended(self, inquiry: Inquiry, listed: list[bytes], room: int) -> int:
-        for ticket, ended in self._history.newest():
-            if len(listed) >= inquiry.limit or not room:
-                break
-            room -= 1
-            job = self._ledger.job(ticket)
-            if _matches(inquiry, ended.state, job.group):
-                listed.append(lines.job_line(ticket, ended_fields(job, ended)))
-        return room
-
-    def _nodes(self, now: float) -> bytes:
-        nodes = sorted(self._roster, key=lambda node: (node.record.name, node.id))
-        body = "".join(f"{lines.status_fields(_node_fields(node, now))}\n" for node in nodes)
-        return lines.ok(count=len(nodes), body=body.encode())
+    def _drop(self, question: Question) -> None:
+        self._parked.leave(question)
+        self._watches.drop(question)
 
     def _answer(self, question: Question, reply: bytes) -> None:
-        self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
+        self._drop(question)
+        if question.link != _OURS:
+            self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
+        elif reply.startswith(b"ERR"):
+            self._unknown.append(question.ticket)
 
     def __len__(self) -> int:
-        parked = (*self._watchers.values(), *self._expected.values(), *self._absent.values())
-        return sum(map(len, parked)) + len(self._asked)
+        return len(self._parked)
+
+    def check(self) -> None:
+        self._parked.check()
+        self._watches.check()
 
 
-def _node_fields(node: Node, now: float) -> dict[str, object]:
-    running = sum(entry.begun for entry in node.leases.values())
-    return {
-        "name": node.record.name,
-        "state": node.state,
-        "slots": node.record.slots,
-        "running": running,
-        "waiting": len(node.leases) - running,
-        "last_seen_s": round(max(0.0, now - node.last_heard), 3),
-    }
+def _events_reply(told: Told) -> bytes:
+    return lines.ok(count=told.count, lost=told.lost or None, cursor=told.cursor, body=told.lines)
 
 
-def _matches(inquiry: Inquiry, state: State, group: str | None) -> bool:
-    return (inquiry.state is None or inquiry.state == state) and (inquiry.group is None or inquiry.group == group)
+_ALLOWED: Final = {
+    "retry": "only failed and cancelled jobs can be queued again",
+    "forget": "only jobs that have ended can be forgotten, and elements only with their array",
+}
+
+
+def _refused(verb: str, ticket: str, state: State) -> bytes:
+    return lines.err(Code.CONFLICT, f"{ticket} is {state}; {_ALLOWED[verb]}")
+
+
+def _logs_of_array(ticket: str) -> bytes:
+    message = f"{ticket} is an array, which prints nothing itself; ask for an element of it, such as {ticket}_1"
+    return lines.err(Code.BAD_REQUEST, message)

@@ -22,12 +22,16 @@ import attrs
 
 from balancer.admission import Admission
 from balancer.arrivals import Arrivals
+from balancer.books import Books
 from balancer.chronicle import Chronicle
-from balancer.clerk import Clerk, Question
+from balancer.clerk import Clerk, Orders
+from balancer.explanations import Rules
 from balancer.flow import Flow
+from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Mail, Outbox
 from balancer.placement import Placement
+from balancer.questions import Question
 from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
 from balancer.revival import Revival
@@ -97,8 +101,11 @@ class Dispatcher:
         self._ledger = Ledger(memory, self._history, self._chronicle, chance)
         self._arrivals = Arrivals(memory, self._ledger, self._chronicle)
         self._roster = Roster(memory, nodes_max)
-        self._revival = Revival(memory, self._history, self._ledger, self._roster, self._outbox, self._chronicle)
-        self._reunion = Reunion(self._ledger, self._roster, self._outbox, pushed=periods.eager)
+        groups = Groups(memory)
+        self._revival = Revival(
+            memory, self._history, groups, self._ledger, self._roster, self._outbox, self._chronicle
+        )
+        self._reunion = Reunion(self._ledger, self._roster, self._outbox, self._chronicle, pushed=periods.eager)
         self._admission = Admission(
             self._roster,
             self._outbox,
@@ -113,9 +120,28 @@ class Dispatcher:
             self._outbox,
             jobs_max=periods.jobs_per_round_max,
             backlog_max=periods.backlog_max,
+            chronicle=self._chronicle,
         )
         self._clerk = Clerk(
-            self._ledger, self._roster, self._history, self._timers, self._outbox, self._cancel, self.statistics
+            Books(self._ledger, self._history, groups, self._roster, self._chronicle),
+            Rules(
+                periods.eager,
+                periods.round_s,
+                periods.jobs_per_round_max,
+                periods.backlog_max,
+                periods.node_timeout_s,
+                nodes_max,
+            ),
+            self._timers,
+            self._outbox,
+            Orders(
+                self._cancel,
+                self._revival.retry,
+                self._revival.retry_group,
+                self._revival.forget,
+                self._revival.forget_group,
+            ),
+            self.statistics,
         )
         self._flow = Flow(self._ledger, self._history, self._clerk.locate)
         self._level = StoreLevel(0.0, False, 0.0)
@@ -128,6 +154,7 @@ class Dispatcher:
         self._wall = wall
         self._ledger.restore(wall)
         self._flow.restore()
+        self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
         for entry in self._ledger.leased():
             node = self._roster.get(entry.record.node_id)
@@ -149,6 +176,7 @@ class Dispatcher:
             self._follow_up(now)
         self._follow_up(now)
         self._tell_of_ends(now)
+        self._clerk.flush(self._chronicle.flush(self._wall))
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
@@ -164,6 +192,7 @@ class Dispatcher:
         self._ledger.check()
         self._flow.check()
         self._roster.check()
+        self._clerk.check()
 
     def statistics(self) -> dict[str, float]:
         nodes = list(self._roster)
@@ -188,7 +217,11 @@ class Dispatcher:
 
     def _follow_up(self, now: float) -> None:
         """What ends and arrives moves jobs that wait for it, and so on until nothing moves."""
+        for ticket in self._clerk.take_unknown():
+            self._flow.unknown(ticket, self._wall)
         self._flow.settle(now, self._wall)
+        for ticket in self._clerk.take_unknown():  # where no node was ever met that would issue it
+            self._flow.unknown(ticket, self._wall)
         while ends := self._ledger.take_ends():
             for ticket, ended, _ in ends:
                 self._flow.ended(ticket, ended)
@@ -241,9 +274,11 @@ class Dispatcher:
         self._outbox.note("node.lost", "warning", node=node.record.name, id=node.id, leases=len(node.leases))
         if node.link is not None:
             self._hang_up(node.link, "silent for longer than JOBYARD_NODE_TIMEOUT", now)
+        self._chronicle.tell("node.lost", node=node.record.name, id=node.id)
         exposed = node.exposed()
         for entry in list(node.leases.values()):
             self._reunion.lose(node, entry, crashed=entry.ticket in exposed, wall=self._wall)
+        self._clerk.node_back(node.id, now)
 
     def _on_knocked(self, event: Knocked, now: float) -> None:
         self._admission.knocked(event, now)
@@ -251,9 +286,10 @@ class Dispatcher:
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
         self._admission.link_closed(event.link)
         self._outbox.link_closed(event.link)
-        self._clerk.link_closed(event.link)
         node = self._roster.disconnected(event.link)
+        self._clerk.link_closed(event.link, now)
         if node is not None:
+            self._chronicle.tell("node.disconnected", node=node.record.name, id=node.id)
             self._outbox.note("node.disconnected", "warning", node=node.record.name, id=node.id, reason=event.reason)
             self._admission.old_link_closed(node.id, now)
 
@@ -266,6 +302,7 @@ class Dispatcher:
         assert node.link is not None
         hello = self._admission.hello(node.link)
         new_boot = node.record.boot_id != hello.boot_id
+        self._chronicle.tell("node.joined", node=hello.name, id=node.id)
         self._reunion.reunite(node, hello, message, self._wall)
         self._outbox.note(
             "node.joined",
@@ -279,7 +316,7 @@ class Dispatcher:
             outcomes=len(message.outcomes),
         )
         self._revival.origin_back(node)
-        self._clerk.origin_back(hello.prefix, now)
+        self._clerk.node_back(node.id, now)
 
     # --- jobs in -------------------------------------------------------------------------------------------------
 
@@ -301,6 +338,7 @@ class Dispatcher:
 
     def _arrive(self, node: Node, mail: Mail, submission: Submission, now: float) -> None:
         ticket = submission.ticket
+        learned = bool(submission.ended) and not self._ledger.knows(ticket)
         arrival = self._arrivals.arrive(submission, self._wall)
         mail.taken.append(ticket)
         if arrival.alias_of is not None:
@@ -315,20 +353,24 @@ class Dispatcher:
                 self._tell_end(node, ticket)  # its origin may have missed the end together with our first Taken
         self._flow.arrived(ticket)
         self._clerk.arrived(ticket, now)
+        if learned and (ended := self._history.find(ticket)) is not None:
+            self._clerk.ended(ticket, ended, submission.output, now)
 
     # --- attempts ------------------------------------------------------------------------------------------------
 
     def _on_info(self, node: Node, message: Info, now: float) -> None:
         node.report = Report(message.running, message.waiting)
-        if message.draining and not node.draining:
-            self._outbox.note("node.draining", node=node.record.name, id=node.id)
+        if message.draining != node.draining:
+            event = "node.draining" if message.draining else "node.undrained"
+            self._outbox.note(event, node=node.record.name, id=node.id)
+            self._chronicle.tell(event, node=node.record.name, id=node.id)
         node.draining = message.draining
 
     def _on_begun(self, node: Node, message: Begun, now: float) -> None:
         for ticket, attempt in message.attempts:
             entry = node.leases.get(ticket)
             if entry is not None and entry.record.attempt == attempt:
-                entry.begun = True
+                self._reunion.begun(node, entry)
 
     def _on_returned(self, node: Node, message: Returned, now: float) -> None:
         node.recalling = False
@@ -389,7 +431,7 @@ class Dispatcher:
         """Hands this step's ends to whoever waits for them."""
         ends, self._ends = self._ends, []
         for ticket, ended, output in ends:
-            self._clerk.ended(ticket, ended, output)
+            self._clerk.ended(ticket, ended, output, now)
             origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
             if origin is not None and origin.link is not None and index_of(ticket) is None:
                 origin.ends[ticket] = None
@@ -442,7 +484,8 @@ class Dispatcher:
         self._clerk.ask(node.link, message, now)
 
     def _on_answer(self, node: Node, message: Answer, now: float) -> None:
-        self._clerk.origin_said(message.id, message.reply, now)
+        assert node.link is not None
+        self._clerk.node_said(node.link, message.id, message.reply, now)
 
     def _on_forget(self, node: Node, message: Forget, now: float) -> None:
         assert node.link is not None

@@ -6,8 +6,6 @@ of one ledger from those of another, which begins anew. Pure.
 
 from typing import Final
 
-import attrs
-
 from balancer.chronicle import Chronicle
 from common.effects import Table
 from common.history import History
@@ -27,26 +25,26 @@ class Ends:
         self._history = history
         self._chronicle = chronicle
         self._chance = chance
-        self._last = 0
+        self.last = 0  # the sequence of the latest end
         self.tag = ""
 
     def restore(self) -> None:
-        self._last = int(self._memory.get(Table.META, _SEQUENCE) or b"0")
+        self.last = int(self._memory.get(Table.META, _SEQUENCE) or b"0")
         tag = self._memory.get(Table.META, _TAG)
         if tag is None:
             tag = "".join(self._chance.choice(_LETTERS) for _ in range(_TAG_CHARACTERS)).encode()
             self._memory.put(Table.META, _TAG, tag)
         self.tag = tag.decode()
 
-    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> Ended:
-        """The end of a job; returned with its number. `group` makes it findable."""
-        self._last += 1
-        self._memory.put(Table.META, _SEQUENCE, b"%d" % self._last)
-        ended = attrs.evolve(ended, sequence=self._last)
-        self._history.record(ticket, ended, output)
-        if group is not None:
-            self._history.join_group(group, ticket, ended)
-        return ended
+    def next_number(self) -> int:
+        self.last += 1
+        self._memory.put(Table.META, _SEQUENCE, b"%d" % self.last)
+        return self.last
+
+    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> None:
+        """The end of a job, with its number. `group` makes it findable."""
+        self._history.record(ticket, ended, output, group)
+        self._chronicle.tell_end(ticket, ended)
 
     def record_attempt(self, ticket: str, ended: Ended, output: bytes, wait_s: float) -> None:
         """The end of an attempt that another follows. Its output can be read while the job waits for that."""
@@ -54,20 +52,8 @@ class Ends:
         self.drop_output(ticket)
         if output:
             self._memory.put(Table.OUTPUTS, ticket_key(ticket), output)
-        self.tell("job.retrying", ticket, ended, wait_s=round(wait_s, 3))
+        self._chronicle.tell_end(ticket, ended, "job.retrying", wait_s=round(wait_s, 3))
 
     def drop_output(self, ticket: str) -> None:
         """What an earlier attempt printed is not the output of the job."""
         self._memory.delete(Table.OUTPUTS, ticket_key(ticket))
-
-    def tell(self, event: str, ticket: str, ended: Ended, **more: object) -> None:
-        self._chronicle.tell(
-            event,
-            ticket,
-            attempt=ended.attempt or None,
-            node=ended.node,
-            reason=ended.reason,
-            exit=ended.exit,
-            seconds=None if ended.seconds is None else round(ended.seconds, 6),
-            **more,
-        )

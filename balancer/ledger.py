@@ -14,7 +14,7 @@ The life of a job is drawn in `balancer/records.py`.
 Ended jobs are in the History, on disk; only live ones are in memory. Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -60,6 +60,7 @@ class Ledger:
         self._chronicle = chronicle
         self._chance = chance
         self._live: dict[str, Entry] = {}
+        self._groups: dict[str, dict[str, Entry]] = {}  # the live jobs and arrays of each group
         self.elements = Elements(memory, history, self._live)
         self._sequence = 0
         self.ends = Ends(memory, history, chronicle, chance)
@@ -76,13 +77,22 @@ class Ledger:
             after = chunk[-1][0]
         for entry in sorted(found, key=lambda entry: (entry.record.sequence, index_of(entry.ticket) is not None)):
             self._sequence = entry.record.sequence
-            self._live[entry.ticket] = entry
-            self.elements.open(entry)
+            self._enter(entry)
             if entry.record.due_wall:
                 left_s = min(max(0.0, entry.record.due_wall - wall), entry.record.due_s)
                 self._waits.append((entry.ticket, left_s))
         for entry in found:
             self._offer(entry)
+
+    @property
+    def tag(self) -> str:
+        """What the cursors of this ledger begin with; another ledger counts anew."""
+        return self.ends.tag
+
+    @property
+    def last_end(self) -> int:
+        """The sequence of the latest end."""
+        return self.ends.last
 
     # --- looking -----------------------------------------------------------------------------------------------
 
@@ -100,8 +110,24 @@ class Ledger:
         return (entry for entry in reversed(self._live.values()) if index_of(entry.ticket) is None)
 
     def in_group(self, group: str) -> list[Entry]:
-        """Jobs and arrays, not the elements of arrays."""
-        return [entry for entry in self.live_newest_first() if entry.record.group == group]
+        """The live jobs and arrays of a group, not the elements of arrays, in the order of arrival."""
+        return list(self._groups.get(group, {}).values())
+
+    def count_in_group(self, group: str) -> int:
+        return len(self._groups.get(group, ()))
+
+    def array_limit(self, entry: Entry) -> tuple[int, int] | None:
+        """Where elements of an array wait for others of it: how many are with nodes, and how many may be at once."""
+        array = entry.array or self.elements.array(entry.ticket)
+        most = None if array is None else array.indexes.at_once_max
+        return (most, most) if array is not None and most is not None and len(array.leased) >= most else None
+
+    def counts_of(self, entry: Entry) -> Mapping[str, int] | None:
+        """How many elements of an array are in each state; None for any other job."""
+        if entry.array is None:
+            return None
+        held = entry.state if entry.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
+        return {str(state): count for state, count in entry.array.counts(held).items()}
 
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""
@@ -151,12 +177,23 @@ class Ledger:
 
     def begin_life(self, entry: Entry, why: str) -> None:
         """Takes in a new job, or one that RETRY has brought back."""
-        self._live[entry.ticket] = entry
-        self.elements.open(entry)
+        self._enter(entry)
         self._save(entry)
         if entry.record.due_s:
             self._waits.append((entry.ticket, entry.record.due_s))
         self._goes_on(entry, why)
+
+    def _enter(self, entry: Entry) -> None:
+        self._live[entry.ticket] = entry
+        self.elements.open(entry)
+        if entry.record.group is not None and index_of(entry.ticket) is None:
+            self._groups.setdefault(entry.record.group, {})[entry.ticket] = entry
+
+    def _leave(self, entry: Entry) -> None:
+        self._live.pop(entry.ticket, None)
+        group = self._groups.get(entry.record.group or "")
+        if group is not None and group.pop(entry.ticket, None) is not None and not group:
+            del self._groups[entry.record.group or ""]
 
     def _goes_on(self, entry: Entry, why: str) -> None:
         """Where a live job stands now is told, and what waits for a node gets in line."""
@@ -217,7 +254,7 @@ class Ledger:
         if (array := self.elements.array(element.ticket)) is not None:
             self._offer(self._live[array.ticket])
 
-    def lease(self, entry: Entry, node_id: str, boot_id: str, node_name: str) -> Lease | None:
+    def lease(self, entry: Entry, node_id: str, boot_id: str) -> Lease | None:
         """The next attempt of a queued job, given to one boot of a node. None where the job's own record is damaged:
         the job fails, because nobody can run it."""
         assert State.DISPATCHED in TRANSITIONS[entry.state], f"{entry.ticket} is {entry.state} and was leased"
@@ -235,7 +272,6 @@ class Ledger:
         )
         entry.begun = False
         self.counts["leases"] += 1
-        self._chronicle.tell("job.dispatched", entry.ticket, attempt=entry.record.attempt, node=node_name)
         return self.lease_of(entry, packed)
 
     def lease_of(self, entry: Entry, packed: bytes | None = None) -> Lease:
@@ -291,7 +327,8 @@ class Ledger:
     def _update(self, entry: Entry, **changes: object) -> None:
         if entry.ticket not in self._live:
             self.elements.begin(entry)
-        entry.record = attrs.evolve(entry.record, **changes)  # type: ignore[arg-type]
+        for name, value in changes.items():
+            setattr(entry.record, name, value)
         self._save(entry)
         self.elements.note(entry)
 
@@ -341,7 +378,7 @@ class Ledger:
             due_wall=ended.ended_wall + wait_s,
             due_s=wait_s,
             failures=entry.record.failures + 1,
-            failed_because=ended.reason,
+            last_reason=ended.reason,
         )
         entry.begun = False
         self._waits.append((entry.ticket, wait_s))
@@ -379,16 +416,20 @@ class Ledger:
             f"{entry.state} → {ended.state}"
         )
         record = entry.record
-        ended = attrs.evolve(ended, begun=max(record.attempt, record.outnumbered), retried=record.retried)
+        ended = attrs.evolve(
+            ended,
+            sequence=self.ends.next_number(),
+            begun=max(entry.attempts_begun, record.outnumbered),
+            retried=record.retried,
+        )
         if record.failures and not output:
             self.ends.drop_output(entry.ticket)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         array = self.elements.array(entry.ticket)
-        ended = self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
-        self._live.pop(entry.ticket, None)
+        self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
+        self._leave(entry)
         self._ended.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1
-        self.ends.tell(f"job.{ended.state}", entry.ticket, ended)
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
             self._look_at_array(self._live[array.ticket], array, ended)
@@ -416,6 +457,8 @@ class Ledger:
             cancelled_alone = entry.record.cancelled and entry.array is None
             assert entry.record.leased or not cancelled_alone, f"{ticket} is cancelled and has not ended"
             assert not (entry.record.leased and entry.record.due_wall), f"{ticket} is leased before its time"
+            grouped = entry.record.group is not None and index_of(ticket) is None
+            assert not grouped or ticket in self._groups[entry.record.group or ""], f"{ticket} is not in its group"
             if entry.array is not None:
                 entry.array.check()
                 assert not entry.array.over, f"all of {ticket} has ended, and it has not"

@@ -6,6 +6,7 @@ cancelled; whoever pops it sees that the job no longer waits.
 """
 
 import heapq
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 Needs: TypeAlias = tuple[str, int]
@@ -35,6 +36,14 @@ class Queue:
         if not line:
             del self._lines[needs]
         return ticket
+
+    def lines(self) -> list[Needs]:
+        return list(self._lines)
+
+    def ahead_of(self, place: Place, lines: Iterable[Needs]) -> Iterator[str]:
+        """The tickets in these lines that stand before a place, in no order. Looks at every job in them."""
+        for needs in lines:
+            yield from (other[2] for other in self._lines.get(needs, ()) if other < place)
 
     def __bool__(self) -> bool:
         return bool(self._lines)

@@ -14,6 +14,7 @@ Pure.
 
 import attrs
 
+from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.records import Entry
@@ -36,8 +37,9 @@ class Held:
 class Reunion:
     """`pushed`: nodes report outcomes by themselves, and not only when asked."""
 
-    def __init__(self, ledger: Ledger, roster: Roster, outbox: Outbox, *, pushed: bool) -> None:
+    def __init__(self, ledger: Ledger, roster: Roster, outbox: Outbox, chronicle: Chronicle, *, pushed: bool) -> None:
         self._pushed = pushed
+        self._chronicle = chronicle
         self._ledger = ledger
         self._roster = roster
         self._outbox = outbox
@@ -69,7 +71,7 @@ class Reunion:
             elif entry.attempt_id not in held:
                 self._outbox.to(node).leases.append(self._ledger.lease_of(entry))
             else:
-                entry.begun = entry.attempt_id in begun
+                self.begun(node, entry, entry.attempt_id in begun)
                 if entry.record.cancelled:
                     self._outbox.to(node).cancels.append(entry.attempt_id)
 
@@ -86,7 +88,7 @@ class Reunion:
         elif entry is not None and ticket in node.leases and entry.record.attempt == attempt:
             pass  # its lease; that was settled above
         elif entry is not None and self.take_over(node, entry, boot_id, attempt):
-            entry.begun = begun
+            self.begun(node, entry, begun)
         else:
             self._outbox.to(node).drops.append(id)
 
@@ -117,6 +119,13 @@ class Reunion:
             return False
         node.give(entry)
         return True
+
+    def begun(self, node: Node, entry: Entry, begun: bool = True) -> None:
+        """A node says whether its attempt runs. That it does is told once; and again after a restart, because whether
+        an attempt has begun is not on disk."""
+        if begun and not entry.begun:
+            self._chronicle.tell("job.running", entry.ticket, attempt=entry.record.attempt, node=node.record.name)
+        entry.begun = begun
 
     # --- jobs that an earlier ledger gave out ----------------------------------------------------------------------
 
@@ -151,7 +160,7 @@ class Reunion:
         elif best.over:
             self._outbox.send(best.node, RequestOfRes((entry.ticket,)))
         else:
-            entry.begun = best.begun
+            self.begun(best.node, entry, best.begun)
 
     def arrived_otherwise(self, ticket: str) -> None:
         """A job is known again, but needs no attempt: it has ended, or is another job's second name."""

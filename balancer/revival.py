@@ -16,6 +16,7 @@ import attrs
 from balancer.arrays import Array
 from balancer.arrivals import record_of
 from balancer.chronicle import Chronicle
+from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.records import Entry, LiveRecord
@@ -35,10 +36,18 @@ _CAN_BE_RETRIED: Final = frozenset({State.FAILED, State.CANCELLED})
 
 class Revival:
     def __init__(
-        self, memory: Memory, history: History, ledger: Ledger, roster: Roster, outbox: Outbox, chronicle: Chronicle
+        self,
+        memory: Memory,
+        history: History,
+        groups: Groups,
+        ledger: Ledger,
+        roster: Roster,
+        outbox: Outbox,
+        chronicle: Chronicle,
     ) -> None:
         self._memory = memory
         self._history = history
+        self._groups = groups
         self._ledger = ledger
         self._roster = roster
         self._outbox = outbox
@@ -63,16 +72,14 @@ class Revival:
 
     def retry_group(self, group: str) -> int:
         """How many jobs of the group are queued again."""
-        return sum(self.retry(ticket) is not None for _, ticket in list(self._history.of_group(group)))
+        return sum(self.retry(ticket) is not None for _, ticket in list(self._groups.ends(group, -1)))
 
     def _revive(self, ticket: str, ended: Ended) -> Entry:
         """The job or array itself is live again, with its elements as they are."""
         key = ticket_key(ticket)
         stored = [self._memory.get(table, key) or b"" for table in (Table.JOBS, Table.BODIES)]
-        record = attrs.evolve(
-            _again(record_of(self._ledger.job(ticket), sum(map(len, stored))), ended),
-            sequence=self._ledger.next_in_order(),
-        )
+        record = record_of(self._ledger.job(ticket), self._ledger.next_in_order(), sum(map(len, stored)))
+        _go_on(record, ended)
         self._take_out(ticket, ended)
         entry = Entry(ticket, record)
         self._notify(ticket, _REVIVED)
@@ -126,10 +133,12 @@ class Revival:
         assert array is not None, f"{parent.ticket} is no array"
         record = attrs.evolve(parent.record, array=None, cancelled=False, attempt=0, retried=0)
         if ended is None:
-            entry = Entry(ticket, attrs.evolve(record, retried=1))
+            entry = Entry(ticket, record)
+            record.retried = 1
             self._ledger.elements.begin(entry)
         else:
-            entry = Entry(ticket, _again(record, ended))
+            entry = Entry(ticket, record)
+            _go_on(record, ended)
             self._take_out(ticket, ended)
             self._uncount(array, ended)
         self._chronicle.tell("job.retried", ticket)
@@ -153,7 +162,7 @@ class Revival:
 
     def forget_group(self, group: str) -> int:
         """How many ended jobs of the group were erased."""
-        return sum(self.forget(ticket) for _, ticket in list(self._history.of_group(group)))
+        return sum(self.forget(ticket) for _, ticket in list(self._groups.ends(group, -1)))
 
     # --- notices to origins ------------------------------------------------------------------------------------------
 
@@ -178,8 +187,10 @@ class Revival:
                     self._memory.delete(Table.NOTICES, ticket_key(ticket))
 
 
-def _again(record: LiveRecord, ended: Ended) -> LiveRecord:
-    return attrs.evolve(record, attempt=max(ended.begun, ended.attempt), retried=ended.retried + 1)
+def _go_on(record: LiveRecord, ended: Ended) -> None:
+    """Numbers go on above those that were used."""
+    record.attempt = max(ended.begun, ended.attempt)
+    record.retried = ended.retried + 1
 
 
 def _notices(items: "list[tuple[str, bytes]] | tuple[tuple[str, bytes], ...]") -> Notices:

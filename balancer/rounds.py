@@ -7,11 +7,13 @@ given out, because its node says that it has not begun.
 Pure.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
+from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.placement import Load, Placement, moves
@@ -27,7 +29,15 @@ WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node ho
 
 class Rounds:
     def __init__(
-        self, ledger: Ledger, roster: Roster, placement: Placement, outbox: Outbox, *, jobs_max: int, backlog_max: int
+        self,
+        ledger: Ledger,
+        roster: Roster,
+        placement: Placement,
+        outbox: Outbox,
+        *,
+        jobs_max: int,
+        backlog_max: int,
+        chronicle: Chronicle,
     ) -> None:
         self._ledger = ledger
         self._roster = roster
@@ -35,6 +45,7 @@ class Rounds:
         self._outbox = outbox
         self._jobs_max = jobs_max
         self._backlog_max = backlog_max
+        self._chronicle = chronicle
 
     # --- handing out ---------------------------------------------------------------------------------------------
 
@@ -74,17 +85,12 @@ class Rounds:
     def _candidates(self, needs: Needs, weight_bytes: int) -> Iterable[Load]:
         kind, slots = needs
         for node in self._roster.connected():
-            if (
-                node.takes_jobs
-                and _can_run(node, kind, slots)
-                and node.load.count - node.record.slots < self._backlog_max
-                and (not node.leases or node.weight_bytes + weight_bytes <= WEIGHT_BYTES_MAX)
-            ):
+            if node.takes_jobs and can_run(node, kind, slots) and weight_bytes <= room_bytes(node, self._backlog_max):
                 yield node.load
 
     def _give(self, entry: Entry, load: Load, wall: float) -> None:
         node = self._roster.known(load.node_id)
-        lease = self._ledger.lease(entry, node.id, node.record.boot_id, node.record.name)
+        lease = self._ledger.lease(entry, node.id, node.record.boot_id)
         if lease is None:
             self._ledger.fail_unreadable(entry, wall)
             self._outbox.note("record.damaged", "error", ticket=entry.ticket)
@@ -92,6 +98,7 @@ class Rounds:
         node.give(entry)
         self._ledger.in_line_again(entry)
         self._outbox.to(node).leases.append(lease)
+        self._chronicle.tell("job.dispatched", entry.ticket, attempt=lease.attempt, node=node.record.name)
 
     # --- calling back --------------------------------------------------------------------------------------------
 
@@ -139,10 +146,18 @@ class Rounds:
         already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
         for entry in reversed(source.leases.values()):
             movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
-            if movable and _can_run(target, entry.record.kind, entry.record.slots):
+            if movable and can_run(target, entry.record.kind, entry.record.slots):
                 return entry
         return None
 
 
-def _can_run(node: Node, kind: str, slots: int) -> bool:
+def can_run(node: Node, kind: str, slots: int) -> bool:
     return kind in node.record.kinds and slots <= node.record.slots
+
+
+def room_bytes(node: Node, backlog_max: int) -> float:
+    """What a job may weigh to be given to this node at present: nothing when its backlog is full, and anything when
+    it has no job at all."""
+    if node.load.count - node.record.slots >= backlog_max:
+        return -1
+    return WEIGHT_BYTES_MAX - node.weight_bytes if node.leases else math.inf

@@ -31,9 +31,12 @@ class History:
         self._retention_s = retention_s
         self.expire_in_s = EXPIRE_PERIOD_S
 
-    def record(self, ticket: str, ended: Ended, output: bytes) -> None:
-        """Remembers how a job ended. Its output is standard output followed by standard error."""
+    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None = None) -> None:
+        """Remembers how a job ended. Its output is standard output followed by standard error. Where the ends are
+        numbered, those of a group can be found in their order."""
         key = ticket_key(ticket)
+        if group is not None and ended.sequence:
+            self._memory.put(Table.GROUPS, _in_group(group, ended.sequence), key)
         self._memory.put(Table.ENDED, key, pack(ended))
         if output:
             self._memory.put(Table.OUTPUTS, key, output)
@@ -56,6 +59,7 @@ class History:
         if ended is not None:
             self._memory.delete(Table.EXPIRY, _moment(ended.ended_wall) + ticket_key(ticket))
         self._erase(ticket)
+        self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
 
     def find(self, ticket: str) -> Ended | None:
         packed = self._memory.get(Table.ENDED, ticket_key(ticket))
@@ -135,23 +139,10 @@ class History:
 
     # --- groups --------------------------------------------------------------------------------------------------
 
-    def join_group(self, group: str, ticket: str, ended: Ended) -> None:
-        """Makes the end findable by its group, in the order of the ends."""
-        self._memory.put(Table.GROUPS, _in_group(group, ended.sequence), ticket_key(ticket))
-
     def _leave_group(self, ticket: str, ended: Ended) -> None:
         packed = self._memory.get(Table.JOBS, ticket_key(ticket)) if ended.sequence else None
         if packed is not None and (group := unpack(Job, packed).group) is not None:
             self._memory.delete(Table.GROUPS, _in_group(group, ended.sequence))
-
-    def of_group(self, group: str, after: int = 0) -> Iterator[tuple[int, str]]:
-        """Sequence and ticket of the ended jobs of a group, the earliest end first, behind the sequence `after`."""
-        prefix = _in_group(group, 0)[:-_SEQUENCE_BYTES]
-        last = _in_group(group, after)
-        while chunk := self._memory.scan(Table.GROUPS, prefix=prefix, after=last, limit=_SCAN):
-            for index, key in chunk:
-                yield int.from_bytes(index[-_SEQUENCE_BYTES:], "big"), ticket_of(key)
-            last = chunk[-1][0]
 
     # --- earlier attempts ------------------------------------------------------------------------------------------
 

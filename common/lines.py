@@ -19,7 +19,7 @@ from common.errors import Code, Refusal, shown
 from common.help import HELP_PAGE
 from common.limits import BODY_BYTES_MAX, LINE_BYTES_MAX, OPTION_BYTES_MAX
 from common.model import KINDS
-from common.replies import err, job_line, ok, pending, result_reply, status_fields
+from common.replies import err, job_line, logs_reply, ok, pending, result_reply, status_fields
 from common.requests import (
     Auth,
     Bad,
@@ -77,6 +77,7 @@ __all__ = [
     "Watch",
     "err",
     "job_line",
+    "logs_reply",
     "ok",
     "pending",
     "result_reply",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from common.errors import Code
-from common.model import Ended
+from common.model import ENDED_STATES, Ended, State
 
 MESSAGE_CHARACTERS_MAX: Final = 500  # of an error: a screen line or two, whatever was typed
 
@@ -55,6 +55,8 @@ def result_reply(ticket: str, ended: Ended, output: bytes) -> bytes:
     assert len(output) == ended.stdout_bytes + ended.stderr_bytes, (
         f"{ticket}: {len(output)} bytes of output for {ended}"
     )
+    if ended.counts:
+        return _array_reply(ticket, ended)
     return ok(
         ticket,
         state=ended.state,
@@ -67,6 +69,30 @@ def result_reply(ticket: str, ended: Ended, output: bytes) -> bytes:
         stdout=ended.stdout_bytes,
         stderr=ended.stderr_bytes,
         body=output,
+    )
+
+
+def _array_reply(ticket: str, ended: Ended) -> bytes:
+    """An array has no output of its own: its elements do, each under its own ticket."""
+    counts = dict(ended.counts)
+    ends = {state.value: counts.get(state, 0) for state in State if state in ENDED_STATES}
+    fields: dict[str, object] = {"state": ended.state, "attempt": 0, "count": sum(counts.values()), **ends}
+    return ok(ticket, **fields, reason=ended.reason, stdout=0, stderr=0, body=b"")
+
+
+def logs_reply(
+    ticket: str, state: State, attempt: int, stdout: bytes = b"", stderr: bytes = b"", *, end: bool = False
+) -> bytes:
+    """A reply to LOGS: what an attempt has printed, or what it has printed since the reply before. Attempt 0 is none:
+    nothing runs. `end` is in the last one."""
+    return ok(
+        ticket,
+        state=state,
+        attempt=attempt,
+        stdout=len(stdout),
+        stderr=len(stderr),
+        end=end or None,
+        body=stdout + stderr,
     )
 
 

@@ -62,6 +62,7 @@ def test_a_delay_counts_from_the_submission_and_not_from_the_ledgers_first_word_
     cluster.kill_balancer()
     ticket = cluster.submit("n1", "delay=60 sh true")
     cluster.advance(50)
+    cluster.store_level("n1", 0.1)  # from which the node learns the time
     cluster.start_balancer()
     cluster.dial("n1")
     cluster.advance(11)

@@ -17,7 +17,7 @@ def test_any_node_answers_for_any_ticket() -> None:
     for name in cluster.nodes:
         reply = cluster.say(name, f"STATUS {ticket}") or ""
         assert reply.startswith(
-            f"OK {ticket} state=running attempt=1 node={runner} name=two%20words group=g submitted="
+            f"OK {ticket} state=running attempt=1 node={runner} reason=running name=two%20words group=g submitted="
         )
         assert cluster.say(name, f"result {ticket}") == f"PENDING {ticket} state=running\n"
     cluster.finish(runner, id, output=b"out")

@@ -1,0 +1,284 @@
+"""Why a job is where it is: the code that STATUS, LIST and EXPLAIN show, and the page for people.
+
+A queued job is told by what its prospects are: each node that is connected fails at one of these, or at none, and the
+node that comes furthest says why the job waits.
+
+    allows the kind ─► has the slots ─► takes jobs ─► has room ─► the next round hands it out
+
+The rules are those of the rounds, and what a code means is said in `common/why.py`. Pure; nothing here changes
+anything.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from balancer.books import Books, Found
+from balancer.queue import Needs
+from balancer.records import Entry
+from balancer.roster import Node
+from balancer.rounds import can_run, room_bytes
+from common.durations import format_duration
+from common.model import Ended, State
+from common.status import explain_reply, moment
+from common.why import Row, Why, page
+
+_NAMED_MAX: Final = 10  # nodes, or jobs that are waited for; of the others it is said how many there are
+_STAGES: Final = (Why.KIND_NOT_ALLOWED, Why.TOO_WIDE, Why.DRAINING, Why.NO_FREE_SLOT, Why.NEXT_ROUND)
+_BY_STATE: Final = {
+    State.SCHEDULED: Why.DELAYED,
+    State.BLOCKED: Why.BLOCKED,
+    State.DISPATCHED: Why.NODE_BACKLOG,
+    State.RUNNING: Why.RUNNING,
+    State.RETRYING: Why.RETRY,
+    State.CANCELLED: Why.ENDING,
+}
+
+
+@attrs.frozen
+class Rules:
+    """The settings by which jobs are handed out. Seconds."""
+
+    eager: bool
+    round_s: float
+    jobs_per_round_max: int
+    backlog_max: int
+    node_timeout_s: float
+    nodes_max: int
+
+
+class Reasons:
+    """Why live jobs are where they are. Good for one answer: what is found out of a kind and a width is kept."""
+
+    def __init__(self, books: Books, rules: Rules) -> None:
+        self._books = books
+        self._rules = rules
+        self._prospects: dict[Needs, tuple[Why, float]] = {}
+
+    def of(self, entry: Entry) -> Why:
+        if entry.state in _BY_STATE:
+            return _BY_STATE[entry.state]
+        if self._books.ledger.array_limit(entry) is not None:
+            return Why.ARRAY_LIMIT
+        needs = (entry.record.kind, entry.record.slots)
+        if needs not in self._prospects:
+            self._prospects[needs] = self._prospect(needs)
+        why, room = self._prospects[needs]
+        return Why.NO_FREE_SLOT if why is Why.NEXT_ROUND and entry.record.bytes > room else why
+
+    def _prospect(self, needs: Needs) -> tuple[Why, float]:
+        """How far the jobs with these needs come, and what one may weigh that comes all the way."""
+        nodes = _here(self._books)
+        why = max((obstacle(node, needs, 0, self._rules) for node in nodes), key=_STAGES.index, default=Why.NO_NODE)
+        able = (node for node in nodes if node.takes_jobs and can_run(node, *needs))
+        return why, max((room_bytes(node, self._rules.backlog_max) for node in able), default=0)
+
+
+def obstacle(node: Node, needs: Needs, weight_bytes: int, rules: Rules) -> Why:
+    """What keeps a node that is connected from being given a job with these needs; NEXT_ROUND where nothing does."""
+    kind, slots = needs
+    if kind not in node.record.kinds:
+        return Why.KIND_NOT_ALLOWED
+    if not can_run(node, kind, slots):
+        return Why.TOO_WIDE
+    if not node.takes_jobs:
+        return Why.DRAINING
+    return Why.NO_FREE_SLOT if weight_bytes > room_bytes(node, rules.backlog_max) else Why.NEXT_ROUND
+
+
+def _here(books: Books) -> list[Node]:
+    return [node for node in books.roster.connected() if node.ready]
+
+
+class Explanations:
+    """Answers EXPLAIN."""
+
+    def __init__(self, books: Books, rules: Rules) -> None:
+        self._books = books
+        self._rules = rules
+
+    def reasons(self) -> Reasons:
+        return Reasons(self._books, self._rules)
+
+    def reply(self, found: Found, now: float) -> bytes:
+        """The reply to EXPLAIN of a job that the ledger has, and that has not expired."""
+        if found.entry is not None:
+            return self._of_live(found.entry, now)
+        assert found.ended is not None, f"{found.ticket} has expired and is to be explained"
+        return self._of_ended(found.ticket, found.ended)
+
+    def of_expected(self, ticket: str) -> bytes:
+        """The reply for a job that its origin has, and the ledger has still to learn of."""
+        text = page(ticket, State.QUEUED, Why.ON_ITS_WAY)
+        return explain_reply(ticket, State.QUEUED, Why.ON_ITS_WAY, text)
+
+    # --- live jobs -----------------------------------------------------------------------------------------------
+
+    def _of_live(self, entry: Entry, now: float) -> bytes:
+        why = self.reasons().of(entry)
+        rows = [*self._rows(entry, now), ("elements", self._elements(entry)), ("attempts", _attempts(entry))]
+        return explain_reply(entry.ticket, entry.state, why, page(entry.ticket, entry.state, why, rows))
+
+    def _rows(self, entry: Entry, now: float) -> list[Row]:
+        match entry.state:
+            case State.QUEUED:
+                return self._queued(entry, now)
+            case State.SCHEDULED:
+                return [("not before", moment(entry.record.due_wall))]
+            case State.RETRYING:
+                return [("tried again at", moment(entry.record.due_wall))]
+            case State.BLOCKED:
+                return [("waits for", self._waited_for(entry.record.waits_for))]
+            case _:
+                return self._given(entry, now)
+
+    def _queued(self, entry: Entry, now: float) -> list[Row]:
+        ahead = self._ahead(entry)
+        rows: list[Row] = [("position", f"behind {_count(ahead, 'queued job')}" if ahead else "the first in the queue")]
+        if not self._rules.eager:
+            rows.append(("rounds", self._rounds(ahead)))
+        if (limit := self._books.ledger.array_limit(entry)) is not None:
+            rows.append(("array", f"{limit[0]} of the {limit[1]} elements that may be under way at once are"))
+        return [*rows, ("needs", _needs(entry)), ("nodes", list(self._nodes(entry, now)))]
+
+    def _ahead(self, entry: Entry) -> int:
+        """How many queued jobs go first: those before it in every line from which a node that may run this one is
+        fed, too; in all lines where there is no such node."""
+        record = entry.record
+        ledger = self._books.ledger
+        able = [node for node in _here(self._books) if can_run(node, record.kind, record.slots)]
+        competing = [needs for needs in ledger.queue.lines() if not able or any(can_run(node, *needs) for node in able)]
+        tickets = set(ledger.queue.ahead_of((-record.priority, record.sequence, entry.ticket), competing))
+        waiting = (ledger.live(ticket) for ticket in tickets)
+        return sum(other is not None and other.state is State.QUEUED for other in waiting)
+
+    def _rounds(self, ahead: int) -> str:
+        most = self._rules.jobs_per_round_max
+        number = ahead // most + 1
+        return (
+            f"every {format_duration(self._rules.round_s)} (DISPATCH_PERIOD), {most} jobs each "
+            f"(MAX_NUM_JOBS_DISPATCH): where there is room, it goes out with {_ordinal(number)}"
+        )
+
+    def _nodes(self, entry: Entry, now: float) -> Iterator[str]:
+        """What keeps each node from being given the job."""
+        nodes = sorted(self._books.roster, key=lambda node: (node.link is None, node.record.name))
+        if not nodes:
+            yield f"none was ever met; {self._rules.nodes_max} may be connected at once (MAX_NUM_NODES)"
+        for node in nodes[:_NAMED_MAX]:
+            yield f"{node.record.name}: {self._keeps(node, entry, now)}"
+        if len(nodes) > _NAMED_MAX:
+            yield f"and {len(nodes) - _NAMED_MAX} more"
+
+    def _keeps(self, node: Node, entry: Entry, now: float) -> str:
+        if node.link is None or not node.ready:
+            return f"{'lost' if node.lost else 'not connected'}, last heard {_ago(node, now)} ago"
+        record = entry.record
+        match obstacle(node, (record.kind, record.slots), record.bytes, self._rules):
+            case Why.KIND_NOT_ALLOWED:
+                return f"does not allow {record.kind} (JOBYARD_JOB_KINDS)"
+            case Why.TOO_WIDE:
+                return f"has {_count(node.record.slots, 'slot')} (JOBYARD_SLOTS), and {record.slots} are needed"
+            case Why.DRAINING:
+                return "is draining and takes no new jobs (UNDRAIN)"
+            case Why.NEXT_ROUND:
+                return "has room"
+            case _:
+                return self._busy(node)
+
+    def _busy(self, node: Node) -> str:
+        running = sum(entry.begun for entry in node.leases.values())
+        waiting = len(node.leases) - running
+        text = f"busy: {running} running on {_count(node.record.slots, 'slot')}, {waiting} waiting there"
+        if node.load.count - node.record.slots >= self._rules.backlog_max:
+            return f"{text} (JOBYARD_BACKLOG_MAX={self._rules.backlog_max})"
+        return f"{text}, which together with this one are more than it may hold in memory"
+
+    def _waited_for(self, tickets: Sequence[str]) -> list[str]:
+        named = [f"{ticket} ({self._standing(ticket)})" for ticket in tickets[:_NAMED_MAX]]
+        return [*named, f"and {len(tickets) - _NAMED_MAX} more"] if len(tickets) > _NAMED_MAX else named
+
+    def _standing(self, ticket: str) -> str:
+        found = self._books.find(ticket)
+        if found is None:
+            return "not in the ledger yet"
+        known = found.entry or found.ended
+        return "expired" if known is None else known.state
+
+    def _given(self, entry: Entry, now: float) -> list[Row]:
+        node = self._books.runner(entry)
+        if node is None:
+            return []
+        rows: list[Row] = [("node", self._presence(node, now))]
+        if entry.state is State.DISPATCHED:
+            before = _before_it(node, entry)
+            rows.append(("position", f"behind {_count(before, 'job')} waiting there" if before else "the next there"))
+        return rows
+
+    def _presence(self, node: Node, now: float) -> str:
+        if node.link is not None:
+            return f"{node.record.name}, {_count(node.record.slots, 'slot')}"
+        return (
+            f"{node.record.name}, not connected, last heard {_ago(node, now)} ago: after "
+            f"{format_duration(self._rules.node_timeout_s)} (JOBYARD_NODE_TIMEOUT) its jobs are given to others"
+        )
+
+    def _elements(self, entry: Entry) -> str:
+        counts = self._books.ledger.counts_of(entry) or {}
+        return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+    # --- ended jobs ----------------------------------------------------------------------------------------------
+
+    def _of_ended(self, ticket: str, ended: Ended) -> bytes:
+        code = ended.reason or Why.DONE
+        return explain_reply(ticket, ended.state, code, page(ticket, ended.state, code, _end_rows(ended)))
+
+
+def _end_rows(ended: Ended) -> list[Row]:
+    rows: list[Row] = [("ended", moment(ended.ended_wall))]
+    if ended.exit is not None:
+        rows.append(("exit code", str(ended.exit)))
+    if ended.node is not None and ended.seconds is not None:
+        rows.append(("ran", f"{ended.seconds:.3f} s on {ended.node}"))
+    if ended.counts:
+        rows.append(("elements", ", ".join(f"{count} {state}" for state, count in ended.counts if count)))
+    retried = f"; RETRY has brought it back {_count(ended.retried, 'time')}" if ended.retried else ""
+    begun = max(ended.begun, ended.attempt)
+    return [*rows, ("attempts", f"{begun or 'none'}{retried}")]
+
+
+def _attempts(entry: Entry) -> str:
+    record = entry.record
+    parts = [str(entry.attempts_begun) if entry.attempts_begun else "none yet"]
+    if record.failures:
+        last = f", the last with reason={record.last_reason}" if record.last_reason is not None else ""
+        parts.append(f"{record.failures} failed{last}")
+    if record.crashes:
+        limit = "off" if record.crash_limit is None else record.crash_limit
+        parts.append(f"{record.crashes} lost with their node (crash_limit={limit})")
+    return "; ".join(parts)
+
+
+def _needs(entry: Entry) -> str:
+    record = entry.record
+    return f"kind {record.kind}, {_count(record.slots, 'slot')}, priority {record.priority}"
+
+
+def _before_it(node: Node, entry: Entry) -> int:
+    """How many attempts wait on the node and begin before this one: of higher priority, then those given earlier."""
+    leases = list(node.leases.values())
+    place = (-entry.record.priority, leases.index(entry))
+    return sum(not other.begun and (-other.record.priority, at) < place for at, other in enumerate(leases))
+
+
+def _ordinal(number: int) -> str:
+    return "the next" if number == 1 else f"number {number} from now"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _ago(node: Node, now: float) -> str:
+    return format_duration(round(max(0.0, now - node.last_heard), 1))

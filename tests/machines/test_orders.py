@@ -1,0 +1,140 @@
+"""RETRY, FORGET and CANCEL as questions: what the clerk hands on, what it refuses by itself, and whom it asks first."""
+
+import attrs
+import pytest
+
+from balancer.clerk import Orders
+from balancer.ledger import Entry
+from common.model import Outcome, Reason, State, Verdict
+from tests.machines.asking import Asker
+from tests.machines.cluster import Cluster
+
+FAILED = Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5)
+
+
+@attrs.define
+class Superior:
+    """Carries out what it is told: notes it, and says what a test wants it to say."""
+
+    told: list[tuple[str, str]] = attrs.field(factory=list)
+    state: State | None = State.QUEUED
+    forgotten: bool = True
+
+    def orders(self) -> Orders:
+        return Orders(self.cancel, self.retry, self.retry_group, self.forget, self.forget_group)
+
+    def cancel(self, entry: Entry) -> State:
+        self.told.append(("cancel", entry.ticket))
+        return State.CANCELLED
+
+    def retry(self, ticket: str) -> State | None:
+        self.told.append(("retry", ticket))
+        return self.state
+
+    def retry_group(self, group: str) -> int:
+        self.told.append(("retry group", group))
+        return 3
+
+    def forget(self, ticket: str) -> bool:
+        self.told.append(("forget", ticket))
+        return self.forgotten
+
+    def forget_group(self, group: str) -> int:
+        self.told.append(("forget group", group))
+        return 4
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster(2, slots=1)
+
+
+@pytest.fixture
+def superior(cluster: Cluster) -> Superior:
+    superior = Superior()
+    assert cluster.balancer is not None
+    cluster.balancer.machine._clerk._orders = superior.orders()
+    return superior
+
+
+def failed(cluster: Cluster) -> str:
+    ticket = cluster.submit("n1")
+    ((runner, id),) = cluster.where(ticket)
+    cluster.finish(runner, id, outcome=FAILED)
+    return ticket
+
+
+def test_what_has_ended_is_retried_and_forgotten(cluster: Cluster, superior: Superior) -> None:
+    ticket = failed(cluster)
+    asker = Asker(cluster, "n2")
+    assert asker.say("retry", ticket=ticket) == f"OK {ticket} state=queued\n"
+    assert asker.say("forget", ticket=ticket) == f"OK {ticket}\n"
+    assert superior.told == [("retry", ticket), ("forget", ticket)]
+
+
+def test_groups_are_retried_forgotten_and_cancelled_as_one(cluster: Cluster, superior: Superior) -> None:
+    asker = Asker(cluster)
+    tickets = [cluster.submit("n1", f"group={'gh'[number % 2]} sh true") for number in range(6)]
+    assert asker.say("retry", group="g") == "OK group=g state=queued count=3\n"
+    assert asker.say("forget", group="g") == "OK group=g count=4\n"
+    assert asker.say("cancel", group="g") == "OK group=g state=cancelled count=3\n"
+    assert superior.told == [("retry group", "g"), ("forget group", "g"), *(("cancel", t) for t in tickets[::2])]
+
+
+@pytest.mark.parametrize("verb", ["retry", "forget"])
+def test_a_live_job_is_neither_retried_nor_forgotten(cluster: Cluster, superior: Superior, verb: str) -> None:
+    ticket = cluster.submit("n1")
+    reply = Asker(cluster).say(verb, ticket=ticket)
+    assert reply.startswith(f"ERR CONFLICT {ticket} is running; only ")
+    assert superior.told == []
+
+
+def test_what_the_ledger_will_not_do_is_a_conflict(cluster: Cluster, superior: Superior) -> None:
+    ticket = failed(cluster)
+    superior.state, superior.forgotten = None, False
+    asker = Asker(cluster)
+    assert asker.say("retry", ticket=ticket) == (
+        f"ERR CONFLICT {ticket} is failed; only failed and cancelled jobs can be queued again\n"
+    )
+    assert asker.say("forget", ticket=ticket).startswith(f"ERR CONFLICT {ticket} is failed; only jobs that have ended")
+
+
+@pytest.mark.parametrize("verb", ["retry", "forget", "cancel"])
+def test_of_a_job_on_its_way_it_is_decided_when_it_is_here(cluster: Cluster, superior: Superior, verb: str) -> None:
+    cluster.store_level("balancer", 0.9)
+    ticket = cluster.submit("n1")
+    asker = Asker(cluster, "n2")
+    asked = asker.ask(verb, ticket=ticket)
+    assert asker.reply(asked) is None
+    cluster.store_level("balancer", 0.1)
+    reply = asker.reply(asked) or ""
+    assert reply.startswith(f"OK {ticket} state=cancelled" if verb == "cancel" else f"ERR CONFLICT {ticket} is queued;")
+
+
+@pytest.mark.parametrize("verb", ["retry", "forget"])
+def test_of_an_end_that_a_new_ledger_has_still_to_learn_it_is_decided_then(cluster: Cluster, verb: str) -> None:
+    """The origin says that the job has ended; only the ledger can bring it back."""
+    ticket = failed(cluster)
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    superior = Superior()
+    assert cluster.balancer is not None
+    cluster.balancer.machine._clerk._orders = superior.orders()
+    cluster.store_level("balancer", 0.9)
+    cluster.dial("n1")
+    cluster.dial("n2")
+    asker = Asker(cluster, "n2")
+    asked = asker.ask(verb, ticket=ticket)
+    assert asker.reply(asked) is None
+    cluster.store_level("balancer", 0.1)
+    assert (asker.reply(asked) or "").startswith(f"OK {ticket}")
+    assert superior.told == [(verb, ticket)]
+
+
+@pytest.mark.parametrize("verb", ["retry", "forget"])
+def test_a_ticket_that_nobody_knows_is_unknown(cluster: Cluster, superior: Superior, verb: str) -> None:
+    never_issued = cluster.submit("n1").replace("-1", "-77")
+    asker = Asker(cluster, "n2")
+    for ticket in (never_issued, "zzzzzz-1", "nonsense"):
+        assert asker.say(verb, ticket=ticket).startswith("ERR UNKNOWN_TICKET ")
+    assert superior.told == []
