@@ -226,10 +226,11 @@ class FakeCluster:
     def _on_list(self, options: dict[str, str], rest: str, body: bytes) -> bytes:
         found = [
             job
-            for job in reversed(self.jobs.values())
+            for job in sorted(self.jobs.values(), key=lambda job: (job.end is not None, -job.number))  # live ones first
             if options.get("group") in (None, job.options.get("group"))
             and f"state={options.get('state', '')}" in job.status()
         ]
+        found = found[: int(options.get("limit", "100"))]
         return _with_body(f"OK count={len(found)}", "".join(f"{job.status()}\n" for job in found))
 
     def _of(self, ticket: str, answer: Callable[[FakeJob], bytes]) -> bytes:

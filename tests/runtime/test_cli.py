@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobyard.cli import exits, last, terminal
+from jobyard.cli import exits, last, selectors, terminal
 from jobyard.cli.root import VERBS
 from tests.runtime.fake_cluster import End, FakeCluster, FakeJob
 from tests.runtime.fake_node import HOLD, FakeNode, only, with_body
@@ -212,6 +212,17 @@ def test_ctrl_c_while_the_job_is_submitted_cancels_it_too(jobyard: Shell) -> Non
         assert cluster.heard[1:2] == ["CANCEL k-1"]
 
 
+def test_a_job_whose_output_nobody_reads_is_cancelled(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(stdout: bytes, stderr: bytes) -> None:
+        raise BrokenPipeError
+
+    with FakeCluster(lambda job: End(0, b"x")) as cluster, monkeypatch.context() as patch:
+        patch.setattr(terminal, "raw", gone)
+        patch.setattr("os.dup2", lambda *descriptors: None)
+        assert jobyard(cluster.url, "run", "--no-live", "--", "yes") == 141
+        assert cluster.heard[-1] == "CANCEL k-1"
+
+
 def test_run_as_json_is_one_object(jobyard: Shell) -> None:
     with only([*SUBMIT, (b"WAIT timeout=30 k-1\n", OUTCOME)]) as node:
         assert jobyard(node.url, "run", "--json", "--scratch", "--sh", "x") == 3
@@ -249,6 +260,19 @@ def test_all_are_those_that_have_not_ended(jobyard: Shell) -> None:
             jobyard(cluster.url, "submit", command)
         assert jobyard(cluster.url, "cancel", "all") == 0
         assert jobyard.lines == ["k-3 cancelled", "k-1 cancelled"]
+
+
+def test_all_may_be_more_than_a_list_has(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "LIST_LIMIT_FIRST", 2)
+    monkeypatch.setattr(selectors, "LIST_LIMIT", 4)
+    with FakeCluster(stays) as cluster:
+        for count in range(1, 6):
+            jobyard(cluster.url, "submit", "-g", "g", "x")
+            assert jobyard(cluster.url, "status", "-q", "all") == 0
+            assert len(jobyard.lines) == min(count, 4)
+            assert (b"more jobs live" in jobyard.err) == (count >= 4)
+        assert jobyard(cluster.url, "status", "-q", "group:g") == 0
+        assert b"group g has more jobs than a node lists" in jobyard.err
 
 
 def test_there_is_no_last_ticket_before_the_first(jobyard: Shell, deaf_url: str) -> None:
@@ -476,6 +500,20 @@ def test_wait_for_a_group_goes_on_until_nobody_in_it_lives(jobyard: Shell) -> No
         assert jobyard(cluster.url, "wait", "--group", "g") == 1
         ending.join()
     assert jobyard.lines == ["k-2  failed  exit  n1", "k-1  succeeded  n1"]
+
+
+def test_a_group_of_more_jobs_than_one_reply_tells_of_is_asked_after_again(jobyard: Shell) -> None:
+    ended = with_body("OK count=1 live=0 cursor=c1", "k-1 state=succeeded attempt=1\n")
+    more = with_body("OK count=1 live=0 cursor=c2", "k-2 state=succeeded attempt=1\n")
+    nobody = with_body("OK count=0 live=0 cursor=c2", "")
+    talk = [
+        (b"WATCH timeout=0 group=g\n", ended),
+        (b"WATCH timeout=0 since=c1 group=g\n", more),
+        (b"WATCH timeout=0 since=c2 group=g\n", nobody),
+    ]
+    with only(talk) as node:
+        assert jobyard(node.url, "wait", "-q", "group:g") == 0
+    assert jobyard.lines == ["k-1", "k-2"]
 
 
 def test_waiting_for_a_group_that_has_nobody_is_over_at_once(jobyard: Shell, cluster: FakeCluster) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobyard.cli import records, tables, terminal, words
-from jobyard.cli.inputs import Streamed
+from jobyard.cli.inputs import READ_BYTES, Streamed
 from jobyard.cli.live import Live
 from jobyard.cli.records import RECORDS
 from jobyard.cli.reference import reference
@@ -24,11 +24,18 @@ def plain(text: str, word: str) -> str:
     return text
 
 
-class Screen(io.StringIO):
+class Screen(io.TextIOWrapper):
     """A terminal."""
+
+    def __init__(self) -> None:
+        self.shown = io.BytesIO()
+        super().__init__(self.shown, encoding="utf-8", write_through=True)
 
     def isatty(self) -> bool:
         return True
+
+    def getvalue(self) -> str:
+        return self.shown.getvalue().decode()
 
 
 # --- words -------------------------------------------------------------------------------------------------------
@@ -96,6 +103,14 @@ def test_inputs_from_a_pipe_are_there_line_by_line_and_the_last_needs_no_end() -
     assert inputs.take(9, None) == [("e",)]
     assert inputs.exhausted
     os.close(read)
+
+
+def test_no_more_is_read_than_there_is_room_for(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b"line\n" * 1_000_000)
+    with (tmp_path / "long").open("rb") as file:
+        inputs = Streamed(file.fileno(), 1, b"\n")
+        assert inputs.take(2, None) == [("line",), ("line",)]
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) <= READ_BYTES
 
 
 # --- output as it comes ------------------------------------------------------------------------------------------
@@ -220,6 +235,20 @@ def test_the_bar_stands_below_what_is_printed_and_is_gone_afterwards(monkeypatch
     shown = screen.getvalue()
     assert "a line\n\r\033[K[████████████············] 2/4, 1 failed, 0.0s left" in shown
     assert shown.endswith("\r\033[K")
+
+
+def test_the_bar_does_not_wipe_out_a_line_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    bar = terminal.Bar(True, 4)
+    bar.print(b"half", b"")
+    bar.draw()
+    assert screen.getvalue().startswith("half\n\r\033[K[")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe := io.BytesIO()))
+    bar.print(b"half", b"")
+    assert pipe.getvalue() == b"half"
 
 
 def test_without_a_terminal_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from examples.local_cluster import REPOSITORY, LocalCluster
 
@@ -44,6 +44,17 @@ class Jobyard:
             "XDG_STATE_HOME": str(directory / "state"),
         }
         self.env.pop("PWD", None)
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends what was started and goes on, as it does where a test fails."""
+        for process in self._started:
+            process.kill()
+            with process:  # closes its pipes
+                pass
 
     def __call__(self, *words: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Done:
         done = subprocess.run(
@@ -54,11 +65,13 @@ class Jobyard:
 
     def start(self, *words: str) -> "subprocess.Popen[bytes]":
         """The same, without waiting for its end. Ctrl-C is `process.send_signal(SIGINT)`."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             cwd=self.directory, env=self.env,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
+        self._started.append(process)
+        return process
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "jobyard.cli", *words]

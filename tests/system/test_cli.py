@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ def cluster(start_cluster_of_module: StartCluster) -> LocalCluster:
 
 
 @pytest.fixture
-def jobyard(cluster: LocalCluster, tmp_path: Path) -> Jobyard:
-    return Jobyard(cluster, tmp_path)
+def jobyard(cluster: LocalCluster, tmp_path: Path) -> Iterator[Jobyard]:
+    with Jobyard(cluster, tmp_path) as jobyard:
+        yield jobyard
 
 
 # --- run ---------------------------------------------------------------------------------------------------------
@@ -225,12 +227,12 @@ def test_bash_completes_our_words(jobyard: Jobyard, tmp_path: Path) -> None:
 
 def test_a_reader_who_has_enough_is_no_error(jobyard: Jobyard) -> None:
     for words in ("stats", "nodes", "events"):
-        with jobyard.start(words) as process:
-            assert process.stdout is not None
-            process.stdout.close()
-            assert process.wait(PATIENCE_S) == 141
-            assert process.stderr is not None
-            assert process.stderr.read() == b""
+        process = jobyard.start(words)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 # --- map ---------------------------------------------------------------------------------------------------------
@@ -271,20 +273,21 @@ def test_map_leaves_nothing_behind_when_it_is_stopped(jobyard: Jobyard, stop: si
 
 def test_waiting_following_and_mapping_go_on_at_another_node(start_cluster: StartCluster, tmp_path: Path) -> None:
     cluster = start_cluster(3, slots=2, env={"JOBYARD_NODE_TIMEOUT": "2s"})
-    jobyard, alive = Jobyard(cluster, tmp_path), Jobyard(cluster, tmp_path)
-    alive.env["JOBYARD_URL"] = cluster.url("node2")
-    ticket = begun_elsewhere(alive, "node1", "echo before; until [ -e go ]; do sleep 0.05; done; echo after")
-    waiting = jobyard.start("wait", ticket)
-    following = jobyard.start("logs", "--follow", ticket)
-    assert following.stdout is not None
-    assert following.stdout.readline() == b"before\n"
-    mapping = jobyard.start("map", "-k", "until [ -e go ]; do sleep 0.05; done; echo", ":::", *map(str, range(30)))
-    until("the map is under way", lambda: len(alive("status", "--quiet", "all").lines) > 30)
-    os.kill(cluster.pid("node1"), signal.SIGKILL)
-    (tmp_path / "go").touch()
-    assert ended(waiting).code == 0
-    assert ended(following).out == b"after\n"
-    assert ended(mapping).lines == [str(number) for number in range(30)]
+    with Jobyard(cluster, tmp_path) as jobyard:
+        alive = Jobyard(cluster, tmp_path)
+        alive.env["JOBYARD_URL"] = cluster.url("node2")
+        ticket = begun_elsewhere(alive, "node1", "echo before; until [ -e go ]; do sleep 0.05; done; echo after")
+        waiting = jobyard.start("wait", ticket)
+        following = jobyard.start("logs", "--follow", ticket)
+        assert following.stdout is not None
+        assert following.stdout.readline() == b"before\n"
+        mapping = jobyard.start("map", "-k", "until [ -e go ]; do sleep 0.05; done; echo", ":::", *map(str, range(30)))
+        until("the map is under way", lambda: len(alive("status", "--quiet", "all").lines) > 30)
+        os.kill(cluster.pid("node1"), signal.SIGKILL)
+        (tmp_path / "go").touch()
+        assert ended(waiting).code == 0
+        assert ended(following).out == b"after\n"
+        assert ended(mapping).lines == [str(number) for number in range(30)]
 
 
 def begun_elsewhere(jobyard: Jobyard, node: str, line: str) -> str:

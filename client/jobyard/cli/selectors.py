@@ -27,8 +27,8 @@ ALL: Final = "all"
 LAST: Final = "last"
 STANDARD_INPUT: Final = "-"
 GROUP: Final = "group:"
-LIVE_STATES: Final = ("scheduled", "blocked", "queued", "dispatched", "running", "retrying")  # as a life goes
 LIST_LIMIT: Final = 10_000  # the most that a node lists
+LIST_LIMIT_FIRST: Final = 200  # mostly enough for all that live
 
 _OF_ONE_JOB: Final = (UnknownTicket, Expired, Conflict, NotEnded)  # say nothing about the next
 
@@ -74,14 +74,15 @@ def statuses(client: Client, selection: Selection) -> Iterator[Status]:
         yield from live(client)
 
 
-def live(client: Client) -> Iterator[Status]:
-    """All jobs that have not ended. One that moves on meanwhile is found in its next state."""
-    told = set()
-    for state in (*LIVE_STATES, *LIVE_STATES[2:-1]):  # one that is tried again goes back to the queue
-        for status in client.list(state=state, limit=LIST_LIMIT):
-            if status.ticket not in told:
-                told.add(status.ticket)
-                yield status
+def live(client: Client) -> tuple[Status, ...]:
+    """All jobs that have not ended. Nodes list them first, so a list in which one has ended has all that live."""
+    for limit in (LIST_LIMIT_FIRST, LIST_LIMIT):
+        listed = client.list(limit=limit)
+        found = tuple(status for status in listed if not status.ended)
+        if len(found) < limit:
+            return found
+    terminal.note(f"more jobs live than a node lists; these are the last {LIST_LIMIT:,} to arrive")
+    return found
 
 
 def tickets(client: Client, selection: Selection) -> tuple[Ticket, ...]:
