@@ -136,6 +136,11 @@ def test_an_end_that_is_told_before_its_ticket_survives_the_loss_of_the_connecti
     assert talk.sent() == ["RESULT k-2"]
 
 
+def test_ends_of_others_in_the_same_group_are_nothing_to_hurry_for(taken: Talk) -> None:
+    taken.hears(watched("c", ended("x-1"), ended("x-2")))
+    assert taken.sent() == ["WATCH timeout=0.2 since=c group=g"]
+
+
 def test_a_job_that_is_told_of_under_another_name_is_known_by_its_key(taken: Talk) -> None:
     taken.hears(watched("c", ended("a-9", key="key1")))
     assert taken.sent()[0] == "RESULT k-1"

@@ -5,6 +5,7 @@ That it does as `concurrent.futures` documents is held by `tests/system/test_fut
 
 import functools
 import gc
+import socket
 import subprocess
 import sys
 import threading
@@ -211,6 +212,19 @@ def test_a_node_that_hangs_up_each_time_is_no_answer(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(courier, "UNREACHABLE_S", 0.0)
     with FakeNode([]) as node, JobyardExecutor(node.url) as executor:
         assert isinstance(executor.submit(abs, -1).exception(PATIENCE_S), Unreachable)
+
+
+def test_a_node_that_says_nothing_is_given_up(yard: FakeYard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier, "TIMEOUT_S", 0.2)
+
+    def says_nothing(connection: socket.socket) -> None:
+        while connection.recv(1 << 16):
+            pass
+
+    with FakeNode(says_nothing) as silent, JobyardExecutor(f"{silent.url},{yard.url}") as executor:
+        first = executor.submit(abs, -1)
+        until(lambda: executor.submit(abs, -2).done() or first.done())
+        assert first.result(PATIENCE_S) == 1
 
 
 def test_a_wrong_token_fails_at_once() -> None:
