@@ -21,6 +21,8 @@ It speaks nothing but the documented client protocol. What decides is shared and
     connection.py  one socket to one node
     client.py      Client: fail-over, and a method for each verb
     aio/           its twin for trio
+    futures/       JobyardExecutor: Python functions on a cluster, as concurrent.futures has them
+    joblib.py      a backend for joblib, and so for scikit-learn
     cli.py         the command `jobyard`
 """
 
@@ -33,6 +35,7 @@ from jobyard.errors import (
     Forbidden,
     Full,
     Internal,
+    JobFailed,
     JobyardError,
     NotAllSubmitted,
     NotEnded,
@@ -76,6 +79,7 @@ __all__ = [
     "Full",
     "Internal",
     "Job",
+    "JobFailed",
     "JobOptions",
     "JobyardError",
     "Logs",

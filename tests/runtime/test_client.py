@@ -3,7 +3,6 @@
 How such conversations are written is told in `tests/runtime/fake_node.py`.
 """
 
-import io
 import json
 import re
 import socket
@@ -34,7 +33,6 @@ from jobyard import (
     UnknownTicket,
     Unreachable,
     batch,
-    cli,
     watching,
 )
 from jobyard.addresses import Address, parse_url
@@ -570,137 +568,3 @@ def _until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < ends_at, "it did not happen"
         time.sleep(0.001)
-
-
-# --- the command line ------------------------------------------------------------------------------------------
-
-
-class Shell:
-    """Runs `jobyard` in this process, and keeps what it printed."""
-
-    def __init__(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capfdbinary
-        self.out = self.err = b""
-
-    def __call__(self, url: str, *words: str) -> int:
-        code = cli.main(["--url", url, *words])
-        self.out, self.err = self._capture.readouterr()
-        return code
-
-
-@pytest.fixture
-def jobyard(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
-    return Shell(capfdbinary)
-
-
-SUBMITTED = {
-    ("--", "ls", "-l", "--", "a b"): b'SUBMIT argv ["ls", "-l", "--", "a b"]\n',
-    ("true",): b'SUBMIT argv ["true"]\n',
-    ("--sh", "echo hi | wc"): b"SUBMIT sh echo hi | wc\n",
-    ("--sh", "a\nb"): b'SUBMIT argv ["/bin/sh", "-c", "a\\nb"]\n',
-    ("--py", "math:gcd", "[4, 6]"): b"SUBMIT py math:gcd [4, 6]\n",
-    ("--py", "os:getpid"): b"SUBMIT py os:getpid\n",
-    (
-        *("--name", "a b", "--group", "g", "--key", "k", "--priority", "-5", "--slots", "2", "--timeout", "1m30s"),
-        *("--crash-limit", "off", "--dir", "/tmp", "--env", "A=b=c", "--env", "D=e", "--", "true"),
-    ): (
-        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 crash_limit=off dir=/tmp timeout=90"
-        b' env.A=b=c env.D=e argv ["true"]\n'
-    ),
-}
-
-
-@pytest.mark.parametrize(("words", "request_line"), SUBMITTED.items(), ids=lambda value: repr(value)[:40])
-def test_submit_prints_the_ticket(jobyard: Shell, words: tuple[str, ...], request_line: bytes) -> None:
-    with only([(request_line, b"OK k-1\n")]) as node:
-        assert jobyard(node.url, "submit", *words) == 0
-    assert (jobyard.out, jobyard.err) == (b"k-1\n", b"")
-
-
-def test_run_gives_the_output_and_the_exit_code_of_the_job(jobyard: Shell) -> None:
-    with only([(b"SUBMIT sh exit 3\n", b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", OUTCOME)]) as node:
-        assert jobyard(node.url, "run", "--sh", "exit 3") == 3
-    assert (jobyard.out, jobyard.err) == (b"out", b"oops")
-
-
-def test_standard_input_becomes_the_jobs(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\0\xff")))
-    talk = [(b'SUBMIT bytes=4 argv ["cat"]\na\n\0\xff\n', b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", DONE)]
-    with only(talk) as node:
-        assert jobyard(node.url, "run", "--stdin", "--", "cat") == 0
-
-
-def test_questions_are_answered_in_the_words_of_the_protocol(jobyard: Shell) -> None:
-    status = b"k-1 state=running attempt=1 name=a%20b\n"
-    nodes = "name=n1 state=alive slots=2 running=1 waiting=0 last_seen_s=0.25\n"
-    for words, request, answer, out in (
-        ("status k-1", b"STATUS k-1\n", b"OK " + status, status),
-        ("list --limit 1", b"LIST limit=1\n", with_body("OK count=1", status.decode()), status),
-        ("nodes", b"NODES\n", with_body("OK count=1", nodes), nodes.encode()),
-        ("stats", b"STATS\n", with_body("OK", "jobs 3\n"), b"jobs 3\n"),
-        ("cancel k-1", b"CANCEL k-1\n", b"OK k-1 state=cancelled\n", b"k-1 state=cancelled\n"),
-        ("cancel --group g", b"CANCEL group=g\n", b"OK group=g state=cancelled count=2\n", b"count=2\n"),
-        ("result k-1", b"RESULT k-1\n", DONE, b"hi\n"),
-        ("version", b"VERSION\n", b"OK jobyard 9 protocol=1\n", b"client jobyard 0.1.0\nnode jobyard 9 protocol=1\n"),
-    ):
-        with only([(request, answer)]) as node:
-            assert jobyard(node.url, *words.split()) == 0, words
-        assert (jobyard.out, jobyard.err) == (out, b"")
-
-
-KILLED = with_body("OK k-1 state=failed exit=143 attempt=1 node=n seconds=1 reason=timeout stdout=0 stderr=0", "")
-NEVER_RAN = with_body("OK k-1 state=cancelled attempt=0 reason=user stdout=0 stderr=0", "")
-
-
-@pytest.mark.parametrize(
-    ("words", "request_line", "answer", "code"),
-    [
-        ("status x", b"STATUS x\n", b"ERR UNKNOWN_TICKET no job has the ticket 'x'\n", 4),
-        ("result x", b"RESULT x\n", b"ERR EXPIRED x ended long ago\n", 4),
-        ("submit -- x", b'SUBMIT argv ["x"]\n', b"ERR FULL no room\n", 5),
-        ("wait --timeout 0 x", b"WAIT timeout=0 x\n", b"PENDING x state=queued\n", 124),
-        ("result x", b"RESULT x\n", b"PENDING x state=queued\n", 124),
-        ("wait x", b"WAIT timeout=30 x\n", KILLED, 124),
-        ("wait x", b"WAIT timeout=30 x\n", NEVER_RAN, 1),
-        ("stats", b"STATS\n", b"220 smtp.example.org\n", 1),
-    ],
-)
-def test_the_exit_code_says_what_went_wrong(
-    jobyard: Shell, words: str, request_line: bytes, answer: bytes, code: int
-) -> None:
-    with only([(request_line, answer)]) as node:
-        assert jobyard(node.url, *words.split()) == code
-    assert jobyard.out == b""
-    assert jobyard.err.startswith(b"jobyard: ")
-
-
-def test_no_node_is_exit_code_3(jobyard: Shell, deaf_url: str) -> None:
-    assert jobyard(deaf_url, "nodes") == 3
-    assert b"UNREACHABLE: no node can be reached" in jobyard.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        (),
-        ("dance",),
-        ("submit",),
-        ("submit", "--sh", "a", "--", "b"),
-        ("submit", "--py", "a:b", "1", "2"),
-        ("submit", "--sh", "a", "--py", "b:c"),
-        ("submit", "--timeout", "soon", "--", "a"),
-        ("submit", "--timeout", "", "--", "a"),
-        ("submit", "--env", "A", "--", "a"),
-        ("submit", "--crash-limit", "never", "--", "a"),
-        ("submit", "--name", "", "--", "a"),
-        ("cancel",),
-        ("cancel", "x", "--group", "g"),
-        ("status",),
-    ],
-)
-def test_wrong_usage_is_exit_code_2_and_asks_nobody(jobyard: Shell, deaf_url: str, words: tuple[str, ...]) -> None:
-    try:
-        code = jobyard(deaf_url, *words)
-    except SystemExit as error:  # argparse's way
-        code = error.code if isinstance(error.code, int) else 1
-    assert code == 2

@@ -116,8 +116,11 @@ def test_an_end_that_is_told_before_its_ticket_is_not_forgotten(talk: Talk) -> N
     talk.submit(2)
     assert talk.sent() == ["SUBMIT key=key2 call f", "SUBMIT key=key3 call f"]
     assert talk.hears(watched("c", ended("k-3"), ended("x-1"))) == []
+    assert talk.sent() == ["WATCH timeout=0 since=c group=g"], "there will be a result to ask for"
     assert talk.hears("OK k-2", "OK k-3") == [Taken(2, Ticket("k-2")), Taken(3, Ticket("k-3"))]
-    assert talk.sent() == ["RESULT k-3", "WATCH timeout=0.1 since=c group=g"]
+    assert talk.sent() == ["RESULT k-3"]
+    talk.hears(watched("c"))
+    assert talk.sent() == ["WATCH timeout=0.2 since=c group=g"]
 
 
 def test_an_end_that_is_told_before_its_ticket_survives_the_loss_of_the_connection(talk: Talk) -> None:
@@ -128,9 +131,14 @@ def test_an_end_that_is_told_before_its_ticket_survives_the_loss_of_the_connecti
     talk.sent()
     talk.hears(watched("c", ended("k-2")))
     talk.calls.lost()
-    assert talk.sent() == ["SUBMIT key=key2 call f", "STATUS k-1", "WATCH timeout=0.1 since=c group=g"]
+    assert talk.sent() == ["SUBMIT key=key2 call f", "STATUS k-1", "WATCH timeout=0 since=c group=g"]
     talk.hears("OK k-2")
     assert talk.sent() == ["RESULT k-2"]
+
+
+def test_ends_of_others_in_the_same_group_are_nothing_to_hurry_for(taken: Talk) -> None:
+    taken.hears(watched("c", ended("x-1"), ended("x-2")))
+    assert taken.sent() == ["WATCH timeout=0.2 since=c group=g"]
 
 
 def test_a_job_that_is_told_of_under_another_name_is_known_by_its_key(taken: Talk) -> None:

@@ -222,6 +222,16 @@ def test_10_000_jobs_are_awaited_on_one_connection_with_few_requests(
     assert len(ending.requests) <= 22
 
 
+def test_what_is_left_of_several_pieces_is_asked_after_together_when_it_is_little() -> None:
+    progress = watching.Watching(f"abcdef-{number}" for number in range(5000))
+    first = progress.ask(timeout_s=60.0).data.decode().split()
+    assert (first[1], first[-1].count(",")) == ("timeout=0.25", 3999)
+    ended = tuple(Status(Ticket(f"abcdef-{number}"), "succeeded") for number in range(1, 4000))
+    assert len(progress.take(Watched(ended, 1, "c"), now=0.0)) == 3999
+    second = progress.ask(timeout_s=60.0).data.decode().split()
+    assert (second[1], second[-1].count(",")) == ("timeout=30", 1000)
+
+
 def test_many_tickets_are_asked_after_less_often_than_few() -> None:
     for count, least_s in ((4000, 0.08), (1, 0.0)):
         progress = watching.Watching(f"abcdef-{number}" for number in range(count))
@@ -270,13 +280,15 @@ def test_output_is_followed_on_a_connection_of_its_own(connect: Connect) -> None
 def test_after_a_lost_connection_output_goes_on_where_it_was(connect: Connect) -> None:
     with (
         FakeNode([(FOLLOW, logs("running", 1, "abc", "x") + logs("running", 1, "de", "yz"))]) as first,
-        only([(FOLLOW, logs("running", 1, "abcd", "x") + logs("running", 1, "efg", "yz!", end=True))]) as second,
-        connect(f"{first.url},{second.url}") as yard,
+        FakeNode([(FOLLOW, logs("running", 1, "abcd", "x") + logs("running", 1, "efg", "yz!"))]) as second,
+        only([(FOLLOW, logs("running", 1, "abcdefghi", "xyz!?", end=True))]) as third,
+        connect(f"{first.url},{second.url},{third.url}") as yard,
     ):
         assert heard(yard) == [
             ("running", 1, b"abc", b"x", False),
             ("running", 1, b"de", b"yz", False),
-            ("running", 1, b"fg", b"!", True),
+            ("running", 1, b"fg", b"!", False),
+            ("running", 1, b"hi", b"?", True),
         ]
 
 

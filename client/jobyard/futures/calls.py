@@ -6,8 +6,8 @@
                     └ lost(): whatever is owed is asked again at the next node; keys and the cursor make that safe
 
 Requests are pipelined, and replies come in their order. So one connection will do, as long as a WATCH that waits is
-the last thing sent: it waits only when nothing is left to be sent behind it, and for a moment only after a submission,
-because whatever is submitted meanwhile has its answer behind it.
+the last thing sent: it waits only when nothing is known that would be sent behind it, and for a moment only after a
+submission, because whatever is submitted meanwhile has its answer behind it.
 
 Pure: time is an argument; the caller dials, sends and receives. What is told comes as `Taken`, `Begun` and `Settled`.
 """
@@ -199,7 +199,7 @@ class Calls:
         return looked_at
 
     def _watch(self) -> bytes:
-        wait_s = 0.0 if self._to_submit or self._to_fetch else self._watch_s
+        wait_s = 0.0 if self._to_submit or self._to_fetch or self._early else self._watch_s
         self._watch_s = min(2 * self._watch_s, WATCH_S_MAX)
         self._watch_owed = True
         self._owed.append(self._on_watched)

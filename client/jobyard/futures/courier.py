@@ -30,11 +30,13 @@ class Recipient(Protocol):
 
     def taken(self, ticket: Ticket) -> None: ...
 
-    def begin(self) -> bool: ...
+    def begin(self) -> None: ...
 
     def settle(self, how: Outcome | BaseException) -> None: ...
 
     def cancel(self) -> bool: ...
+
+    def kill(self) -> bool: ...
 
 
 class Courier:
@@ -55,11 +57,15 @@ class Courier:
 
     def submit(self, number: int, key: str, request: bytes, recipient: Recipient) -> None:
         with self._lock:
-            self._recipients[number] = recipient
-            self._calls.submit(number, key, request)
-            if self._thread is None:
-                self._start()
-            self._notify()
+            broken = self.broken
+            if broken is None:
+                self._recipients[number] = recipient
+                self._calls.submit(number, key, request)
+                if self._thread is None:
+                    self._start()
+                self._notify()
+        if broken is not None:
+            recipient.settle(broken)
 
     def cancel(self, number: int) -> None:
         with self._lock:
@@ -130,21 +136,27 @@ class Courier:
         poller = select.poll()
         poller.register(woken, select.POLLIN)
         unsent = memoryview(b"")
+        silent_since = time.monotonic()
         while True:
             if not unsent:
                 with self._lock:
                     unsent = memoryview(self._calls.requests(time.monotonic()))
                     if not len(self._calls):
                         return
-            unsent = unsent[connection.send_now(unsent) :] if unsent else unsent
+            sent_bytes = connection.send_now(unsent) if unsent else 0
+            unsent = unsent[sent_bytes:]
+            if unsent and sent_bytes:
+                silent_since = time.monotonic()  # it reads: what it has to answer is not all there yet
             poller.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
-            ready = dict(poller.poll(1000 * TIMEOUT_S))
+            left_s = silent_since + TIMEOUT_S - time.monotonic()
+            ready = dict(poller.poll(1000 * left_s)) if left_s > 0 else {}
             if not ready:
                 raise TimeoutError(f"it was silent for {TIMEOUT_S:g} s")
             if woken.fileno() in ready:
                 woken.recv(1 << 16)
             if ready.get(connection.fileno(), 0) & ~select.POLLOUT:
                 self._receive(connection)
+                silent_since = time.monotonic()
 
     def _receive(self, connection: Connection) -> None:
         for reply in connection.replies_now():

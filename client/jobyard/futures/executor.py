@@ -4,17 +4,18 @@ Where the standard library's executors differ from each other it does as Process
 fails its future and not `submit`, and an exception comes with the text of the remote traceback as its cause.
 
 A future is running once the cluster has been seen to run it, which is asked once a second. Until then `cancel` gives
-True; should the job have begun all the same, it is killed.
+True; should the job have begun all the same, it is killed. `kill` is ours: it ends what runs, too.
 """
 
+import enum
 import functools
 import itertools
 import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
-from typing import Any, Final, Literal, ParamSpec, TypeVar, Unpack
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from typing import Any, Final, ParamSpec, TypeVar, Unpack
 
 from jobyard.futures.courier import Courier
 from jobyard.futures.pickles import call_bytes, exception_of, in_chunks, name_of, value_of
@@ -27,14 +28,23 @@ T = TypeVar("T")
 RANDOM_BYTES: Final = 12  # of what makes keys and groups unique
 
 
+class Fate(enum.Enum):
+    """What has been decided of a call, by whoever came first."""
+
+    PENDING = enum.auto()
+    RUNNING = enum.auto()
+    CANCELLED = enum.auto()
+    DONE = enum.auto()
+
+
 class JobyardFuture(Future[T]):
     """A call on a cluster."""
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(self, end_job: Callable[[], None]) -> None:
         super().__init__()
-        self._cancel_call = cancel
+        self._end_job = end_job
         self._ticket: Ticket | None = None
-        self._fate: Literal["begun", "cancelled"] | None = None  # decided once, by whoever comes first
+        self._fate = Fate.PENDING
         self._deciding = threading.Lock()
 
     @property
@@ -45,25 +55,39 @@ class JobyardFuture(Future[T]):
     def cancel(self) -> bool:
         """Cancels the call, unless it runs or is done; then False. Its job is not run, or killed where it has begun
         without our having heard of it."""
-        if not self._decide("cancelled"):
-            return self._fate == "cancelled"
+        if not self._decide(Fate.PENDING, Fate.CANCELLED):
+            return self._fate is Fate.CANCELLED
         super().cancel()
         self.set_running_or_notify_cancel()  # tells those who wait
-        self._cancel_call()
+        self._end_job()
         return True
 
+    def kill(self) -> bool:
+        """Cancels the call, also while it runs: then its job is killed, and its exception is a CancelledError. False
+        where it is done."""
+        if self.cancel():
+            return True
+        if not self._decide(Fate.RUNNING, Fate.DONE):
+            return False
+        self.set_exception(CancelledError("killed while it ran"))
+        self._end_job()
+        return True
+
+    # --- for the courier -------------------------------------------------------------------------------------------
+
     def taken(self, ticket: Ticket) -> None:
-        """For the courier, as the next two."""
+        """A node has its job."""
         self._ticket = ticket
 
-    def begin(self) -> bool:
-        """Whether the call runs from now on, or already; not where it was cancelled."""
-        if self._decide("begun"):
+    def begin(self) -> None:
+        """It runs."""
+        if self._decide(Fate.PENDING, Fate.RUNNING):
             self.set_running_or_notify_cancel()
-        return self._fate == "begun"
 
     def settle(self, how: Outcome | BaseException) -> None:
-        if not self.begin():
+        """It has ended."""
+        self.begin()
+        if not self._decide(Fate.RUNNING, Fate.DONE):
             return
         if isinstance(how, BaseException):
             self.set_exception(how)
@@ -80,12 +104,12 @@ class JobyardFuture(Future[T]):
         else:
             self.set_result(value)
 
-    def _decide(self, fate: Literal["begun", "cancelled"]) -> bool:
-        """Whether we were first."""
+    def _decide(self, now: Fate, then: Fate) -> bool:
+        """Whether we are the one who brings it from one fate to the other."""
         with self._deciding:
-            if self._fate is not None:
+            if self._fate is not now:
                 return False
-            self._fate = fate
+            self._fate = then
             return True
 
 
@@ -157,6 +181,11 @@ class JobyardExecutor(Executor):
             return super().map(fn, *iterables, timeout=timeout)
         chunks = super().map(in_chunks(fn), _chunks(zip(*iterables, strict=False), chunksize), timeout=timeout)
         return itertools.chain.from_iterable(chunks)
+
+    def kill_all(self) -> None:
+        """Ends everything that is under way, also what runs. More calls may follow."""
+        for future in self._courier.recipients():
+            future.kill()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """No more calls are taken. What is under way goes on; `cancel_futures` cancels what has not begun; `wait` waits
