@@ -71,6 +71,7 @@ _PLAIN_OPTIONS: Final = {  # option → field of Job
 }
 _DURATION_OPTIONS: Final = {"timeout": "timeout_s", "backoff": "backoff_s", "delay": "delay_s", "cpu": "cpu_s"}
 _LONG_OPTIONS: Final = frozenset({"after"})  # that only the line's length bounds
+_OWN_PERCENT_OPTIONS: Final = frozenset({"array"})  # in which a % stands for itself: 1-1000%50
 
 
 def _job_options(job: Job) -> Iterator[tuple[str, object]]:
@@ -85,12 +86,13 @@ def _job_options(job: Job) -> Iterator[tuple[str, object]]:
 
 
 def encode_option(name: str, value: object) -> str:
-    """`name=value`, with everything that is not printable, and blanks and %, as %XX."""
+    """`name=value`, with everything that is not printable, and blanks and % (but for that of `array`), as %XX."""
     if not _PLAIN.fullmatch(name) or "=" in name:
         raise ValueError(f"{name!r} cannot be the name of an option or variable")
     text = str(value)
     if not _PLAIN.fullmatch(text):
-        text = "".join(map(_escaped, text))
+        kept = "%" if name in _OWN_PERCENT_OPTIONS else ""
+        text = "".join(character if character in kept else _escaped(character) for character in text)
     size = len(text.encode())
     if not 0 < size <= OPTION_BYTES_MAX and not (size and name in _LONG_OPTIONS):
         raise ValueError(f"the value of {name} takes {size} bytes; 1 to {OPTION_BYTES_MAX} can be sent")
