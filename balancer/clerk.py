@@ -189,13 +189,16 @@ class Clerk:
     # --- what a job has printed ----------------------------------------------------------------------------------
 
     def _logs_of_live(self, question: Question, entry: Entry) -> None:
-        """What runs is at its runner; of anything else there is nothing to show yet."""
+        """What runs is at its runner; of anything else there is nothing to show yet. Whoever follows an attempt that
+        has failed gets the rest of it before anything of the next."""
+        last, inquiry = self._books.ledger.last_failure(entry), question.inquiry
+        owed = last is not None and last.attempt == inquiry.attempt and _is_behind(inquiry, last)
         if self._is_array(entry.ticket):
             self._answer(question, _logs_of_array(entry.ticket))
-        elif entry.begun and entry.record.node_id is not None:
+        elif entry.begun and entry.record.node_id is not None and not owed:
             self._referrals.to_runner(question, entry.ticket, entry.record.node_id, entry.record.attempt)
-        elif (last := self._books.ledger.last_failure(entry)) is not None:
-            self._answer(question, self._printed(question.inquiry, entry.ticket, entry.state, last))
+        elif last is not None:
+            self._answer(question, self._printed(inquiry, entry.ticket, entry.state, last))
         else:
             self._answer(question, lines.logs_reply(entry.ticket, entry.state, 0))
 
@@ -372,6 +375,11 @@ _ALLOWED: Final = {
 
 def _refused(verb: str, ticket: str, state: State) -> bytes:
     return lines.err(Code.CONFLICT, f"{ticket} is {state}; {_ALLOWED[verb]}")
+
+
+def _is_behind(inquiry: Inquiry, ended: Ended) -> bool:
+    """Whether the asker has not got all that this attempt has printed."""
+    return inquiry.stdout_at < ended.stdout_bytes or inquiry.stderr_at < ended.stderr_bytes
 
 
 def _logs_of_array(ticket: str) -> bytes:
