@@ -21,7 +21,7 @@ It speaks nothing but the documented client protocol. What decides is shared and
     connection.py  one socket to one node
     client.py      Client: fail-over, and a method for each verb
     aio/           its twin for trio
-    cli.py         the command `jobyard`
+    cli/           the command `jobyard`
 """
 
 from jobyard.client import Client
