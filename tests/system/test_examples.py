@@ -191,7 +191,7 @@ def test_each_limit_ends_what_goes_beyond_it_and_nothing_else(kitchen: Kitchen, 
         "yes; sleep 60": "output",
     }
     commands = "".join(f"{command}\n" for command in verdicts)
-    limits = {"TIMEOUT": "3s", "CPU": "500ms", "MEMORY": "128MiB"}
+    limits = {"TIMEOUT": "4s", "CPU": "500ms", "MEMORY": "128MiB"}
     told = well(kitchen.cook("11_limits.sh", cwd=tmp_path, stdin=commands, **limits)).splitlines()
     for command, verdict in verdicts.items():
         (line,) = (line for line in told if line.endswith(f"  {command}"))
@@ -252,8 +252,16 @@ def test_primes_are_counted_by_functions_of_the_script(kitchen: Kitchen, tmp_pat
 
 
 def test_a_grid_search_finds_what_it_finds_without_a_cluster(kitchen: Kitchen, tmp_path: Path) -> None:
-    printed = well(kitchen.cook("09_grid_search.py", cwd=tmp_path))
-    assert printed == "best of 6: {'C': 10, 'gamma': 0.001}, right in 97.0%\n"
+    before = set(calls(kitchen))
+    printed = well(kitchen.cook("09_grid_search.py", "2", cwd=tmp_path))
+    assert re.fullmatch(r"best of 6: \{'C': 10, 'gamma': 0\.001\}, right in 9\d\.\d%\n", printed)
+    assert set(calls(kitchen)) - before, "nothing of it ran on the cluster"
+
+
+def calls(kitchen: Kitchen) -> list[str]:
+    """The jobs of executors that have succeeded."""
+    jobs = kitchen.yard.list(state="succeeded", limit=10_000)
+    return [job.ticket for job in jobs if (job.group or "").startswith("executor-")]
 
 
 def test_each_failure_is_told_once(kitchen: Kitchen, tmp_path: Path) -> None:
