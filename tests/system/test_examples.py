@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -230,15 +231,16 @@ def test_a_node_is_in_maintenance_only_when_nothing_runs_there(kitchen: Kitchen,
     until("both run", lambda: all(node.running == 1 for node in kitchen.yard.nodes()))
     recipe = [*_how_to_run("13_maintenance.sh"), kitchen.cluster.url("node2"), "sh", "-c", "ls; jobyard nodes"]
     with subprocess.Popen(
-        recipe, cwd=tmp_path, env=kitchen.shell.env | {"PERIOD": "0.05"}, stdout=subprocess.PIPE, text=True
+        recipe, cwd=tmp_path, env=kitchen.shell.env | {"PERIOD": "0.05"}, stdout=subprocess.PIPE, bufsize=0
     ) as maintenance:
-        until("node2 drains", lambda: {node.name: node.state for node in kitchen.yard.nodes()}["node2"] == "draining")
+        assert maintenance.stdout is not None
+        assert maintenance.stdout.readline().startswith(b"draining: finishes 1 ")
+        assert select.select([maintenance.stdout], [], [], 0.5)[0] == [], "it did not wait for what runs"
         (tmp_path / "go").touch()
         printed, _ = maintenance.communicate(timeout=20)
     assert maintenance.returncode == 0
-    first, second, *command, last = printed.splitlines()
-    assert first.startswith("draining: finishes 1 ")
-    assert (second, last) == ("nothing runs there any more", "alive")
+    first, *command, last = printed.decode().splitlines()
+    assert (first, last) == ("nothing runs there any more", "alive")
     assert "ended-on-node2" in command
     assert any(re.match(r"node2 +draining ", line) for line in command)
 
