@@ -3,7 +3,7 @@
     | there | here | note <!-- check: T is failed; exits 1; prints ^$T +failed --> |
 
 A cell "here" is code, in one span or in several with `<br>` between, or it says *not here* and runs nothing. The check
-is a comment at the end of the note, so that people who read the page do not see it; its parts, in any order:
+is a comment at the end of the note, so that people who read the page do not see it; its parts, with "; " between:
 
     T is STATE       the state in which the row finds the job T: one of JOBS, or succeeded, if it is not said
     exits N          the exit code, 0 if it is not said; of Python nothing but 0 can be
@@ -82,6 +82,8 @@ class Row:
         match = _CHECK.search(self.note)
         if match is None:
             raise RowError(f"line {self.line}: the note does not end with <!-- check: … -->")
+        if "--" in match[1]:
+            raise RowError(f"line {self.line}: a comment with -- in it is none in Markdown, and would be seen")
         return match[1]
 
     def _part(self, text: str) -> tuple[str, str]:

@@ -194,6 +194,7 @@ def test_no_line_of_a_table_is_passed_over() -> None:
         ("| `there` | `here` | <!-- check: exits 0 --> |", "nothing is said"),
         ("| `there` | `here` | <!-- check: looks good --> |", "begins with one of"),
         ("| `there` | `here` | <!-- check: T is well; prints x --> |", "can be 'well'"),
+        ("| `there` | `here` | <!-- check: prints --x --> |", "would be seen"),
         ("| `there` | `here | there` | <!-- check: prints x --> |", "4 cells"),
     ],
 )
