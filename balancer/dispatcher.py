@@ -103,7 +103,14 @@ class Dispatcher:
         self._roster = Roster(memory, nodes_max)
         groups = Groups(memory)
         self._revival = Revival(
-            memory, self._history, groups, self._ledger, self._roster, self._outbox, self._chronicle
+            memory,
+            self._history,
+            groups,
+            self._ledger,
+            self._roster,
+            self._outbox,
+            self._chronicle,
+            lambda: self._wall,
         )
         self._reunion = Reunion(self._ledger, self._roster, self._outbox, self._chronicle, pushed=periods.eager)
         self._admission = Admission(

@@ -49,6 +49,7 @@ from common.model import (
 )
 
 _SCAN: Final = 5000
+_NOT_HELD_BACK: Final[dict[str, object]] = {"waits_for": (), "due_wall": 0.0, "due_s": 0.0, "retrying": False}
 
 
 class Ledger:
@@ -292,7 +293,14 @@ class Ledger:
         assert not entry.record.leased
         assert attempt > entry.record.attempt
         self._update(
-            entry, leased=True, node_id=node_id, boot_id=boot_id, attempt=attempt, unused=False, crash_counted=False
+            entry,
+            leased=True,
+            node_id=node_id,
+            boot_id=boot_id,
+            attempt=attempt,
+            unused=False,
+            crash_counted=False,
+            **_NOT_HELD_BACK,
         )
 
     def raise_attempt(self, entry: Entry, attempt: int) -> None:
@@ -374,6 +382,8 @@ class Ledger:
         self._update(
             entry,
             leased=False,
+            node_id=None,
+            boot_id=None,
             retrying=True,
             due_wall=ended.ended_wall + wait_s,
             due_s=wait_s,

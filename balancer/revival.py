@@ -9,6 +9,7 @@ link of the origin, until it says that it has taken note.
 Pure.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -44,6 +45,7 @@ class Revival:
         roster: Roster,
         outbox: Outbox,
         chronicle: Chronicle,
+        wall: Callable[[], float],
     ) -> None:
         self._memory = memory
         self._history = history
@@ -52,6 +54,7 @@ class Revival:
         self._roster = roster
         self._outbox = outbox
         self._chronicle = chronicle
+        self._wall = wall
 
     # --- retry -----------------------------------------------------------------------------------------------------
 
@@ -156,6 +159,7 @@ class Revival:
             return False
         for name in (*self._recorded_elements(ticket), ticket):
             self._history.forget(name)
+        self._history.entomb(ticket, self._wall(), forgotten=True)
         self._notify(ticket, _FORGOTTEN)
         self._chronicle.tell("job.forgotten", ticket)
         return True

@@ -18,6 +18,8 @@ from common.model import Ended, Job, array_of, ticket_key, ticket_of
 
 _RECORD = b"r"  # an expiry entry of a job that can be read
 _TOMBSTONE = b"t"  # of one that is only known to have been
+_EXPIRED = b""  # what a tombstone says
+_FORGOTTEN = b"forgotten"
 _SCAN = 500
 _SEQUENCE_BYTES = 8
 
@@ -74,7 +76,7 @@ class History:
 
     def expired(self, ticket: str) -> bool:
         """Whether it ended and was expired, and that is still known."""
-        return self._memory.get(Table.TOMBSTONES, ticket_key(ticket)) is not None
+        return self._memory.get(Table.TOMBSTONES, ticket_key(ticket)) == _EXPIRED
 
     def newest(self) -> Iterator[tuple[str, Ended]]:
         """Ended jobs, and arrays without their elements, the latest end first; in chunks, so that a caller may stop."""
@@ -87,10 +89,11 @@ class History:
                     yield ticket, ended
             after = chunk[-1][0]
 
-    def entomb(self, ticket: str, wall: float) -> None:
-        """Remembers that a job ended and can no longer be read."""
+    def entomb(self, ticket: str, wall: float, *, forgotten: bool = False) -> None:
+        """Remembers that a job ended and can no longer be read; or that it was forgotten, which is told to nobody but
+        to a runner that comes with an outcome of it."""
         key = ticket_key(ticket)
-        self._memory.put(Table.TOMBSTONES, key, b"")
+        self._memory.put(Table.TOMBSTONES, key, _FORGOTTEN if forgotten else _EXPIRED)
         self._memory.put(Table.EXPIRY, _moment(wall) + key, _TOMBSTONE)
 
     def expire(self, wall: float, *, early: bool = False) -> int:

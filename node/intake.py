@@ -364,6 +364,7 @@ class Intake:
             self._forget(name)
 
     def _forget(self, name: str) -> None:
+        self._revived.discard(name)
         key = ticket_key(name)
         for table in (Table.LIVE, Table.JOBS, Table.BODIES):
             self._memory.delete(table, key)

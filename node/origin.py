@@ -36,8 +36,8 @@ _WHY_BY_STATE: Final = {
 }
 _TEXTS: Final = {
     Why.BALANCER_UNREACHABLE: (
-        "This node has no link to the balancer, which decides when and where it runs. The node dials again by itself; "
-        "see that the balancer runs and can be reached.\n"
+        "The balancer, which decides when and where it runs, cannot be reached from here or does not answer. The node "
+        "dials again by itself; see that the balancer runs.\n"
     ),
     Why.ON_ITS_WAY: (
         "The balancer has not acknowledged it yet. That takes a moment; if it does not pass, the balancer has no room: "
@@ -131,7 +131,8 @@ class Origin:
             case lines.Status():
                 return status_reply(ticket, self._live_fields(array, linked) | {"as_of_s": as_of_s})
             case lines.Explain():
-                why = Why.ON_ITS_WAY if linked else Why.BALANCER_UNREACHABLE
+                on_its_way = linked and self._intake.unacknowledged(array)
+                why = Why.ON_ITS_WAY if on_its_way else Why.BALANCER_UNREACHABLE
                 text = f"{ticket} was {state} when its origin, this node, last heard of it. {_TEXTS[why]}"
                 return explanation(ticket, state, why, text, as_of_s=as_of_s)
             case lines.Logs():

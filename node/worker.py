@@ -402,9 +402,11 @@ class Worker:
         for report in event.reports:
             if isinstance(report, Over):
                 self._backlog.over(report)
-            elif isinstance(report, Printed):
-                self._report(now)  # as above
-                self._answer(self._peeks.printed(report))
+        looked = [report for report in event.reports if isinstance(report, Printed)]
+        if looked:
+            self._report(now)  # as above
+        for report in looked:
+            self._answer(self._peeks.printed(report))
 
     def _report(self, now: float) -> None:
         """Hands on what the backlog did in this step: beginnings and ends."""

@@ -25,6 +25,7 @@ REPLY_BODY_BYTES_MAX: Final = 1024 * 1024 * 1024  # likewise: far above any outp
 
 _STATUS_WORDS: Final = frozenset({"OK", "PENDING", "ERR"})
 _PLAIN: Final = re.compile(r"[!-$&-~]+")  # an option's value that needs no %XX
+_PRINTABLE: Final = re.compile(r"[!-~]+")
 _WORD: Final = re.compile(r"[^\s,\x00-\x1f\x7f]+")
 _LINE_BREAK: Final = re.compile(r"[\r\n]")
 _BODY: Final = re.compile(r" bytes=([0-9]{1,18})\Z")
@@ -70,6 +71,7 @@ _PLAIN_OPTIONS: Final = {  # option → field of Job
     "output": "output_bytes",
 }
 _DURATION_OPTIONS: Final = {"timeout": "timeout_s", "backoff": "backoff_s", "delay": "delay_s", "cpu": "cpu_s"}
+_RAW_OPTIONS: Final = frozenset({"array"})  # in which a % stands for itself
 _LONG_OPTIONS: Final = frozenset({"after"})  # that only the line's length bounds
 
 
@@ -89,7 +91,7 @@ def encode_option(name: str, value: object) -> str:
     if not _PLAIN.fullmatch(name) or "=" in name:
         raise ValueError(f"{name!r} cannot be the name of an option or variable")
     text = str(value)
-    if not _PLAIN.fullmatch(text):
+    if not _PLAIN.fullmatch(text) and not (name in _RAW_OPTIONS and _PRINTABLE.fullmatch(text)):
         text = "".join(map(_escaped, text))
     size = len(text.encode())
     if not 0 < size <= OPTION_BYTES_MAX and not (size and name in _LONG_OPTIONS):

@@ -13,7 +13,7 @@ import pytest
 from common.codec import unpack
 from common.effects import Table
 from common.events import Received
-from common.model import Ended, Outcome, Reason, Verdict
+from common.model import Ended, Outcome, Reason, Verdict, ticket_key
 from tests.machines.cluster import PERIODS, Cluster, Node, _decode
 
 SEEDS = 240
@@ -213,11 +213,17 @@ class Story:
     def audit_the_end(self) -> None:
         balancer = self.cluster.balancer
         assert balancer is not None
+
+        def first_name(ticket: str) -> str:
+            found = balancer.disk.tables[Table.ALIASES].get(ticket_key(ticket))
+            return ticket if found is None else first_name(found.decode())
+
+        forgotten = set(map(first_name, self.forgotten))
         for ticket in sorted(self.acknowledged):
             for name in NAMES:
                 reply = self.cluster.say(name, f"status {ticket}") or ""
                 ended = any(f"state={end}" in reply for end in ("succeeded", "failed", "cancelled"))
-                gone = ticket in self.forgotten and reply.startswith("ERR UNKNOWN_TICKET")
+                gone = first_name(ticket) in forgotten and reply.startswith("ERR UNKNOWN_TICKET")
                 assert ended or gone, (name, reply)
         for node, query, ticket in self.waits:
             assert node not in self.cluster.nodes.values() or query in node.replies, (

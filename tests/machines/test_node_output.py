@@ -81,11 +81,11 @@ def test_an_attempt_that_has_just_ended_is_told_from_its_outcome() -> None:
 
 
 def test_an_attempt_that_ends_while_it_is_looked_at_is_told_from_its_outcome() -> None:
-    """The spawner answers in order: first that it is over, then that nothing of it runs."""
+    """In whichever order the two are told."""
     node = Alone()
     node.dispatch(THEIRS)
     node.receive(Inquiry(7, "logs", THEIRS, attempt=1, stdout_at=2))
-    reported, answer = node.step(Executed([over(THEIRS, b"output"), Printed(1, False)], node.wall))
+    reported, answer = node.step(Executed([Printed(1, False), over(THEIRS, b"output")], node.wall))
     assert isinstance(reported, Result), "the ledger hears of the end first"
     assert answer == Answer(7, logs(THEIRS, "state=running attempt=1", b"tput"))
 
@@ -173,6 +173,9 @@ def test_an_array_prints_nothing_and_its_elements_are_named() -> None:
         )
     node.end(ticket, Ended(State.SUCCEEDED, node.wall, counts=(("succeeded", 5),)))
     assert node.say(f"logs {ticket}").startswith("ERR BAD_REQUEST")
+    (answer,) = node.receive(Inquiry(7, "logs", ticket))
+    assert isinstance(answer, Answer)
+    assert answer.reply.startswith(b"ERR BAD_REQUEST")
 
 
 # --- following -------------------------------------------------------------------------------------------------
@@ -255,6 +258,16 @@ def test_an_attempt_before_the_one_that_is_followed_is_not_told_again() -> None:
     client.deliver()
     node.advance(LOGS_PERIOD_S)
     assert client.answer("state=cancelled attempt=1", b"first") == [client.last("state=cancelled attempt=2")]
+
+
+def test_what_an_earlier_attempt_has_printed_is_no_news_in_the_middle_either() -> None:
+    node = Alone()
+    client = Follower(node)
+    client.answer("state=running attempt=2", b"second")
+    client.deliver()
+    node.advance(LOGS_PERIOD_S)
+    assert client.answer("state=running attempt=1", b"first") == []
+    assert node.advance(LOGS_PERIOD_S) == [client.inquiry(2, 6)]
 
 
 def test_a_job_that_has_ended_before_it_is_followed_is_told_at_once_and_completely() -> None:

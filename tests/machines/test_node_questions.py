@@ -2,11 +2,11 @@
 
 import pytest
 
-from common.effects import Reply
-from common.events import ClientsGone
+from common.effects import Note, Reply
+from common.events import Asked, ClientsGone, LinkClosed
 from common.messages import Answer, Forget, Inquiry
 from common.model import Ended, Reason, State
-from tests.machines.alone import Alone, failed
+from tests.machines.alone import Alone, failed, query
 from tests.machines.cluster import Cluster
 
 THEIRS = "bbbbbb-7"
@@ -119,6 +119,14 @@ def test_a_retry_that_was_not_sent_yet_is_asked_over_the_next_link() -> None:
     assert Inquiry(node.last, "retry", THEIRS) in node.open_link()
 
 
+def test_a_retry_that_comes_in_the_step_in_which_the_link_is_lost_was_not_sent() -> None:
+    node = Alone()
+    link, node.link = node.link or 0, None
+    lost = node.step(Asked([(1, query("retry bbbbbb-7"))], node.wall), LinkClosed(link, "cut"))
+    assert [type(action) for action in lost] == [Note]
+    assert Inquiry(1, "retry", THEIRS) in node.open_link()
+
+
 def test_as_origin_a_retry_of_what_the_ledger_has_still_to_learn_waits_until_it_has() -> None:
     node = Alone()
     live, ended = node.submit(taken=False), node.submit()
@@ -145,7 +153,8 @@ def test_without_a_link_the_origin_explains_that_the_balancer_cannot_be_reached(
     node.advance(3.0)
     line, _, text = node.say(f"explain {ticket}").partition("\n")
     assert line == f"OK {ticket} state=running reason=balancer_unreachable as_of_s=3.000 bytes={len(text) - 1}"
-    assert "no link to the balancer" in text
+    assert "was running when its origin, this node, last heard of it" in text
+    assert "cannot be reached from here" in text
 
 
 def test_an_explanation_that_is_owed_when_the_link_breaks_is_given_by_the_origin() -> None:
@@ -153,6 +162,15 @@ def test_an_explanation_that_is_owed_when_the_link_breaks_is_given_by_the_origin
     ticket = node.submit()
     node.inquiry(f"explain {ticket}")
     _, reply = node.cut()
+    assert "reason=balancer_unreachable" in reply_of([reply])
+
+
+def test_a_balancer_that_does_not_answer_in_time_is_explained_as_one_that_cannot_be_reached() -> None:
+    node = Alone()
+    ticket = node.submit()
+    node.inquiry(f"explain {ticket}")
+    forget, reply = node.advance(5.1)
+    assert forget == Forget(node.last)
     assert "reason=balancer_unreachable" in reply_of([reply])
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from common.effects import Table
 from common.model import Outcome, Reason, Verdict
 from tests.machines.asking import field, state_of, status
 from tests.machines.cluster import Cluster
@@ -159,3 +160,16 @@ def test_an_attempt_that_a_stopping_node_hands_back_is_neither_failure_nor_crash
     assert cluster.where(ticket) == [(other, (ticket, 2))]
     cluster.finish(other, (ticket, 2))
     assert state_of(cluster, ticket, other) == "succeeded"
+
+
+def test_a_failure_that_is_reported_again_while_the_job_waits_changes_nothing() -> None:
+    cluster = Cluster(1)
+    ticket = cluster.submit("n1", "retries=1 backoff=100 sh false")
+    cluster.frozen = frozenset({"n1"})  # what the ledger says does not arrive
+    fail(cluster, ticket, 1)
+    cluster.frozen = frozenset()
+    cluster.dial("n1")
+    assert state_of(cluster, ticket) == "retrying"
+    assert not cluster.nodes["n1"].disk.tables[Table.OUTCOMES]
+    cluster.advance(126)
+    assert cluster.where(ticket) == [("n1", (ticket, 2))]

@@ -266,9 +266,28 @@ def test_a_forgotten_job_is_unknown_everywhere_and_nothing_of_it_is_left() -> No
         for verb in ("status", "result", "wait", "retry", "cancel", "forget"):
             assert (cluster.say(asked, f"{verb} {ticket}") or "").startswith("ERR UNKNOWN_TICKET"), verb
     assert cluster.balancer is not None
-    for disk in (cluster.balancer.disk, cluster.nodes["n1"].disk):
+    tombstone = {Table.TOMBSTONES, Table.EXPIRY}  # in case that somebody comes with an outcome of it
+    for disk, more in ((cluster.balancer.disk, tombstone), (cluster.nodes["n1"].disk, set())):
         left = {table for table, records in disk.tables.items() if records}
-        assert left <= {Table.META, Table.ORIGINS, Table.NODES, Table.EVENTS}, left
+        assert left <= {Table.META, Table.ORIGINS, Table.NODES, Table.EVENTS, *more}, left
+    cluster.advance(86_400 + 10)
+    assert not cluster.balancer.disk.tables[Table.TOMBSTONES]
+
+
+def test_a_late_outcome_of_a_forgotten_job_is_acknowledged_and_dropped() -> None:
+    cluster = Cluster(2, slots=1)
+    ticket = cluster.submit("n1", "crash_limit=1 sh false")
+    ((name, id),) = cluster.where(ticket)
+    link = cluster.nodes[name].link
+    assert link is not None
+    cluster.cut(link)
+    cluster.advance(20)
+    other = "n2" if name == "n1" else "n1"
+    assert cluster.say(other, f"forget {ticket}") == f"OK {ticket}\n"
+    cluster.finish(name, id, output=b"late")
+    cluster.dial(name)
+    assert not cluster.nodes[name].disk.tables[Table.OUTCOMES]
+    assert (cluster.say(other, f"status {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
 
 
 def test_a_live_job_is_not_forgotten() -> None:

@@ -78,7 +78,7 @@ def test_a_job_and_a_group_are_cancelled(connect: Connect) -> None:
 
 def test_every_option_of_a_job_is_sent(connect: Connect) -> None:
     line = (
-        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 retries=3 crash_limit=off array=0-9:3%252 dir=/d"
+        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 retries=3 crash_limit=off array=0-9:3%2 dir=/d"
         b" memory=1024 files=10 processes=11 output=12 timeout=1.5 backoff=0.25 delay=60 cpu=2 after=k-1,k-2_7"
         b" env.A=b bytes=2 sh echo {}\nhi\n"
     )

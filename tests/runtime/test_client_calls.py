@@ -84,7 +84,7 @@ def test_a_watch_waits_longer_and_longer_until_something_is_submitted(taken: Tal
     for _ in range(5):
         taken.hears(watched("c"))
         waits += [line.split()[1] for line in taken.sent() if line.startswith("WATCH")]
-    assert waits == ["timeout=0.2", "timeout=0.4", "timeout=0.8", "timeout=1", "timeout=1"]
+    assert waits == ["timeout=0.2", "timeout=0.4", "timeout=0.5", "timeout=0.5", "timeout=0.5"]
     taken.submit()
     assert taken.sent() == ["SUBMIT key=key2 call f"], "behind the WATCH that waits"
     taken.hears(watched("c"), "OK k-2")
