@@ -25,10 +25,11 @@ from balancer.questions import NEXT_EVENT, Parked, Question, arrival_of, end_of,
 from balancer.referrals import Referral, Referrals
 from balancer.watches import Watches
 from common import lines
+from common.arrays import parse_indexes
 from common.errors import Code
 from common.limits import ANSWER_WAIT_S
 from common.messages import Answer, Inquiry
-from common.model import Ended, State, index_of, parse_ticket
+from common.model import Ended, State, element, index_of, parse_ticket
 from common.status import expired_reply, stats_reply, unknown_reply
 from common.timers import Timers
 
@@ -187,8 +188,9 @@ class Clerk:
 
     def _logs_of_live(self, question: Question, entry: Entry) -> None:
         """What runs is at its runner; of anything else there is nothing to show yet."""
-        if self._is_array(entry.ticket):
-            self._answer(question, _logs_of_array(entry.ticket))
+        array = self._array(entry.ticket)
+        if array is not None:
+            self._answer(question, _logs_of_array(entry.ticket, array))
         elif entry.begun and entry.record.node_id is not None:
             self._referrals.to_runner(question, entry.ticket, entry.record.node_id, entry.record.attempt)
         else:
@@ -196,16 +198,18 @@ class Clerk:
 
     def _logs_of_ended(self, inquiry: Inquiry, ticket: str, ended: Ended) -> bytes:
         """The kept output, behind what the client has of this attempt."""
-        if self._is_array(ticket):
-            return _logs_of_array(ticket)
+        array = self._array(ticket)
+        if array is not None:
+            return _logs_of_array(ticket, array)
         output = self._books.history.output(ticket, ended)
         stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
         if inquiry.attempt == ended.attempt:
             stdout, stderr = stdout[inquiry.stdout_at :], stderr[inquiry.stderr_at :]
         return lines.logs_reply(ticket, ended.state, ended.attempt, stdout, stderr)
 
-    def _is_array(self, ticket: str) -> bool:
-        return index_of(ticket) is None and self._books.job(ticket).array is not None
+    def _array(self, ticket: str) -> str | None:
+        """The range of an array; None for any other job, and for its elements."""
+        return self._books.job(ticket).array if index_of(ticket) is None else None
 
     # --- what other nodes have to say ----------------------------------------------------------------------------
 
@@ -353,6 +357,6 @@ def _refused(verb: str, ticket: str, state: State) -> bytes:
     return lines.err(Code.CONFLICT, f"{ticket} is {state}; {_ALLOWED[verb]}")
 
 
-def _logs_of_array(ticket: str) -> bytes:
-    message = f"{ticket} is an array, which prints nothing itself; ask for an element of it, such as {ticket}_1"
-    return lines.err(Code.BAD_REQUEST, message)
+def _logs_of_array(ticket: str, array: str) -> bytes:
+    first = element(ticket, parse_indexes(array).first)
+    return lines.err(Code.BAD_REQUEST, f"{ticket} is an array and prints nothing itself; ask for an element: {first}")

@@ -25,7 +25,7 @@ from balancer.referrals import Referrals
 from common import lines
 from common.errors import Code
 from common.limits import BATCH_BYTES, WATCH_LINES_MAX
-from common.model import Ended, array_of, index_of
+from common.model import Ended, array_of, index_of, parse_ticket
 from common.status import ended_fields
 
 
@@ -165,8 +165,8 @@ class Watches:
 
     def _look_up(self, watch: Watch, name: str) -> Found | None:
         """Puts a name where it belongs: live, ended, told of before, unknown, or nothing to be waited for."""
-        found = self._books.find(name)
-        if found is None and self._books.roster.origin(name.partition("-")[0]) is None:
+        found = self._books.find(name) if parse_ticket(name) is not None else None
+        if found is None and not self._can_exist(name):
             watch.errors[name] = _error(name, Code.UNKNOWN_TICKET)
         elif found is None:
             first = self._books.ledger.first_name(name)
@@ -179,6 +179,10 @@ class Watches:
             watch.ends.append(End(found.ended.sequence, name, found.ticket, found.ended))
         return found
 
+    def _can_exist(self, name: str) -> bool:
+        """Whether there is a node to ask for this ticket, here or away."""
+        return parse_ticket(name) is not None and self._books.roster.origin(name.partition("-")[0]) is not None
+
     def _await_end(self, question: Question, ticket: str) -> None:
         self._parked.park(question, watched_end_of(ticket))
         if index_of(ticket) is not None:
@@ -186,7 +190,7 @@ class Watches:
 
     def _await_word(self, question: Question, ticket: str) -> None:
         self._parked.park(question, arrival_of(ticket))
-        self._referrals.to_origin(question, ticket, verb="status")
+        self._referrals.to_origin(question, ticket)
 
     # --- what becomes of those that wait -------------------------------------------------------------------------
 
