@@ -2,6 +2,7 @@
 else, so this is the file to read to see what there is.
 """
 
+import random
 import time
 
 import structlog
@@ -61,7 +62,7 @@ def _driver(settings: BalancerSettings, store: Store) -> Driver:
         backlog_max=settings.backlog_max,
         retention_s=settings.retention_s,
     )
-    dispatcher = Dispatcher(Memory(store), periods, Level(), nodes_max=settings.nodes_max)
+    dispatcher = Dispatcher(Memory(store), periods, Level(), nodes_max=settings.nodes_max, chance=random.Random())
     return Driver(
         dispatcher,
         store,

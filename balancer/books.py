@@ -7,10 +7,11 @@ import attrs
 
 from balancer.chronicle import Chronicle
 from balancer.groups import Groups
-from balancer.ledger import Entry, Ledger
+from balancer.ledger import Ledger
+from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.history import History
-from common.model import Ended, Job
+from common.model import Ended, Job, array_of
 
 
 @attrs.frozen
@@ -32,16 +33,17 @@ class Books:
     chronicle: Chronicle
 
     def find(self, ticket: str) -> Found | None:
-        """None: the ledger does not know the ticket, and its origin has to be asked. Cheap for live jobs, because
-        WATCH asks for thousands."""
+        """None: the ledger has nothing of the ticket; unless it `knows` it, its origin has to be asked. Cheap for live
+        jobs, because WATCH asks for thousands."""
         if (entry := self.ledger.live(ticket)) is not None:
             return Found(ticket, entry)
-        if (ended := self.history.find(ticket)) is not None:
+        if (ended := self.ledger.end(ticket)) is not None:
             return Found(ticket, ended=ended)
         first = self.ledger.first_name(ticket)
         if first != ticket:
-            entry, ended = self.ledger.live(first), self.history.find(first)
-        known = entry is not None or ended is not None or self.history.expired(first)
+            entry, ended = self.ledger.live(first), self.ledger.end(first)
+        expired = self.history.expired(first) or self.history.expired(array_of(first))
+        known = entry is not None or ended is not None or expired
         return Found(first, entry, ended) if known else None
 
     def job(self, ticket: str) -> Job:

@@ -72,16 +72,17 @@ class Chronicle:
         """One thing that happened. Fields that are None are left out."""
         self._told.append((event, ticket, fields))
 
-    def tell_end(self, ticket: str, ended: Ended) -> None:
-        """A job has ended."""
+    def tell_end(self, ticket: str, ended: Ended, event: str | None = None, **more: object) -> None:
+        """A job has ended; or another `event` at the end of an attempt, of which there is more to say."""
         self.tell(
-            f"job.{ended.state}",
+            event or f"job.{ended.state}",
             ticket,
             attempt=ended.attempt or None,
             node=ended.node,
             reason=ended.reason,
             exit=ended.exit,
             seconds=ended.seconds,
+            **more,
         )
 
     def flush(self, wall: float) -> int:

@@ -18,10 +18,10 @@ import attrs
 from balancer.books import Books, Found
 from balancer.chronicle import Told
 from balancer.explanations import Explanations, Rules
-from balancer.ledger import Entry
 from balancer.listing import Listing
 from balancer.outbox import Outbox
 from balancer.questions import NEXT_EVENT, Parked, Question, arrival_of, end_of, end_of_array, return_of
+from balancer.records import Entry
 from balancer.referrals import Referral, Referrals
 from balancer.watches import Watches
 from common import lines
@@ -34,6 +34,7 @@ from common.status import expired_reply, stats_reply, unknown_reply
 from common.timers import Timers
 
 _CANCEL_SHOWN_S: Final = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's
+_OURS: Final = 0  # the link of questions that nobody asked us
 _NEEDS_THE_LEDGER: Final = frozenset({"wait", "cancel", "retry", "forget"})  # an origin cannot do it for us
 
 
@@ -70,6 +71,8 @@ class Clerk:
         self._explanations = Explanations(books, rules)
         self._listing = Listing(books, self._explanations)
         self._watches = Watches(books, self._referrals, self._parked, self._answer)
+        self._located = 0  # how many tickets were asked after on our own account
+        self._unknown: list[str] = []
 
     # --- questions in ------------------------------------------------------------------------------------------
 
@@ -187,25 +190,30 @@ class Clerk:
     # --- what a job has printed ----------------------------------------------------------------------------------
 
     def _logs_of_live(self, question: Question, entry: Entry) -> None:
-        """What runs is at its runner; of anything else there is nothing to show yet."""
+        """What runs is at its runner; of what is tried again the last failure is here."""
         array = self._array(entry.ticket)
         if array is not None:
             self._answer(question, _logs_of_array(entry.ticket, array))
         elif entry.begun and entry.record.node_id is not None:
             self._referrals.to_runner(question, entry.ticket, entry.record.node_id, entry.record.attempt)
+        elif (last := self._books.ledger.last_failure(entry)) is not None:
+            self._answer(question, self._printed(question.inquiry, entry.ticket, entry.state, last))
         else:
             self._answer(question, lines.logs_reply(entry.ticket, entry.state, 0))
 
     def _logs_of_ended(self, inquiry: Inquiry, ticket: str, ended: Ended) -> bytes:
-        """The kept output, behind what the client has of this attempt."""
         array = self._array(ticket)
         if array is not None:
             return _logs_of_array(ticket, array)
+        return self._printed(inquiry, ticket, ended.state, ended)
+
+    def _printed(self, inquiry: Inquiry, ticket: str, state: State, ended: Ended) -> bytes:
+        """The kept output of an attempt, behind what the client has of it."""
         output = self._books.history.output(ticket, ended)
         stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
         if inquiry.attempt == ended.attempt:
             stdout, stderr = stdout[inquiry.stdout_at :], stderr[inquiry.stderr_at :]
-        return lines.logs_reply(ticket, ended.state, ended.attempt, stdout, stderr)
+        return lines.logs_reply(ticket, state, ended.attempt, stdout, stderr)
 
     def _array(self, ticket: str) -> str | None:
         """The range of an array; None for any other job, and for its elements."""
@@ -214,8 +222,20 @@ class Clerk:
     # --- what other nodes have to say ----------------------------------------------------------------------------
 
     def _of_unknown(self, question: Question, ticket: str) -> None:
-        if not self._referrals.to_origin(question, ticket):
+        """The ledger has nothing to show of it. Where it knows the ticket all the same, that is final: it was
+        forgotten, or is no element of its array."""
+        if self._books.ledger.knows(ticket) or not self._referrals.to_origin(question, ticket):
             self._answer(question, unknown_reply(ticket))
+
+    def locate(self, ticket: str, now: float) -> None:
+        """Has the origin of a ticket asked whether it issued it, on our own account; see `take_unknown`."""
+        self._located += 1
+        self._of_ticket(Question(_OURS, Inquiry(self._located, "status", ticket)), ticket, now)
+
+    def take_unknown(self) -> list[str]:
+        """The located tickets whose origin has said since that nobody will ever know the job."""
+        unknown, self._unknown = self._unknown, []
+        return unknown
 
     def node_said(self, link: int, id: int, reply: bytes, now: float) -> None:
         """A node answers what was referred to it."""
@@ -333,7 +353,10 @@ class Clerk:
 
     def _answer(self, question: Question, reply: bytes) -> None:
         self._drop(question)
-        self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
+        if question.link != _OURS:
+            self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
+        elif reply.startswith(b"ERR"):
+            self._unknown.append(question.ticket)
 
     def __len__(self) -> int:
         return len(self._parked)

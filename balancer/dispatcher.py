@@ -21,16 +21,20 @@ from typing import Final
 import attrs
 
 from balancer.admission import Admission
+from balancer.arrivals import Arrivals
 from balancer.books import Books
 from balancer.chronicle import Chronicle
 from balancer.clerk import Clerk, Orders
 from balancer.explanations import Rules
+from balancer.flow import Flow
 from balancer.groups import Groups
-from balancer.ledger import Arrival, Entry, Ledger
+from balancer.ledger import Ledger
 from balancer.outbox import Mail, Outbox
 from balancer.placement import Placement
 from balancer.questions import Question
+from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
+from balancer.revival import Revival
 from balancer.roster import Node, Roster
 from balancer.rounds import Rounds
 from common.codec import Malformed, pack, unpack
@@ -39,6 +43,7 @@ from common.events import Knocked, LinkClosed, Received, StoreLevel
 from common.frames import batches
 from common.history import History
 from common.limits import BATCH_ITEMS_MAX, ENDS_PER_STEP_BYTES, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
+from common.machine import Chance
 from common.memory import Memory
 from common.messages import (
     Aliases,
@@ -49,6 +54,7 @@ from common.messages import (
     Info,
     Inquiry,
     Jobs,
+    Noticed,
     Pair,
     Poll,
     Reported,
@@ -60,10 +66,9 @@ from common.messages import (
     Submission,
     Welcome,
 )
-from common.model import Report, State
+from common.model import Ended, Report, State, index_of
 from common.timers import Timers
 
-EXPIRE_PERIOD_S: Final = 1.0
 LEVEL_PERIOD_S: Final = 0.1  # how often waiting jobs may be moved
 
 
@@ -84,15 +89,29 @@ class Periods:
 class Dispatcher:
     """See the module. Construct, `restore`, then step by step `handle`."""
 
-    def __init__(self, memory: Memory, periods: Periods, placement: Placement, *, nodes_max: int) -> None:
+    def __init__(
+        self, memory: Memory, periods: Periods, placement: Placement, *, nodes_max: int, chance: Chance
+    ) -> None:
         self._memory = memory
         self._periods = periods
         self._timers = Timers()
         self._outbox = Outbox()
         self._history = History(memory, periods.retention_s)
         self._chronicle = Chronicle(memory)
-        self._ledger = Ledger(memory, self._history, self._chronicle)
+        self._ledger = Ledger(memory, self._history, self._chronicle, chance)
+        self._arrivals = Arrivals(memory, self._ledger, self._chronicle)
         self._roster = Roster(memory, nodes_max)
+        groups = Groups(memory)
+        self._revival = Revival(
+            memory,
+            self._history,
+            groups,
+            self._ledger,
+            self._roster,
+            self._outbox,
+            self._chronicle,
+            lambda: self._wall,
+        )
         self._reunion = Reunion(self._ledger, self._roster, self._outbox, self._chronicle, pushed=periods.eager)
         self._admission = Admission(
             self._roster,
@@ -111,7 +130,7 @@ class Dispatcher:
             chronicle=self._chronicle,
         )
         self._clerk = Clerk(
-            Books(self._ledger, self._history, Groups(memory), self._roster, self._chronicle),
+            Books(self._ledger, self._history, groups, self._roster, self._chronicle),
             Rules(
                 periods.eager,
                 periods.round_s,
@@ -122,17 +141,26 @@ class Dispatcher:
             ),
             self._timers,
             self._outbox,
-            Orders(self._cancel, self._retry, self._retry_group, self._forget, self._forget_group),
+            Orders(
+                self._cancel,
+                self._revival.retry,
+                self._revival.retry_group,
+                self._revival.forget,
+                self._revival.forget_group,
+            ),
             self.statistics,
         )
+        self._flow = Flow(self._ledger, self._history, self._clerk.locate)
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
+        self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
 
     # --- the contract --------------------------------------------------------------------------------------------
 
     def restore(self, now: float, wall: float) -> None:
         self._wall = wall
-        self._ledger.restore()
+        self._ledger.restore(wall)
+        self._flow.restore()
         self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
         for entry in self._ledger.leased():
@@ -150,8 +178,10 @@ class Dispatcher:
         for event in events:
             self._handlers[type(event)](self, event, now)
         self._do_what_is_due(now)
+        self._follow_up(now)
         while self._periods.eager and self._rounds.round(self._wall):
-            pass
+            self._follow_up(now)
+        self._follow_up(now)
         self._tell_of_ends(now)
         self._clerk.flush(self._chronicle.flush(self._wall))
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
@@ -167,6 +197,7 @@ class Dispatcher:
 
     def check(self) -> None:
         self._ledger.check()
+        self._flow.check()
         self._roster.check()
         self._clerk.check()
 
@@ -179,6 +210,7 @@ class Dispatcher:
             "jobs_succeeded_total": counts["succeeded"],
             "jobs_failed_total": counts["failed"],
             "jobs_cancelled_total": counts["cancelled"],
+            "attempts_retried_total": counts["retries"],
             "attempts_leased_total": counts["leases"],
             "attempts_crashed_total": counts["crashes"],
             "outcomes_stale_total": counts["stale"],
@@ -189,6 +221,20 @@ class Dispatcher:
             "queries_open": len(self._clerk),
             "store_fraction": round(self._level.fraction, 6),
         }
+
+    def _follow_up(self, now: float) -> None:
+        """What ends and arrives moves jobs that wait for it, and so on until nothing moves."""
+        for ticket in self._clerk.take_unknown():
+            self._flow.unknown(ticket, self._wall)
+        self._flow.settle(now, self._wall)
+        for ticket in self._clerk.take_unknown():  # where no node was ever met that would issue it
+            self._flow.unknown(ticket, self._wall)
+        while ends := self._ledger.take_ends():
+            for ticket, ended, _ in ends:
+                self._flow.ended(ticket, ended)
+            self._ends += ends
+        for ticket, wait_s in self._ledger.take_waits():
+            self._timers.set(("due", ticket), now + wait_s)
 
     def _do_what_is_due(self, now: float) -> None:
         for name in self._timers.due(now):
@@ -205,6 +251,8 @@ class Dispatcher:
                     self._rounds.level()
                 case "expire":
                     self._expire(now)
+                case ("due", str(ticket)):
+                    self._ledger.due(ticket)
                 case ("probe", str(node_id)):
                     self._admission.probe_failed(node_id, now)
                 case ("still ending", str(ticket), Question() as question):
@@ -215,7 +263,7 @@ class Dispatcher:
         gone = self._history.expire(self._wall, early=early)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
-        self._timers.set("expire", now + EXPIRE_PERIOD_S)
+        self._timers.set("expire", now + self._history.expire_in_s)
 
     # --- presence ------------------------------------------------------------------------------------------------
 
@@ -274,6 +322,7 @@ class Dispatcher:
             waiting=len(message.waiting),
             outcomes=len(message.outcomes),
         )
+        self._revival.origin_back(node)
         self._clerk.node_back(node.id, now)
 
     # --- jobs in -------------------------------------------------------------------------------------------------
@@ -297,7 +346,7 @@ class Dispatcher:
     def _arrive(self, node: Node, mail: Mail, submission: Submission, now: float) -> None:
         ticket = submission.ticket
         learned = bool(submission.ended) and not self._ledger.knows(ticket)
-        arrival = self._ledger.arrive(submission)
+        arrival = self._arrivals.arrive(submission, self._wall)
         mail.taken.append(ticket)
         if arrival.alias_of is not None:
             mail.aliases.append((ticket, arrival.alias_of))
@@ -309,6 +358,7 @@ class Dispatcher:
             self._reunion.arrived_otherwise(ticket)
             if arrival == Arrival() and not submission.ended:
                 self._tell_end(node, ticket)  # its origin may have missed the end together with our first Taken
+        self._flow.arrived(ticket)
         self._clerk.arrived(ticket, now)
         if learned and (ended := self._history.find(ticket)) is not None:
             self._clerk.ended(ticket, ended, submission.output, now)
@@ -386,10 +436,11 @@ class Dispatcher:
 
     def _tell_of_ends(self, now: float) -> None:
         """Hands this step's ends to whoever waits for them."""
-        for ticket, ended, output in self._ledger.take_ends():
+        ends, self._ends = self._ends, []
+        for ticket, ended, output in ends:
             self._clerk.ended(ticket, ended, output, now)
             origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
-            if origin is not None and origin.link is not None:
+            if origin is not None and origin.link is not None and index_of(ticket) is None:
                 origin.ends[ticket] = None
         for node in self._roster.connected() if self._periods.eager else ():
             for items in self._take_ends(node):
@@ -448,24 +499,17 @@ class Dispatcher:
         self._clerk.forget(node.link, message.id)
 
     def _cancel(self, entry: Entry) -> State:
-        """Records the cancel; its attempt, if there is one, is ended where it is."""
-        if self._ledger.cancel(entry, self._wall):
-            node = self._roster.get(entry.record.node_id)
+        """Records the cancel; its attempts, if there are any, are ended where they are."""
+        for leased in self._ledger.cancel(entry, self._wall):
+            node = self._roster.get(leased.record.node_id)
             if node is not None and node.ready:
-                self._outbox.to(node).cancels.append(entry.attempt_id)
+                self._outbox.to(node).cancels.append(leased.attempt_id)
         return State.CANCELLED
 
-    def _retry(self, ticket: str) -> State | None:
-        return None
-
-    def _retry_group(self, group: str) -> int:
-        return 0
-
-    def _forget(self, ticket: str) -> bool:
-        return False
-
-    def _forget_group(self, group: str) -> int:
-        return 0
+    def _on_noticed(self, node: Node, message: Noticed, now: float) -> None:
+        self._revival.noticed(message)
+        for ticket in message.revived:
+            self._tell_end(node, ticket)  # it may have ended again before its origin knew that it was live
 
     # --- events --------------------------------------------------------------------------------------------------
 
@@ -514,6 +558,7 @@ class Dispatcher:
         Result: _on_result,
         ResReq: _on_result,
         RequestOfRes: _on_request_of_res,
+        Noticed: _on_noticed,
         Inquiry: _on_inquiry,
         Answer: _on_answer,
         Forget: _on_forget,

@@ -15,8 +15,8 @@ from typing import Final
 import attrs
 
 from balancer.books import Books, Found
-from balancer.ledger import Entry
 from balancer.queue import Needs
+from balancer.records import Entry
 from balancer.roster import Node
 from balancer.rounds import can_run, room_bytes
 from common.durations import format_duration

@@ -1,17 +1,15 @@
 """The record of every job: from its acknowledgement on, this alone decides a job's state and attempt.
 
-              ┌────────── lost, returned, interrupted ─────────┐
-              ▼                                                │
-    ──► queued ──lease──► dispatched ──begun──► running ───────┤
-              │                │                   │           │
-              └────────────────┴──── settled ──────┴──► succeeded · failed · cancelled
+The life of a job is drawn in `balancer/records.py`.
 
 - An attempt is a *lease*: it names the node and the boot that it was given to. An outcome is recorded only when it
   is of the current attempt, from that boot; any other is acknowledged and dropped.
 - A lease that was lost stays in the record as the last one until the job is leased again, so that a node that was
   only cut off may come back with it.
 - A cancel is recorded at once and wins; the job is over when its attempt is, because its slot is taken until then.
-- Attempts that crash with their node are counted; at the job's limit it fails with `crash_limit`.
+- Attempts that crash with their node are counted; at the job's limit it fails with `crash_limit`. Attempts that fail
+  are counted apart; while the job has retries left it waits and is queued again.
+- The elements of an array are only numbers until they begin (`balancer/elements.py`).
 
 Ended jobs are in the History, on disk; only live ones are in memory. Pure.
 """
@@ -21,164 +19,137 @@ from typing import Final
 
 import attrs
 
+from balancer.arrays import Array
 from balancer.chronicle import Chronicle
+from balancer.elements import Elements
+from balancer.ends import Ends
 from balancer.queue import Queue
+from balancer.records import TRANSITIONS, Entry, LiveRecord
 from common.codec import pack, unpack
 from common.effects import Table
 from common.history import History
-from common.keys import Claim, Keys, fingerprint, first_name
+from common.keys import first_name
+from common.limits import BACKOFF_JITTER, BACKOFF_MAX_S
+from common.machine import Chance
 from common.memory import Memory
-from common.messages import Lease, Reported, Submission
-from common.model import Ended, Job, Outcome, Reason, State, Verdict, parse_ticket, ticket_key, ticket_of
-
-TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED}),
-    State.BLOCKED: frozenset({State.QUEUED, State.CANCELLED}),
-    State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
-    State.QUEUED: frozenset({State.DISPATCHED, State.RUNNING, State.FAILED, State.CANCELLED, State.SUCCEEDED}),
-    State.DISPATCHED: frozenset(
-        {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED},
-    ),
-    State.RUNNING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
-    State.CANCELLED: frozenset(),
-    State.SUCCEEDED: frozenset(),
-    State.FAILED: frozenset(),
-}
+from common.messages import Lease, Reported
+from common.model import (
+    Ended,
+    Job,
+    Outcome,
+    Reason,
+    State,
+    Verdict,
+    array_of,
+    element,
+    index_of,
+    parse_ticket,
+    ticket_key,
+    ticket_of,
+)
 
 _SCAN: Final = 5000
-
-
-@attrs.frozen
-class LiveRecord:
-    """What is on disk of a live job besides the job itself: all that a restart needs."""
-
-    sequence: int  # order of arrival
-    kind: str
-    priority: int = 0
-    slots: int = 1
-    crash_limit: int | None = 3
-    group: str | None = None
-    bytes: int = 0  # what it weighs on a node's memory while it waits there
-    attempt: int = 0  # the highest that was leased or reported
-    unused: bool = False  # that attempt came back without having begun: the next lease has its number
-    outnumbered: int = 0  # the highest that a node brought of an earlier ledger while another attempt was leased
-    crashes: int = 0
-    leased: bool = False
-    node_id: str | None = None  # of the last lease
-    boot_id: str | None = None
-    cancelled: bool = False
-    crash_counted: bool = False  # whether losing the last lease counted as a crash
-    waits_for: tuple[str, ...] = ()  # tickets that must succeed first
-    due_wall: float = 0.0  # calendar seconds: not before; 0 for at once
-    failures: int = 0  # attempts that failed and are tried again
-    last_reason: Reason | None = None  # of the last of them
-
-
-@attrs.define(eq=False)
-class Entry:
-    """A live job. Its durable part is `record`; whether its attempt has begun is asked of the node after a restart."""
-
-    ticket: str
-    record: LiveRecord
-    begun: bool = False
-
-    @property
-    def state(self) -> State:
-        if self.record.cancelled:
-            return State.CANCELLED
-        if self.record.waits_for:
-            return State.BLOCKED
-        if self.record.due_wall:
-            return State.RETRYING if self.record.failures else State.SCHEDULED
-        if not self.record.leased:
-            return State.QUEUED
-        return State.RUNNING if self.begun else State.DISPATCHED
-
-    @property
-    def attempts_begun(self) -> int:
-        """The number of the attempt that it is at, or was last at."""
-        return self.record.attempt - self.record.unused
-
-    @property
-    def attempt_id(self) -> tuple[str, int]:
-        return self.ticket, self.record.attempt
-
-
-@attrs.frozen
-class Arrival:
-    """What became of a submission: its own entry, another job's alias, a conflict, or known already (all None)."""
-
-    entry: Entry | None = None
-    alias_of: str | None = None
-    conflict_with: str | None = None
+_NOT_HELD_BACK: Final[dict[str, object]] = {"waits_for": (), "due_wall": 0.0, "due_s": 0.0, "retrying": False}
 
 
 class Ledger:
     """Every job of the cluster. Methods change the record and the queue; they send nothing."""
 
-    def __init__(self, memory: Memory, history: History, chronicle: Chronicle, *, new_tag: str = "aaaa") -> None:
+    def __init__(self, memory: Memory, history: History, chronicle: Chronicle, chance: Chance) -> None:
         self._memory = memory
-        self._chronicle = chronicle
-        self.tag = new_tag  # what cursors begin with: of a ledger that starts for the first time
-        self.last_end = 0  # the sequence of the latest end
         self._history = history
-        self._keys = Keys(memory)
+        self._chronicle = chronicle
+        self._chance = chance
         self._live: dict[str, Entry] = {}
-        self._groups: dict[str, dict[str, Entry]] = {}  # the live jobs of each group
+        self._groups: dict[str, dict[str, Entry]] = {}  # the live jobs and arrays of each group
+        self.elements = Elements(memory, history, self._live)
         self._sequence = 0
+        self.ends = Ends(memory, history, chronicle, chance)
         self.queue = Queue()
-        self._ends: list[tuple[str, Ended, bytes]] = []
-        self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0}
+        self._ended: list[tuple[str, Ended, bytes]] = []  # since it was last asked
+        self._waits: list[tuple[str, float]] = []
+        self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0, "retries": 0}
 
-    def restore(self) -> None:
-        self.last_end = int(self._memory.get(Table.META, b"last_end") or 0)
-        if (tag := self._memory.get(Table.META, b"tag")) is not None:
-            self.tag = tag.decode()
-        else:
-            self._memory.put(Table.META, b"tag", self.tag.encode())
+    def restore(self, wall: float) -> None:
+        self.ends.restore()
         after, found = b"", list[Entry]()
         while chunk := self._memory.scan(Table.LIVE, after=after, limit=_SCAN):
             found += [Entry(ticket_of(key), unpack(LiveRecord, packed)) for key, packed in chunk]
             after = chunk[-1][0]
-        for entry in sorted(found, key=lambda entry: entry.record.sequence):
+        for entry in sorted(found, key=lambda entry: (entry.record.sequence, index_of(entry.ticket) is not None)):
             self._sequence = entry.record.sequence
             self._enter(entry)
+            if entry.record.due_wall:
+                left_s = min(max(0.0, entry.record.due_wall - wall), entry.record.due_s)
+                self._waits.append((entry.ticket, left_s))
+        for entry in found:
             self._offer(entry)
+
+    @property
+    def tag(self) -> str:
+        """What the cursors of this ledger begin with; another ledger counts anew."""
+        return self.ends.tag
+
+    @property
+    def last_end(self) -> int:
+        """The sequence of the latest end."""
+        return self.ends.last
 
     # --- looking -----------------------------------------------------------------------------------------------
 
     def live(self, ticket: str) -> Entry | None:
-        return self._live.get(ticket)
+        """The entry of a job that has not ended. For an element that has not begun, one that is kept nowhere."""
+        entry = self._live.get(ticket)
+        return self.elements.virtual(ticket) if entry is None and index_of(ticket) is not None else entry
+
+    def end(self, ticket: str) -> Ended | None:
+        """How a job has ended, if it has and that can be read; also of an element that never began."""
+        return self._history.find(ticket) or self.elements.dropped(ticket)
 
     def live_newest_first(self) -> Iterator[Entry]:
-        return reversed(self._live.values())
+        """Jobs and arrays, not the elements of arrays."""
+        return (entry for entry in reversed(self._live.values()) if index_of(entry.ticket) is None)
 
     def in_group(self, group: str) -> list[Entry]:
-        """The live jobs of a group, in the order of arrival."""
+        """The live jobs and arrays of a group, not the elements of arrays, in the order of arrival."""
         return list(self._groups.get(group, {}).values())
 
     def count_in_group(self, group: str) -> int:
         return len(self._groups.get(group, ()))
 
+    def array_limit(self, entry: Entry) -> tuple[int, int] | None:
+        """Where elements of an array wait for others of it: how many are with nodes, and how many may be at once."""
+        array = entry.array or self.elements.array(entry.ticket)
+        most = None if array is None else array.indexes.at_once_max
+        return (most, most) if array is not None and most is not None and len(array.leased) >= most else None
+
+    def counts_of(self, entry: Entry) -> Mapping[str, int] | None:
+        """How many elements of an array are in each state; None for any other job."""
+        if entry.array is None:
+            return None
+        held = entry.state if entry.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
+        return {str(state): count for state, count in entry.array.counts(held).items()}
+
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""
         return [entry for entry in self._live.values() if entry.record.leased]
 
-    def counts_of(self, entry: Entry) -> Mapping[str, int] | None:
-        """How many elements of an array are in each state; None for any other job."""
-        return None
-
-    def array_limit(self, entry: Entry) -> tuple[int, int] | None:
-        """Where elements of an array wait for others of it: how many are under way, and how many may be at once."""
-        return None
+    def blocked(self) -> list[Entry]:
+        return [entry for entry in self._live.values() if entry.record.waits_for]
 
     def job(self, ticket: str) -> Job:
-        packed = self._memory.get(Table.JOBS, ticket_key(ticket))
+        packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
         return Job("", "") if packed is None else unpack(Job, packed)
 
+    def last_failure(self, entry: Entry) -> Ended | None:
+        """How the last attempt of a job ended that is tried again; its output is in the History."""
+        attempts = self._history.attempts(entry.ticket) if entry.record.failures else []
+        return attempts[-1] if attempts else None
+
     def first_name(self, ticket: str) -> str:
-        """The ticket under which the ledger knows a job; another for an alias."""
-        return first_name(self._memory, ticket)
+        """The ticket under which the ledger knows a job; another for an alias, or for an element of one."""
+        first, index = first_name(self._memory, array_of(ticket)), index_of(ticket)
+        return first if index is None else element(first, index)
 
     def learn_alias(self, ticket: str, first: str) -> None:
         """An origin tells that this ticket of its own is another name of a job."""
@@ -186,89 +157,109 @@ class Ledger:
             self._memory.put(Table.ALIASES, ticket_key(ticket), first.encode())
 
     def knows(self, ticket: str) -> bool:
-        """Whether this ticket has arrived: live, ended, expired, or as another name."""
+        """Whether this ticket, or the array that it is an element of, has arrived: live, ended, expired, forgotten a
+        moment ago, or as another name."""
         if ticket in self._live:
             return True
-        key = ticket_key(ticket)
-        return any(self._memory.get(table, key) is not None for table in (Table.ENDED, Table.ALIASES, Table.TOMBSTONES))
+        key = ticket_key(array_of(ticket))
+        return array_of(ticket) in self._live or any(
+            self._memory.get(table, key) is not None
+            for table in (Table.ENDED, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES)
+        )
 
     def __len__(self) -> int:
         return len(self._live)
 
-    # --- jobs in -----------------------------------------------------------------------------------------------
+    # --- from birth to the queue -----------------------------------------------------------------------------------
 
-    def arrive(self, submission: Submission) -> Arrival:
-        """Takes a submission in, once: whatever is known already stays as it is."""
-        ticket = submission.ticket
-        if self.knows(ticket):
-            first = self.first_name(ticket)
-            return Arrival(alias_of=first if first != ticket else None)
-        job = unpack(Job, submission.job)
-        if job.key is not None:
-            claimed = self._claim(job.key, ticket, job, submission)
-            if claimed is not None:
-                return claimed
-        return Arrival(self._insert(ticket, job, submission))
-
-    def _claim(self, key: str, ticket: str, job: Job, submission: Submission) -> Arrival | None:
-        print_ = fingerprint(job, submission.body)
-        claim = self._keys.find(key)
-        if claim is None:
-            self._keys.claim(key, Claim(ticket, print_))
-            return None
-        if claim.fingerprint == print_:
-            self._memory.put(Table.ALIASES, ticket_key(ticket), claim.ticket.encode())
-            return Arrival(alias_of=claim.ticket)
-        # A client that has read OK is owed its job: it becomes one of its own, and the key stays the first one's.
-        return None if submission.told else Arrival(conflict_with=claim.ticket)
-
-    def _insert(self, ticket: str, job: Job, submission: Submission) -> Entry | None:
-        key = ticket_key(ticket)
-        self._memory.put(Table.JOBS, key, submission.job)
-        if submission.body:
-            self._memory.put(Table.BODIES, key, submission.body)
-        if submission.ended:
-            ended = self._numbered(unpack(Ended, submission.ended))
-            self._history.record(ticket, ended, submission.output, job.group)
-            return None
+    def next_in_order(self) -> int:
         self._sequence += 1
-        weight = len(submission.job) + len(submission.body)
-        record = LiveRecord(self._sequence, job.kind, job.priority, job.slots, job.crash_limit, job.group, weight)
-        self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
-        entry = Entry(ticket, record)
+        return self._sequence
+
+    def begin_life(self, entry: Entry, why: str) -> None:
+        """Takes in a new job, or one that RETRY has brought back."""
         self._enter(entry)
         self._save(entry)
-        self._offer(entry)
-        return entry
+        if entry.record.due_s:
+            self._waits.append((entry.ticket, entry.record.due_s))
+        self._goes_on(entry, why)
 
     def _enter(self, entry: Entry) -> None:
         self._live[entry.ticket] = entry
-        if entry.record.group is not None:
+        self.elements.open(entry)
+        if entry.record.group is not None and index_of(entry.ticket) is None:
             self._groups.setdefault(entry.record.group, {})[entry.ticket] = entry
 
     def _leave(self, entry: Entry) -> None:
-        del self._live[entry.ticket]
-        if (group := entry.record.group) is not None:
-            del self._groups[group][entry.ticket]
-            if not self._groups[group]:
-                del self._groups[group]
+        self._live.pop(entry.ticket, None)
+        group = self._groups.get(entry.record.group or "")
+        if group is not None and group.pop(entry.ticket, None) is not None and not group:
+            del self._groups[entry.record.group or ""]
+
+    def _goes_on(self, entry: Entry, why: str) -> None:
+        """Where a live job stands now is told, and what waits for a node gets in line."""
+        if entry.state in (State.BLOCKED, State.SCHEDULED, State.QUEUED):
+            self._chronicle.tell(f"job.{entry.state}", entry.ticket, reason=why)
+        self._offer(entry)
 
     def _save(self, entry: Entry) -> None:
         self._memory.put(Table.LIVE, ticket_key(entry.ticket), pack(entry.record))
 
     def _offer(self, entry: Entry) -> None:
-        """Puts a job that waits for a node into the queue."""
-        if entry.state is State.QUEUED:
-            record = entry.record
-            self.queue.push((record.kind, record.slots), record.priority, record.sequence, entry.ticket)
+        """Puts a job that waits for a node into the queue. An array stands in it once, also for its elements."""
+        if not entry.waits_for_a_node:
+            return
+        if (array := self.elements.array(entry.ticket)) is not None:
+            array.come_back(entry.ticket)
+            entry = self._live[array.ticket]
+        if entry.array is not None:
+            if entry.array.in_line or not entry.array.has_room:
+                return
+            entry.array.in_line = True
+        record = entry.record
+        self.queue.push((record.kind, record.slots), record.priority, record.sequence, entry.ticket)
+
+    # --- waiting for a moment, or for other jobs -----------------------------------------------------------------
+
+    def take_waits(self) -> list[tuple[str, float]]:
+        """Jobs that began to wait since this was last asked, and for how many seconds; then `due` is to be called."""
+        waits, self._waits = self._waits, []
+        return waits
+
+    def due(self, ticket: str) -> None:
+        """A delay, or the wait before another try, is over."""
+        entry = self._live.get(ticket)
+        if entry is not None and entry.record.due_wall:
+            why = "retry" if entry.record.retrying else "delay_over"
+            self._update(entry, due_wall=0.0, due_s=0.0, retrying=False)
+            self._goes_on(entry, why)
+
+    def unblock(self, entry: Entry, waits_for: tuple[str, ...]) -> None:
+        """Some of the jobs that it waits for have succeeded; these have not."""
+        self._update(entry, waits_for=waits_for)
+        if not waits_for:
+            self._goes_on(entry, "unblocked")
 
     # --- leases ------------------------------------------------------------------------------------------------
+
+    def out_of_line(self, entry: Entry) -> Entry:
+        """The entry was taken out of the queue. What is to be leased for it: the job itself, or of an array the next
+        element."""
+        if entry.array is None:
+            return entry
+        entry.array.in_line = False
+        return self.elements.next(entry.array) if entry.waits_for_a_node else entry
+
+    def in_line_again(self, element: Entry) -> None:
+        """An array whose element has just been leased waits for the next node, if it has room for more."""
+        if (array := self.elements.array(element.ticket)) is not None:
+            self._offer(self._live[array.ticket])
 
     def lease(self, entry: Entry, node_id: str, boot_id: str) -> Lease | None:
         """The next attempt of a queued job, given to one boot of a node. None where the job's own record is damaged:
         the job fails, because nobody can run it."""
         assert State.DISPATCHED in TRANSITIONS[entry.state], f"{entry.ticket} is {entry.state} and was leased"
-        packed = self._memory.get(Table.JOBS, ticket_key(entry.ticket))
+        packed = self._memory.get(Table.JOBS, ticket_key(array_of(entry.ticket)))
         if packed is None:
             return None
         self._update(
@@ -286,7 +277,7 @@ class Ledger:
 
     def lease_of(self, entry: Entry, packed: bytes | None = None) -> Lease:
         """The present lease, as it travels."""
-        key = ticket_key(entry.ticket)
+        key = ticket_key(array_of(entry.ticket))
         packed = packed or self._memory.get(Table.JOBS, key) or b""
         return Lease(entry.ticket, entry.record.attempt, packed, self._memory.get(Table.BODIES, key) or b"")
 
@@ -302,7 +293,14 @@ class Ledger:
         assert not entry.record.leased
         assert attempt > entry.record.attempt
         self._update(
-            entry, leased=True, node_id=node_id, boot_id=boot_id, attempt=attempt, unused=False, crash_counted=False
+            entry,
+            leased=True,
+            node_id=node_id,
+            boot_id=boot_id,
+            attempt=attempt,
+            unused=False,
+            crash_counted=False,
+            **_NOT_HELD_BACK,
         )
 
     def raise_attempt(self, entry: Entry, attempt: int) -> None:
@@ -313,7 +311,7 @@ class Ledger:
         elif not record.leased and attempt > record.attempt:
             self._update(entry, attempt=attempt, unused=False, node_id=None, boot_id=None)
 
-    def release(self, entry: Entry, *, crashed: bool, wall: float) -> None:
+    def release(self, entry: Entry, *, crashed: bool, wall: float, why: str = "lost") -> None:
         """The attempt is over without an outcome: lost with its node, returned or interrupted. The job is queued
         again, unless it is cancelled or has crashed too often."""
         assert entry.record.leased, f"{entry.ticket} is {entry.state} and its lease was released"
@@ -327,16 +325,20 @@ class Ledger:
         elif crashed and limit is not None and crashes >= limit:
             self._end(entry, Ended(State.FAILED, wall, Reason.CRASH_LIMIT, attempt=entry.record.attempt), b"")
         else:
-            self._offer(entry)
+            self._goes_on(entry, "crashed" if crashed else why)
 
     def hand_back(self, entry: Entry, wall: float) -> None:
         """The node let go of the attempt before it began. Nothing was executed, so its number is not used up."""
         self._update(entry, unused=True, boot_id=None, node_id=None)
-        self.release(entry, crashed=False, wall=wall)
+        self.release(entry, crashed=False, wall=wall, why="returned")
 
     def _update(self, entry: Entry, **changes: object) -> None:
-        entry.record = attrs.evolve(entry.record, **changes)  # type: ignore[arg-type]
+        if entry.ticket not in self._live:
+            self.elements.begin(entry)
+        for name, value in changes.items():
+            setattr(entry.record, name, value)
         self._save(entry)
+        self.elements.note(entry)
 
     # --- ends --------------------------------------------------------------------------------------------------
 
@@ -345,11 +347,11 @@ class Ledger:
         return reported.attempt == entry.record.attempt and reported.boot_id == entry.record.boot_id
 
     def settle(self, entry: Entry, outcome: Outcome, output: bytes, node_name: str, wall: float) -> None:
-        """Records how the current attempt ended: the end of the job, or one more lost attempt."""
+        """Records how the current attempt ended: the end of the job, or one more attempt that is made again."""
         if outcome.verdict in (Verdict.INTERRUPTED, Verdict.CRASHED):
             if not entry.record.leased:
                 self.resume(entry)
-            self.release(entry, crashed=outcome.verdict is Verdict.CRASHED, wall=wall)
+            self.release(entry, crashed=outcome.verdict is Verdict.CRASHED, wall=wall, why="interrupted")
             return
         state, reason = _end_of(entry, outcome)
         ended = Ended(
@@ -364,15 +366,54 @@ class Ledger:
             outcome.stderr_bytes,
             outcome.truncated,
         )
-        self._end(entry, ended, output)
+        if state is State.FAILED and entry.record.failures < entry.record.retries:
+            self._try_again_later(entry, ended, output)
+        else:
+            self._end(entry, ended, output)
 
-    def cancel(self, entry: Entry, wall: float) -> bool:
-        """Records the cancel, which wins over whatever happens later. True when an attempt has to be ended first."""
+    def _try_again_later(self, entry: Entry, ended: Ended, output: bytes) -> None:
+        """Waits the job's back-off, doubled for each failure after the first, up to BACKOFF_MAX_S, with jitter."""
+        backoff_s = self.job(entry.ticket).backoff_s
+        doubled_s = backoff_s * 2.0 ** min(entry.record.failures, 40)
+        wait_s = min(doubled_s, max(backoff_s, BACKOFF_MAX_S)) * self._chance.uniform(
+            1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER
+        )
+        self.ends.record_attempt(entry.ticket, ended, output, wait_s)
+        self._update(
+            entry,
+            leased=False,
+            node_id=None,
+            boot_id=None,
+            retrying=True,
+            due_wall=ended.ended_wall + wait_s,
+            due_s=wait_s,
+            failures=entry.record.failures + 1,
+            last_reason=ended.reason,
+        )
+        entry.begun = False
+        self._waits.append((entry.ticket, wait_s))
+        self.counts["retries"] += 1
+        self.in_line_again(entry)
+
+    def cancel(self, entry: Entry, wall: float, reason: Reason = Reason.USER) -> list[Entry]:
+        """Records the cancel, which wins over whatever happens later. Returns the attempts that have to be ended
+        first, whose jobs are over when they are."""
+        if entry.array is not None:
+            return self._cancel_array(entry, entry.array, wall, reason)
         if entry.record.leased:
             self._update(entry, cancelled=True)
-            return True
-        self._end(entry, Ended(State.CANCELLED, wall, Reason.USER), b"")
-        return False
+            return [entry]
+        self._end(entry, Ended(State.CANCELLED, wall, reason), b"")
+        return []
+
+    def _cancel_array(self, entry: Entry, array: Array, wall: float, reason: Reason) -> list[Entry]:
+        self._update(entry, cancelled=True)
+        array.dropped = True
+        self.elements.save(array)
+        running = [leased for one in list(array.live.values()) for leased in self.cancel(one, wall, reason)]
+        if array.over and entry.ticket in self._live:
+            self._end(entry, array.end(wall, reason), b"")
+        return running
 
     def fail_unreadable(self, entry: Entry, wall: float) -> None:
         """The record of what the job is was damaged on disk and is in quarantine."""
@@ -381,35 +422,57 @@ class Ledger:
         self._end(entry, ended, text)
 
     def _end(self, entry: Entry, ended: Ended, output: bytes) -> None:
-        assert ended.state in TRANSITIONS[entry.state] or entry.record.cancelled, f"{entry.state} → {ended.state}"
-        self._leave(entry)
+        assert ended.state in TRANSITIONS[entry.state] or entry.array is not None or entry.record.cancelled, (
+            f"{entry.state} → {ended.state}"
+        )
+        record = entry.record
+        ended = attrs.evolve(
+            ended,
+            sequence=self.ends.next_number(),
+            begun=max(entry.attempts_begun, record.outnumbered),
+            retried=record.retried,
+        )
+        if record.failures and not output:
+            self.ends.drop_output(entry.ticket)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
-        ended = self._numbered(ended)
-        self._history.record(entry.ticket, ended, output, entry.record.group)
-        self._chronicle.tell_end(entry.ticket, ended)
-        self._ends.append((entry.ticket, ended, output))
+        array = self.elements.array(entry.ticket)
+        self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
+        self._leave(entry)
+        self._ended.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1
+        if array is not None:
+            self.elements.end(array, entry.ticket, ended)
+            self._look_at_array(self._live[array.ticket], array, ended)
 
-    def _numbered(self, ended: Ended) -> Ended:
-        self.last_end += 1
-        self._memory.put(Table.META, b"last_end", b"%d" % self.last_end)
-        return attrs.evolve(ended, sequence=self.last_end)
+    def _look_at_array(self, parent: Entry, array: Array, ended: Ended) -> None:
+        """One of its elements has ended: it is over with the last, and else there may be room for another."""
+        if array.over:
+            cause = ended.reason if ended.reason is Reason.DEPENDENCY else Reason.USER
+            self._end(parent, array.end(ended.ended_wall, cause), b"")
+        else:
+            self._offer(parent)
 
     def take_ends(self) -> list[tuple[str, Ended, bytes]]:
         """What has ended since it was last asked, for whoever is to be told: ticket, end and output."""
-        ends, self._ends = self._ends, []
-        return ends
+        ended, self._ended = self._ended, []
+        return ended
 
     def check(self) -> None:
-        grouped = sum(entry.record.group is not None for entry in self._live.values())
-        assert grouped == sum(map(len, self._groups.values())), "a group lists what is not live, or misses a job"
         for ticket, entry in self._live.items():
             assert parse_ticket(ticket) is not None, f"{ticket} is no ticket"
             assert not entry.begun or entry.record.leased, f"{ticket} runs without a lease"
             assert not entry.record.leased or entry.record.boot_id, f"{ticket} is leased to nobody"
             assert not entry.record.leased or entry.record.attempt > 0, f"{ticket} is leased and has no attempt"
             assert not (entry.record.leased and entry.record.unused), f"{ticket} is leased and its attempt came back"
-            assert entry.record.leased or not entry.record.cancelled, f"{ticket} is cancelled and has not ended"
+            cancelled_alone = entry.record.cancelled and entry.array is None
+            assert entry.record.leased or not cancelled_alone, f"{ticket} is cancelled and has not ended"
+            assert not (entry.record.leased and entry.record.due_wall), f"{ticket} is leased before its time"
+            grouped = entry.record.group is not None and index_of(ticket) is None
+            assert not grouped or ticket in self._groups[entry.record.group or ""], f"{ticket} is not in its group"
+            if entry.array is not None:
+                entry.array.check()
+                assert not entry.array.over, f"all of {ticket} has ended, and it has not"
+                assert entry.array.in_line or not entry.waits_for_a_node, f"{ticket} has room and is not in line"
 
 
 def _end_of(entry: Entry, outcome: Outcome) -> tuple[State, Reason | None]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from balancer.books import Books
 from balancer.explanations import Explanations, Reasons
-from balancer.ledger import Entry
+from balancer.records import Entry
 from balancer.roster import Node
 from common import lines
 from common.limits import LIST_SCAN_MAX

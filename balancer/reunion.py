@@ -15,10 +15,12 @@ Pure.
 import attrs
 
 from balancer.chronicle import Chronicle
-from balancer.ledger import Entry, Ledger
+from balancer.ledger import Ledger
 from balancer.outbox import Outbox
+from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.messages import AttemptId, Hello, Holdings, RequestOfRes
+from common.model import array_of
 
 
 @attrs.frozen
@@ -47,7 +49,7 @@ class Reunion:
         """Takes the first word of a link. Afterwards the node can be given jobs."""
         self._forget_held(node)
         self._settle_leases(node, hello, holdings, wall)
-        self._roster.welcome(node, hello)
+        self._roster.welcome(node, hello, draining=holdings.draining)
         begun = set(holdings.begun)
         for id in (*holdings.begun, *holdings.waiting):
             self._recognise(node, hello.boot_id, id, begun=id in begun)
@@ -140,6 +142,13 @@ class Reunion:
 
     def arrived(self, entry: Entry) -> None:
         """A job is known again: where nodes have attempts of it, the highest counts, and numbering goes on above."""
+        if entry.array is not None:
+            for ticket in [ticket for ticket in self._held if array_of(ticket) == entry.ticket]:
+                element = self._ledger.live(ticket)
+                if element is None:
+                    self.arrived_otherwise(ticket)
+                else:
+                    self.arrived(element)
         held = self._held.pop(entry.ticket, None)
         if held is None:
             return

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from balancer.ledger import Entry
 from balancer.placement import Load
+from balancer.records import Entry
 from common.codec import pack, unpack
 from common.effects import Table
 from common.memory import Memory
@@ -161,8 +161,9 @@ class Roster:
         self._by_link[link] = node
         return node
 
-    def welcome(self, node: Node, hello: Hello) -> None:
+    def welcome(self, node: Node, hello: Hello, *, draining: bool = False) -> None:
         """It has told what it holds: the leases of older boots are settled, and its present record counts."""
+        node.draining = draining
         node.record = NodeRecord(hello.name, hello.prefix, hello.boot_id, hello.slots, hello.kinds)
         node.load.slots = hello.slots
         node.ready, node.lost = True, False

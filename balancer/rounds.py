@@ -14,14 +14,14 @@ from typing import Final
 import attrs
 
 from balancer.chronicle import Chronicle
-from balancer.ledger import Entry, Ledger
+from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.placement import Load, Placement, moves
 from balancer.queue import Needs
+from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
 from common.messages import AttemptId, Recall
-from common.model import State
 
 RECALLS_MAX: Final = 256  # jobs moved at once: enough to level quickly, few enough to change course
 WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node holds in memory
@@ -66,7 +66,7 @@ class Rounds:
             chosen = self._placement.choose(self._candidates(needs, entry.record.bytes))
             if chosen is not None:
                 queue.pop(needs)
-                self._give(entry, chosen, wall)
+                self._give(self._ledger.out_of_line(entry), chosen, wall)
                 return True
         return False
 
@@ -75,9 +75,11 @@ class Rounds:
         queue = self._ledger.queue
         while (ticket := queue.head(needs)) is not None:
             entry = self._ledger.live(ticket)
-            if entry is not None and entry.state is State.QUEUED:
+            if entry is not None and entry.waits_for_a_node:
                 return entry
             queue.pop(needs)
+            if entry is not None:
+                self._ledger.out_of_line(entry)
         return None
 
     def _candidates(self, needs: Needs, weight_bytes: int) -> Iterable[Load]:
@@ -94,6 +96,7 @@ class Rounds:
             self._outbox.note("record.damaged", "error", ticket=entry.ticket)
             return
         node.give(entry)
+        self._ledger.in_line_again(entry)
         self._outbox.to(node).leases.append(lease)
         self._chronicle.tell("job.dispatched", entry.ticket, attempt=lease.attempt, node=node.record.name)
 

@@ -166,11 +166,8 @@ class Watches:
     def _look_up(self, watch: Watch, name: str) -> Found | None:
         """Puts a name where it belongs: live, ended, told of before, unknown, or nothing to be waited for."""
         found = self._books.find(name) if parse_ticket(name) is not None else None
-        if found is None and not self._can_exist(name):
-            watch.errors[name] = _error(name, Code.UNKNOWN_TICKET)
-        elif found is None:
-            first = self._books.ledger.first_name(name)
-            watch.unknown.setdefault(array_of(first), {}).setdefault(first, []).append(name)
+        if found is None:
+            self._expect(watch, name)
         elif found.entry is not None:
             watch.live.setdefault(found.ticket, []).append(name)
         elif found.ended is None:
@@ -179,9 +176,16 @@ class Watches:
             watch.ends.append(End(found.ended.sequence, name, found.ticket, found.ended))
         return found
 
-    def _can_exist(self, name: str) -> bool:
-        """Whether there is a node to ask for this ticket, here or away."""
-        return parse_ticket(name) is not None and self._books.roster.origin(name.partition("-")[0]) is not None
+    def _expect(self, watch: Watch, name: str) -> None:
+        """The ledger has nothing of it. Whether it may still come is for its origin to say, be it here or away; unless
+        it was forgotten, or is no element of its array."""
+        ledger = self._books.ledger
+        first = ledger.first_name(name) if parse_ticket(name) is not None else None
+        nobody = self._books.roster.origin(name.partition("-")[0]) is None
+        if first is None or nobody or ledger.knows(first):
+            watch.errors[name] = _error(name, Code.UNKNOWN_TICKET)
+        else:
+            watch.unknown.setdefault(array_of(first), {}).setdefault(first, []).append(name)
 
     def _await_end(self, question: Question, ticket: str) -> None:
         self._parked.park(question, watched_end_of(ticket))

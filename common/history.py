@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from common.codec import pack, unpack
 from common.effects import Table
 from common.keys import Keys
-from common.limits import EXPIRE_PER_STEP_MAX
+from common.limits import ATTEMPTS_KEPT_MAX, EXPIRE_AGAIN_S, EXPIRE_PER_STEP_MAX, EXPIRE_PERIOD_S
 from common.memory import Memory
-from common.model import Ended, Job, ticket_key, ticket_of
+from common.model import Ended, Job, array_of, ticket_key, ticket_of
 
 _RECORD = b"r"  # an expiry entry of a job that can be read
 _TOMBSTONE = b"t"  # of one that is only known to have been
+_EXPIRED = b""  # what a tombstone says
+_FORGOTTEN = b"forgotten"
 _SCAN = 500
+_SEQUENCE_BYTES = 8
 
 
 class History:
@@ -28,17 +31,37 @@ class History:
         self._memory = memory
         self._keys = Keys(memory)
         self._retention_s = retention_s
+        self.expire_in_s = EXPIRE_PERIOD_S
 
     def record(self, ticket: str, ended: Ended, output: bytes, group: str | None = None) -> None:
         """Remembers how a job ended. Its output is standard output followed by standard error. Where the ends are
         numbered, those of a group can be found in their order."""
         key = ticket_key(ticket)
-        self._memory.put(Table.ENDED, key, pack(ended))
         if group is not None and ended.sequence:
             self._memory.put(Table.GROUPS, _in_group(group, ended.sequence), key)
+        self._memory.put(Table.ENDED, key, pack(ended))
         if output:
             self._memory.put(Table.OUTPUTS, key, output)
         self._memory.put(Table.EXPIRY, _moment(ended.ended_wall) + key, _RECORD)
+
+    def revive(self, ticket: str) -> Ended | None:
+        """The job is live again: its end and its output are taken out, and the end is returned."""
+        ended = self.find(ticket)
+        if ended is not None:
+            key = ticket_key(ticket)
+            self._memory.delete(Table.EXPIRY, _moment(ended.ended_wall) + key)
+            self._leave_group(ticket, ended)
+            self._memory.delete(Table.ENDED, key)
+            self._memory.delete(Table.OUTPUTS, key)
+        return ended
+
+    def forget(self, ticket: str) -> None:
+        """Everything of an ended job goes, also what would have said that it was."""
+        ended = self.find(ticket)
+        if ended is not None:
+            self._memory.delete(Table.EXPIRY, _moment(ended.ended_wall) + ticket_key(ticket))
+        self._erase(ticket)
+        self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
 
     def find(self, ticket: str) -> Ended | None:
         packed = self._memory.get(Table.ENDED, ticket_key(ticket))
@@ -53,31 +76,34 @@ class History:
 
     def expired(self, ticket: str) -> bool:
         """Whether it ended and was expired, and that is still known."""
-        return self._memory.get(Table.TOMBSTONES, ticket_key(ticket)) is not None
+        return self._memory.get(Table.TOMBSTONES, ticket_key(ticket)) == _EXPIRED
 
     def newest(self) -> Iterator[tuple[str, Ended]]:
-        """Ended jobs, the latest end first; read in chunks, so that a caller may stop early."""
+        """Ended jobs, and arrays without their elements, the latest end first; in chunks, so that a caller may stop."""
         after = b""
         while chunk := self._memory.scan(Table.EXPIRY, after=after, limit=_SCAN, backwards=True):
             for index, kind in chunk:
                 ticket = ticket_of(index[8:])
-                ended = self.find(ticket) if kind == _RECORD else None
+                ended = self.find(ticket) if kind == _RECORD and array_of(ticket) == ticket else None
                 if ended is not None:
                     yield ticket, ended
             after = chunk[-1][0]
 
-    def entomb(self, ticket: str, wall: float) -> None:
-        """Remembers that a job ended and can no longer be read."""
+    def entomb(self, ticket: str, wall: float, *, forgotten: bool = False) -> None:
+        """Remembers that a job ended and can no longer be read; or that it was forgotten, which is told to nobody but
+        to a runner that comes with an outcome of it."""
         key = ticket_key(ticket)
-        self._memory.put(Table.TOMBSTONES, key, b"")
+        self._memory.put(Table.TOMBSTONES, key, _FORGOTTEN if forgotten else _EXPIRED)
         self._memory.put(Table.EXPIRY, _moment(wall) + key, _TOMBSTONE)
 
     def expire(self, wall: float, *, early: bool = False) -> int:
-        """Takes the next step of what is due, EXPIRE_PER_STEP_MAX at most; returns how many records went.
+        """Takes the next step of what is due, EXPIRE_PER_STEP_MAX at most; returns how many records went. `expire_in_s`
+        says when the next step should be taken.
 
         With `early`, the oldest records go although they are not due: the store needs room.
         """
-        gone = 0
+        gone = handled = 0
+        self.expire_in_s = EXPIRE_PERIOD_S
         oldest = self._memory.scan(Table.EXPIRY, limit=1)
         if not early and not any(self._is_due(index, wall) for index, _ in oldest):
             return gone
@@ -85,6 +111,7 @@ class History:
             if not early and not self._is_due(index, wall):
                 break
             self._memory.delete(Table.EXPIRY, index)
+            handled += 1
             ticket = ticket_of(index[8:])
             if kind == _RECORD:
                 self._erase(ticket)
@@ -92,6 +119,8 @@ class History:
                 gone += 1
             else:
                 self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
+        if handled == EXPIRE_PER_STEP_MAX:
+            self.expire_in_s = EXPIRE_AGAIN_S
         return gone
 
     def _is_due(self, index: bytes, wall: float) -> bool:
@@ -99,21 +128,46 @@ class History:
 
     def _erase(self, ticket: str) -> None:
         key = ticket_key(ticket)
+        ended = self.find(ticket)
+        if ended is not None:
+            self._leave_group(ticket, ended)
         packed = self._memory.get(Table.JOBS, key)
-        job = Job("", "") if packed is None else unpack(Job, packed)
-        if job.key is not None:
-            self._keys.release(job.key, ticket)
-        if job.group is not None and (ended := self.find(ticket)) is not None:
-            self._memory.delete(Table.GROUPS, _in_group(job.group, ended.sequence))
-        for table in (Table.ENDED, Table.OUTPUTS, Table.JOBS, Table.BODIES):
+        if packed is not None and (named := unpack(Job, packed).key) is not None:
+            self._keys.release(named, ticket)
+        if ended is None or ended.begun > 1 or ended.retried:
+            for attempt, _ in self._memory.scan(Table.ATTEMPTS, prefix=key, limit=ATTEMPTS_KEPT_MAX):
+                self._memory.delete(Table.ATTEMPTS, attempt)
+        for table in (Table.ENDED, Table.OUTPUTS, Table.JOBS, Table.BODIES, Table.ARRAYS):
             self._memory.delete(table, key)
+
+    # --- groups --------------------------------------------------------------------------------------------------
+
+    def _leave_group(self, ticket: str, ended: Ended) -> None:
+        packed = self._memory.get(Table.JOBS, ticket_key(ticket)) if ended.sequence else None
+        if packed is not None and (group := unpack(Job, packed).group) is not None:
+            self._memory.delete(Table.GROUPS, _in_group(group, ended.sequence))
+
+    # --- earlier attempts ------------------------------------------------------------------------------------------
+
+    def remember_attempt(self, ticket: str, ended: Ended) -> None:
+        """An attempt that failed and is not the job's end, or the end of a job that RETRY brings back."""
+        self._memory.put(Table.ATTEMPTS, _attempt_key(ticket, ended.attempt), pack(ended))
+
+    def attempts(self, ticket: str) -> list[Ended]:
+        """The earlier attempts that are remembered, in order, ATTEMPTS_KEPT_MAX at most."""
+        found = self._memory.scan(Table.ATTEMPTS, prefix=ticket_key(ticket), limit=ATTEMPTS_KEPT_MAX)
+        length = len(_attempt_key(ticket, 0))  # an element's key begins with its array's
+        return [unpack(Ended, packed) for key, packed in found if len(key) == length]
+
+
+def _in_group(group: str, sequence: int) -> bytes:
+    return group.encode() + b"\0" + sequence.to_bytes(_SEQUENCE_BYTES, "big")
+
+
+def _attempt_key(ticket: str, attempt: int) -> bytes:
+    return ticket_key(ticket) + b"\0" + attempt.to_bytes(4, "big")
 
 
 def _moment(wall: float) -> bytes:
     """Milliseconds, big-endian: sorts as time does."""
     return max(0, int(wall * 1000)).to_bytes(8, "big")
-
-
-def _in_group(group: str, sequence: int) -> bytes:
-    """The key of an end in its group: sorted by group, then by the order of the ends. No group has a NUL in it."""
-    return group.encode() + b"\0" + sequence.to_bytes(8, "big")

@@ -29,6 +29,9 @@ RETRIES_MAX = 1000
 BACKOFF_DEFAULT_S = 1.0
 BACKOFF_MAX_S = 300.0  # the doubling ends here: somebody may be waiting for the job
 BACKOFF_JITTER = 0.25  # of the wait, up or down: jobs that failed together do not come back together
+ATTEMPTS_PER_LEDGER = 1000  # a ledger that others preceded numbers attempts from so much higher for each of them
+LEDGERS_OUTLIVED_MAX = 1_000_000
+ATTEMPTS_KEPT_MAX = 2000  # records of a job's earlier attempts
 ARRAY_ELEMENTS_MAX = 1_000_000
 ARRAY_INDEX_MAX = 999_999_999
 WATCH_TICKETS_MAX = 5000  # as many as fit into a line
@@ -58,6 +61,8 @@ PYTHON_OUTPUT_BYTES_MAX = 64 * MIB  # a py job's value, and likewise its prints;
 STORE_FULL_FRACTION = 0.75  # from here SUBMIT gets FULL; outcomes still pass
 STORE_EXPIRE_FRACTION = 0.60  # from here the oldest ended jobs expire early
 EXPIRE_PER_STEP_MAX = 1000  # expiry never holds up a step for long
+EXPIRE_PERIOD_S = 1.0
+EXPIRE_AGAIN_S = 0.05  # while more is due: ended jobs go as fast as they come, 20,000 in a second
 
 assert FRAME_BYTES_MAX > 2 * PYTHON_OUTPUT_BYTES_MAX + MIB, "an outcome must fit into a frame"
 assert FRAME_BYTES_MAX > BODY_BYTES_MAX + MIB, "a job must fit into a frame"

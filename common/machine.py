@@ -11,6 +11,14 @@ from typing import Protocol
 from common.effects import Effects
 
 
+class Chance(Protocol):
+    """What a machine may ask of the `random.Random` that it is given."""
+
+    def uniform(self, a: float, b: float) -> float: ...
+
+    def choice(self, seq: str) -> str: ...
+
+
 class Machine(Protocol):
     def handle(self, events: Sequence[object], now: float) -> Effects:
         """One step: takes in the events, does what is due at `now` (monotonic seconds that never go back), and

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from common.model import Outcome, is_prefix, parse_ticket
+from common.limits import LEDGERS_OUTLIVED_MAX
+from common.model import Outcome, array_of, is_prefix, parse_ticket
 
 PROTOCOL: Final = 1
 ID_BYTES_MAX: Final = 64
@@ -24,6 +25,12 @@ AttemptId: TypeAlias = tuple[str, int]
 def _ticket(_: object, __: object, text: str) -> None:
     if parse_ticket(text) is None:
         raise ValueError(f"{text!r} is no ticket")
+
+
+def _whole(_: object, __: object, text: str) -> None:
+    """A ticket as it is issued: no element of an array."""
+    if parse_ticket(text) is None or array_of(text) != text:
+        raise ValueError(f"{text!r} is no ticket that a node issues")
 
 
 def _tickets(_: object, __: object, texts: tuple[str, ...]) -> None:
@@ -139,15 +146,19 @@ class Holdings:
 class Submission:
     """A job on its way from origin to ledger. `ended` is set when the origin already knows the end: a new ledger
     learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key.
-    `age_s`: how long ago it was submitted, by the origin's clock; moments never travel."""
+    `age_s`: how long ago it was submitted, by the origin's clock; moments never travel. `outlived`: how many ledgers
+    its origin has lost since it was submitted; attempts that those gave out may have been begun by anybody."""
 
-    ticket: str = attrs.field(validator=_ticket)
+    ticket: str = attrs.field(validator=_whole)
     job: bytes
     body: bytes = b""
     ended: bytes = b""
     output: bytes = b""
     told: bool = True
     age_s: float = 0.0
+    outlived: int = attrs.field(
+        default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(LEDGERS_OUTLIVED_MAX))
+    )
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ defaults out).
 """
 
 import enum
+import functools
 import re
 from typing import Final
 
@@ -142,6 +143,7 @@ class Report:
 _TICKET = re.compile(r"([a-z2-7]{6})-([1-9][0-9]{0,17})(?:_(0|[1-9][0-9]{0,8}))?")
 _PLAIN_KEY_BYTES: Final = 14  # six characters and eight bytes; an element's key goes on with its index
 _INDEX_BYTES: Final = 6
+_RECENT: Final = 16_384
 PREFIX_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 PREFIX_CHARACTERS: Final = 6
 
@@ -151,6 +153,7 @@ def ticket(prefix: str, number: int) -> str:
     return f"{prefix}-{number}"
 
 
+@functools.lru_cache(maxsize=_RECENT)
 def parse_ticket(text: str) -> tuple[str, int] | None:
     """Prefix and number of a ticket, or of the array that an element belongs to; None when `text` is no ticket.
     Case does not matter to people."""
@@ -165,13 +168,12 @@ def element(of: str, index: int) -> str:
 
 def array_of(text: str) -> str:
     """The ticket of the array that an element belongs to; any other ticket as it is."""
-    return text.partition("_")[0]
+    return text.partition("_")[0] if "_" in text else text
 
 
 def index_of(text: str) -> int | None:
     """The index of an element; None for any other ticket."""
-    _, _, index = text.partition("_")
-    return int(index) if index else None
+    return int(text.partition("_")[2]) if "_" in text else None
 
 
 def is_prefix(text: str) -> bool:
@@ -179,6 +181,7 @@ def is_prefix(text: str) -> bool:
     return len(text) == PREFIX_CHARACTERS and all(character in PREFIX_ALPHABET for character in text)
 
 
+@functools.lru_cache(maxsize=_RECENT)  # each ticket is asked for a dozen times within a few steps
 def ticket_key(text: str) -> bytes:
     """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended; the
     elements of an array follow it, by index."""

@@ -30,6 +30,9 @@ from common.model import KINDS
 KEY_CHARACTERS_MIN: Final = 16  # 64 bits even of plain hexadecimal digits
 NODE_TIMEOUT_S_MIN: Final = 0.1  # below it, a node that is only busy would be presumed gone
 STORE_BYTES_MIN: Final = 1 * MIB
+FILES_LEAST: Final = 8  # with fewer hardly a program can start
+LIMIT_COUNT_MAX: Final = 1_000_000  # of files and of processes; more than a kernel gives
+LIMIT_BYTES_MAX: Final = 1024 * 1024 * GIB
 STORE_BYTES_MAX: Final = 16 * 1024 * GIB  # an address space has 128 TiB, and other things live there
 
 # Names of clients, jobs and tests: no settings of the two programs, yet rightly in an environment.
@@ -238,6 +241,48 @@ class NodeSettings(CommonSettings):
         "1MiB",
         "what is kept of a command's standard output, and of its standard error; the rest is cut",
         unit="bytes",
+    )
+    printed_bytes_max: int | None = setting(
+        "JOBYARD_PRINTED_MAX",
+        values.or_off(values.size_bytes(0, LIMIT_BYTES_MAX)),
+        "1GiB",
+        "what one attempt may print in all, kept or not, or off; one that prints more is ended",
+        unit="bytes",
+    )
+    cpu_s_max: float | None = setting(
+        "JOBYARD_CPU_MAX",
+        values.or_off(values.duration_s(least_s=0.001)),
+        values.OFF,
+        "processor time of one attempt with all of its processes, or off; one that uses more is ended",
+        unit="ms",
+    )
+    memory_bytes_max: int | None = setting(
+        "JOBYARD_MEMORY_MAX",
+        values.or_off(values.size_bytes(MIB, LIMIT_BYTES_MAX)),
+        values.OFF,
+        "resident memory of one attempt with all of its processes, or off; one that uses more is ended",
+        unit="bytes",
+    )
+    processes_max: int | None = setting(
+        "JOBYARD_PROCESSES_MAX",
+        values.or_off(values.integer(1, LIMIT_COUNT_MAX)),
+        "512",
+        "processes that one attempt may have at once, or off; one that has more is ended",
+        unit="processes",
+    )
+    files_max: int | None = setting(
+        "JOBYARD_FILES_MAX",
+        values.or_off(values.integer(FILES_LEAST, LIMIT_COUNT_MAX)),
+        "1024",
+        "files that one process of a job may have open, or off; more are refused to it",
+        unit="files",
+    )
+    timeout_s_max: float | None = setting(
+        "JOBYARD_TIMEOUT_MAX",
+        values.or_off(values.duration_s(least_s=0.001)),
+        values.OFF,
+        "how long one attempt may run, or off; one that runs longer is killed, and fails with timeout",
+        unit="ms",
     )
     connections_max: int = setting(
         "JOBYARD_CONNECTIONS_MAX", values.integer(1, 100_000), "1024", "clients connected at once", unit="connections"

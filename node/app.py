@@ -14,7 +14,7 @@ import trio
 
 from common import __version__
 from common.effects import Hangup, Reply, Send
-from common.events import Asked, ClientsGone, Stop
+from common.events import Asked, ClientsGone, Delivered, Stop
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.driver import Driver, in_one_thread
@@ -23,8 +23,9 @@ from common.runtime.program import listen, on_signals
 from common.runtime.serving import Serving
 from common.runtime.store import Store, open_store
 from common.settings import NodeSettings, describe
+from node.backlog import Maxima
 from node.dial import Dial
-from node.executors import Begun, Over
+from node.executors import Begun, Limits, Over, Printed
 from node.executors.handle import Executors
 from node.executors.leftovers import end_leftovers
 from node.worker import Executed, Identity, RunNow, Worker
@@ -50,12 +51,14 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     ended = end_leftovers(scratch, who.node_id)
     if ended:
         log.warning("leftovers.ended", processes=ended)
+    maxima = _maxima(settings)
     worker = Worker(
         who,
         Memory(store),
         slots=settings.slots,
         retention_s=settings.retention_s,
         drain_grace_s=settings.drain_grace_s,
+        maxima=maxima,
     )
     driver = Driver(
         worker,
@@ -67,7 +70,7 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     serving = _serving(settings, driver)
     dial = _dial(settings, who, driver)
 
-    def report(reports: Sequence[Begun | Over]) -> None:
+    def report(reports: Sequence[Begun | Over | Printed]) -> None:
         driver.post(Executed(reports, time.time()))
 
     (store.directory / "address").unlink(missing_ok=True)
@@ -79,13 +82,14 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
             output_bytes_max=settings.output_bytes_max,
             python=settings.python,
             pythonpath=settings.pythonpath,
+            most=maxima.limits,
             report=report,
         ).running() as executors,
         trio.open_nursery() as nursery,
     ):
         driver.perform(
             {
-                Reply: lambda action: serving.reply(action.query_id, action.reply),
+                Reply: lambda action: serving.reply(action.query_id, action.reply, action.more),
                 Send: lambda action: dial.send(action.link, action.message),
                 Hangup: lambda action: dial.hang_up(action.link, action.reason),
                 RunNow: lambda action: executors.submit(action.batch),
@@ -102,10 +106,22 @@ async def _run(settings: NodeSettings, store: Store, who: Identity) -> int:
     return 0
 
 
+def _maxima(settings: NodeSettings) -> Maxima:
+    limits = Limits(
+        settings.cpu_s_max,
+        settings.memory_bytes_max,
+        settings.files_max,
+        settings.processes_max,
+        settings.printed_bytes_max,
+    )
+    return Maxima(limits, settings.timeout_s_max)
+
+
 def _serving(settings: NodeSettings, driver: Driver) -> Serving:
     return Serving(
         ask=lambda queries: driver.post(Asked(queries, time.time())),
         gone=lambda query_ids: driver.post(ClientsGone(query_ids)),
+        delivered=lambda query_ids: driver.post(Delivered(query_ids)),
         version=__version__,
         token=settings.client_token,
         connections_max=settings.connections_max,

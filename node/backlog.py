@@ -7,7 +7,8 @@
 Nothing here is on disk. A lease names the boot that it was given to, so a backlog ends with its boot: after a
 restart the ledger knows that what was leased to the old boot is gone.
 
-Pure. `sleep` needs no process and is timed here; everything else is a `Start` for the executors.
+Pure. `sleep` needs no process and is timed here; everything else is a `Start` for the executors, with what it may use:
+what the job asked for, and nowhere more than the node allows.
 """
 
 import enum
@@ -18,12 +19,13 @@ from typing import Final
 
 import attrs
 
+from common.arrays import line_of
 from common.kinds import sleep_s
 from common.limits import KILL_GRACE_S
 from common.messages import AttemptId
-from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name
+from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name, index_of
 from common.timers import Timers
-from node.executors import Kill, Over, Start
+from node.executors import NO_LIMITS, Kill, Limits, Over, Start
 
 
 class Stop(enum.Enum):
@@ -33,6 +35,23 @@ class Stop(enum.Enum):
     CANCELLED = "cancelled"
     DROPPED = "dropped"  # given to another node meanwhile: nobody waits for the outcome
     INTERRUPTED = "interrupted"  # the node stops as planned
+
+
+@attrs.frozen
+class Maxima:
+    """What this node allows any attempt; an attempt of a job that asks for less gets less."""
+
+    limits: Limits = NO_LIMITS
+    timeout_s: float | None = None
+
+    def limits_of(self, job: Job) -> Limits:
+        return Limits(job.cpu_s, job.memory_bytes, job.files, job.processes, job.output_bytes).within(self.limits)
+
+    def timeout_of(self, job: Job) -> float | None:
+        return min((seconds for seconds in (job.timeout_s, self.timeout_s) if seconds is not None), default=None)
+
+
+NO_MAXIMA: Final = Maxima()
 
 
 @attrs.define(eq=False)
@@ -48,6 +67,11 @@ class Held:
     @property
     def slots(self) -> int:
         return self.job.slots
+
+    @property
+    def line(self) -> str:
+        """As this attempt runs it: an element of an array has its index in it."""
+        return line_of(self.job.line, index_of(self.id[0]))
 
 
 @attrs.frozen
@@ -68,10 +92,11 @@ _KILL: Final = "kill"
 class Backlog:
     """The attempts of one boot, and its slots. `commands` collects what the executors are to do."""
 
-    def __init__(self, *, slots: int, node_name: str, timers: Timers) -> None:
+    def __init__(self, *, slots: int, node_name: str, timers: Timers, maxima: Maxima = NO_MAXIMA) -> None:
         self._slots = slots
         self._node_name = node_name
         self._timers = timers
+        self._maxima = maxima
         self._held: dict[AttemptId, Held] = {}
         self._heap: list[tuple[int, int, AttemptId]] = []
         self._sequence = 0
@@ -137,22 +162,21 @@ class Backlog:
             self._begin_sleep(held, now)
             return
         self.begun.append(held.id)
-        ticket, attempt = held.id
-        self.commands.append(
-            Start(ticket, attempt, held.job.kind, held.job.line, held.body, held.job.dir, self._environment(held))
-        )
+        job, limits = held.job, self._maxima.limits_of(held.job)
+        environment = self._environment(held)
+        self.commands.append(Start(*held.id, job.kind, held.line, held.body, job.dir, environment, limits))
         held.body = b""
-        if held.job.timeout_s is not None:
-            self._timers.set((_TIMEOUT, held.id), now + held.job.timeout_s)
+        if (timeout_s := self._maxima.timeout_of(job)) is not None:
+            self._timers.set((_TIMEOUT, held.id), now + timeout_s)
 
     def _begin_sleep(self, held: Held, now: float) -> None:
         try:
-            seconds = sleep_s(held.job.line)
+            seconds = sleep_s(held.line)
         except ValueError as error:  # its origin should have refused it
             text = f"jobyard: {error}\n".encode()
             self._end(held, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
             return
-        timeout_s = held.job.timeout_s
+        timeout_s = self._maxima.timeout_of(held.job)
         if seconds <= 0:
             self._end(held, Outcome(Verdict.SUCCEEDED, exit=0), b"")
             return
@@ -164,11 +188,13 @@ class Backlog:
 
     def _environment(self, held: Held) -> tuple[tuple[str, str], ...]:
         ticket, attempt = held.id
+        index = index_of(ticket)
         return (
             *held.job.env,
             ("JOBYARD_TICKET", ticket),
             ("JOBYARD_ATTEMPT", str(attempt)),
             ("JOBYARD_NODE", self._node_name),
+            *(() if index is None else (("JOBYARD_INDEX", str(index)),)),
         )
 
     # --- ending ------------------------------------------------------------------------------------------------

@@ -72,6 +72,9 @@ class Outcomes:
         """For Holdings: what is kept, and which boot ran it."""
         return tuple((ticket, attempt, boot) for (ticket, attempt), boot in self._kept.items())
 
+    def __contains__(self, id: object) -> bool:
+        return id in self._kept
+
     def __len__(self) -> int:
         return len(self._kept)
 

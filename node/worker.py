@@ -9,23 +9,31 @@ Rules:
 - What this node can answer alone, it answers; what only the ledger knows, it asks; and it says which of the two.
 - An attempt is reported until the ledger has acknowledged it, and begun at most once: a lease names our boot.
 
-Pure: no clock, no I/O. The parts are in intake.py, backlog.py, outcomes.py and desk.py (clients' questions); what
-is decided between them is here.
+Pure: no clock, no I/O. The parts are submissions.py (from SUBMIT to OK), intake.py, backlog.py, outcomes.py, desk.py
+(clients' questions), peeks.py (what an attempt prints) and drain.py; what is decided between them is here.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from common import lines
 from common.codec import Malformed, unpack
-from common.effects import Effects, Exit, Hangup, Note, Reply, Send
-from common.errors import Code
-from common.events import Asked, ClientsGone, LinkClosed, LinkOpened, LinkRefused, Received, Stop, StoreLevel
+from common.effects import Effects, Hangup
+from common.events import (
+    Asked,
+    ClientsGone,
+    Delivered,
+    LinkClosed,
+    LinkOpened,
+    LinkRefused,
+    Received,
+    Stop,
+    StoreLevel,
+)
 from common.frames import batches
 from common.history import History
-from common.keys import fingerprint
 from common.limits import STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
 from common.memory import Memory
 from common.messages import (
@@ -38,13 +46,11 @@ from common.messages import (
     Dispatch,
     Drop,
     Holdings,
-    Info,
     Inquiry,
-    Jobs,
     Lapsed,
     Lease,
-    Message,
-    Pair,
+    Noticed,
+    Notices,
     Poll,
     Recall,
     RequestOfRes,
@@ -52,22 +58,22 @@ from common.messages import (
     Result,
     Returned,
     SendAgain,
-    Submission,
     Taken,
 )
-from common.model import Ended, Job, Reason, State
+from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog
-from node.backlog import Backlog
+from node.backlog import NO_MAXIMA, Backlog, Maxima
 from node.desk import Desk
+from node.drain import Drain
 from node.executors import Begun as HasBegun
-from node.executors import Kill, Over, Start
+from node.executors import Kill, Over, Peek, Printed, Start
 from node.intake import Intake
+from node.origin import Origin
+from node.outbox import Outbox
 from node.outcomes import Outcomes
-
-EXPIRE_PERIOD_S: Final = 1.0
-_INTERRUPT_GRACE_S: Final = 1.0  # between SIGTERM and SIGKILL when the node itself has to go
-_HAND_BACK_S: Final = 3.0  # what a stopping node waits for the ledger to acknowledge
+from node.peeks import Peeks
+from node.submissions import Submissions, refusal
 
 
 @attrs.frozen
@@ -84,14 +90,14 @@ class Identity:
 class RunNow:
     """For the executors."""
 
-    batch: Sequence[Start | Kill]
+    batch: Sequence[Start | Kill | Peek]
 
 
 @attrs.frozen
 class Executed:
-    """From the executors: a batch of what has begun and what is over."""
+    """From the executors: a batch of what has begun, what is over, and what was printed."""
 
-    reports: Sequence[HasBegun | Over]
+    reports: Sequence[HasBegun | Over | Printed]
     wall: float
 
 
@@ -99,26 +105,32 @@ class Worker:
     """See the module. Construct, `restore`, then step by step `handle`."""
 
     def __init__(
-        self, identity: Identity, memory: Memory, *, slots: int, retention_s: float, drain_grace_s: float
+        self,
+        identity: Identity,
+        memory: Memory,
+        *,
+        slots: int,
+        retention_s: float,
+        drain_grace_s: float,
+        maxima: Maxima = NO_MAXIMA,
     ) -> None:
         self._identity = identity
         self._memory = memory
-        self._drain_grace_s = drain_grace_s
         self._slots = slots
         self._timers = Timers()
-        self._actions: list[Any] = []
+        self._outbox = Outbox()
         self._history = History(memory, retention_s)
         self._intake = Intake(identity.prefix, memory, self._history)
-        self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers)
+        self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers, maxima=maxima)
         self._outcomes = Outcomes(identity.boot_id, memory)
-        self._desk = Desk(self._intake, self._history, self._timers, self._actions, self.statistics)
-        self._link: int | None = None
+        self._peeks = Peeks(self._backlog, self._outcomes)
+        self._drain = Drain(memory, self._backlog, self._outcomes, self._timers, self._outbox, grace_s=drain_grace_s)
+        self._origin = Origin(self._intake, self._history)
+        self._desk = Desk(self._intake, self._origin, self._timers, self._outbox, self.statistics)
+        self._submissions = Submissions(self._intake, self._desk, self._timers, self._outbox)
         self._eager = True
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
-        self._stopping = False
-        self._exited = False
-        self._submitted_total = 0
 
     # --- the contract ------------------------------------------------------------------------------------------
 
@@ -126,6 +138,7 @@ class Worker:
         self._wall = wall
         self._intake.restore(now)
         self._outcomes.restore()
+        self._drain.restore()
         self._timers.set("expire", now)
 
     def handle(self, events: Sequence[object], now: float) -> Effects:
@@ -134,14 +147,14 @@ class Worker:
         self._do_what_is_due(now)
         self._backlog.fill(now)
         self._report(now)
-        if self._link is not None and (submissions := self._intake.to_send()):
-            self._send_jobs(submissions)
+        if self._linked and (submissions := self._intake.to_send(self._wall)):
+            self._outbox.send_jobs(submissions)
         self._fail_damaged()
-        self._desk.flush(now)
-        actions, commands = tuple(self._actions), tuple(self._backlog.commands)
-        self._actions.clear()
+        self._desk.flush()
+        commands = (*self._backlog.commands, *self._peeks.commands)
         self._backlog.commands.clear()
-        return Effects(self._memory.take(), actions, at_once=(RunNow(commands),) if commands else ())
+        self._peeks.commands.clear()
+        return Effects(self._memory.take(), self._outbox.take(), at_once=(RunNow(commands),) if commands else ())
 
     def committed(self) -> None:
         self._memory.committed()
@@ -156,16 +169,16 @@ class Worker:
     def statistics(self) -> dict[str, float]:
         report = self._backlog.report()
         return {
-            "jobs_submitted_total": self._submitted_total,
+            "jobs_submitted_total": self._submissions.total,
             "jobs_live": len(self._intake),
             "attempts_begun_total": self._backlog.begun_total,
             "attempts_running": report.running,
             "attempts_waiting": report.waiting,
             "outcomes_unacknowledged": len(self._outcomes),
-            "queries_open": len(self._desk),
+            "queries_open": len(self._desk) + len(self._submissions),
             "slots": self._slots,
-            "linked": int(self._link is not None),
-            "draining": int(self._stopping),
+            "linked": int(self._linked),
+            "draining": int(self._drain.on),
             "store_fraction": round(self._level.fraction, 6),
         }
 
@@ -175,13 +188,15 @@ class Worker:
                 case "expire":
                     self._expire(now)
                 case "grace over":
-                    self._interrupt(now)
+                    self._drain.interrupt(now)
                 case "hand back over":
-                    self._exit()
+                    self._drain.exit()
                 case ("ask", int(query_id)):
                     self._desk.overdue(query_id, now)
                 case ("claim", str(ticket)):
-                    self._desk.settle_claim(ticket, now)
+                    self._submissions.settle(ticket, now)
+                case ("follow", int(query_id)):
+                    self._desk.follow(query_id)
                 case (str(what), tuple(id)):
                     self._backlog.due(what, id, now)
 
@@ -189,110 +204,92 @@ class Worker:
         early = self._level.fraction >= STORE_EXPIRE_FRACTION
         gone = self._history.expire(self._wall, early=early)
         if early and gone:
-            self._note("store.expired_early", "warning", jobs=gone)
-        self._timers.set("expire", now + EXPIRE_PERIOD_S)
+            self._outbox.note("store.expired_early", "warning", jobs=gone)
+        self._timers.set("expire", now + self._history.expire_in_s)
 
     # --- clients -----------------------------------------------------------------------------------------------
 
     def _on_asked(self, event: Asked, now: float) -> None:
         self._wall = event.wall
-        refusal = self._refusal()
         for query_id, query in event.queries:
-            if not isinstance(query, lines.Submit):
-                self._desk.ask(query_id, query, now)
-            elif refusal is not None:
-                self._actions.append(Reply(query_id, refusal))
-            else:
-                self._submit(query_id, query, event.wall, now)
+            match query:
+                case lines.Submit():
+                    self._on_submit(query_id, query, now)
+                case lines.Drain():
+                    self._drain.drain(query_id)
+                case lines.Undrain():
+                    self._drain.undrain(query_id)
+                case _:
+                    self._desk.ask(query_id, query, now)
 
-    def _refusal(self) -> bytes | None:
-        """Why no job is taken in at this moment, if so."""
-        if self._stopping:
-            return lines.err(Code.DRAINING, "this node is stopping; submit to another one")
-        if self._level.disk_full:
-            return lines.err(Code.FULL, "the disk of this node is full; nothing was accepted")
-        if self._level.fraction >= STORE_FULL_FRACTION:
-            return lines.err(
-                Code.FULL, f"the store of this node is {self._level.fraction:.0%} full (JOBYARD_STORE_MAX)"
-            )
-        if self._desk.refused is not None:
-            return lines.err(Code.UNAVAILABLE, f"the balancer refuses this node: {self._desk.refused}")
-        return None
-
-    def _submit(self, query_id: int, query: lines.Submit, wall: float, now: float) -> None:
-        job = attrs.evolve(query.job, submitted_wall=wall)
-        if job.key is None:
-            ticket = self._intake.issue(job, query.body, now)
-            self._submitted_total += 1
-            self._desk.accepted(query_id, ticket, query.wait, now)
-            return
-        claim = self._intake.claimed(job.key)
-        if claim is None:
-            ticket = self._intake.issue(job, query.body, now)
-            self._submitted_total += 1
-            if self._link is not None:
-                self._intake.claiming(ticket)
-        elif claim.fingerprint != fingerprint(job, query.body):
-            self._actions.append(Reply(query_id, lines.err(Code.CONFLICT, _conflict(job.key, claim.ticket))))
-            return
+    def _on_submit(self, query_id: int, query: lines.Submit, now: float) -> None:
+        refused = refusal(self._level, self._drain, self._desk.refused)
+        if refused is not None:
+            self._outbox.reply(query_id, refused)
         else:
-            ticket = claim.ticket
-        if self._link is not None and self._intake.unacknowledged(ticket):
-            self._desk.claim(query_id, ticket, query.wait, now)  # the ledger may know the key already
-        else:
-            self._desk.accepted(query_id, ticket, query.wait, now)
+            self._submissions.take(query_id, query, self._wall, now)
 
     def _on_clients_gone(self, event: ClientsGone, now: float) -> None:
         for query_id in event.query_ids:
             self._desk.forget(query_id)
+            self._submissions.forget(query_id)
+
+    def _on_delivered(self, event: Delivered, now: float) -> None:
+        self._desk.delivered(event.query_ids, now)
 
     # --- the link ----------------------------------------------------------------------------------------------
 
     def _on_link_opened(self, event: LinkOpened, now: float) -> None:
         self._report(now)  # what ended in this very step is kept before we say what we hold, or it would be in neither
-        self._link = event.link
+        self._outbox.link = event.link
         self._eager = event.eager
-        self._send(
-            Holdings(tuple(self._backlog.running()), tuple(self._backlog.waiting()), self._outcomes.listed()),
+        self._outbox.send(
+            Holdings(
+                tuple(self._backlog.running()),
+                tuple(self._backlog.waiting()),
+                self._outcomes.listed(),
+                draining=self._drain.on,
+            )
         )
         fresh = self._intake.link_opened(event.ledger_id)
-        self._note("link.opened", ledger=event.ledger_id, ledger_is_new=fresh, outcomes=len(self._outcomes))
+        self._outbox.note("link.opened", ledger=event.ledger_id, ledger_is_new=fresh, outcomes=len(self._outcomes))
         if event.eager:
             self._send_outcomes(self._outcomes.all())
-        self._send_jobs(self._intake.to_send())
+        self._outbox.send_jobs(self._intake.to_send(self._wall))
         for tickets in batches(self._intake.acknowledged(), len):
-            self._send(RequestOfRes(tickets))
-        self._desk.link_opened(event.link, now)
+            self._outbox.send(RequestOfRes(tickets))
+        self._desk.link_opened()
 
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
-        if event.link != self._link:
+        if event.link != self._outbox.link:
             return
-        self._link = None
-        self._note("link.closed", "warning", reason=event.reason)
+        self._outbox.link = None
+        self._outbox.note("link.closed", "warning", reason=event.reason)
         self._desk.link_closed(now)
+        self._submissions.link_closed(now)
+        self._peeks.link_closed()
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> None:
         if self._desk.refused != event.reason:
-            self._note("link.refused", "error", reason=event.reason)
+            self._outbox.note("link.refused", "error", reason=event.reason)
         self._desk.refused = event.reason
 
     def _on_received(self, event: Received, now: float) -> None:
         self._wall = event.wall
-        if event.link != self._link:
+        if event.link != self._outbox.link:
             return
         for message in event.messages:
             handler = self._receivers.get(type(message))
             if handler is None:
-                self._note("link.unexpected", "error", message=type(message).__name__)
+                self._outbox.note("link.unexpected", "error", message=type(message).__name__)
                 continue
             try:
                 handler(self, message, now)
             except Malformed as error:  # each item is read before anything of it is recorded
-                self._actions.append(Hangup(event.link, str(error)))
+                self._outbox.do(Hangup(event.link, str(error)))
 
     def _on_poll(self, message: Poll, now: float) -> None:
-        report = self._backlog.report()
-        self._send(Info(report.running, report.waiting, self._stopping))
+        self._drain.tell_counts()
 
     def _on_taken(self, message: Taken, now: float) -> None:
         for name, first in message.aliases:
@@ -304,17 +301,15 @@ class Worker:
             self._intake.send_again()
         for name, owner in message.conflicts:
             if name not in told:
-                key = self._intake.job(name).key or ""
-                self._intake.withdraw(name)
-                self._desk.conflict(name, _conflict(key, owner))
-        self._desk.taken(taken, now)
+                self._submissions.refused(name, owner)
+        self._submissions.taken(taken, now)
 
     def _on_send_again(self, message: SendAgain, now: float) -> None:
         self._intake.send_again()
 
     def _on_dispatch(self, message: Dispatch, now: float) -> None:
-        if self._stopping:
-            self._send(Returned(tuple((lease.ticket, lease.attempt) for lease in message.items)))
+        if self._drain.on:
+            self._outbox.send(Returned(tuple((lease.ticket, lease.attempt) for lease in message.items)))
             return
         for lease in message.items:
             self._take(lease)
@@ -323,7 +318,8 @@ class Worker:
         self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body)
 
     def _on_cancel(self, message: Cancel, now: float) -> None:
-        self._return(self._backlog.give_back(message.attempts))
+        if returned := self._backlog.give_back(message.attempts):
+            self._outbox.send(Returned(tuple(returned)))
         for id in message.attempts:
             self._backlog.end(id, backlog.Stop.CANCELLED, now)
 
@@ -334,15 +330,11 @@ class Worker:
 
     def _on_recall(self, message: Recall, now: float) -> None:
         """Always answered, if with nothing: the balancer plans no further move until it is."""
-        self._send(Returned(tuple(self._backlog.give_back(message.attempts))))
-
-    def _return(self, ids: Sequence[AttemptId]) -> None:
-        if ids and self._link is not None:
-            self._send(Returned(tuple(ids)))
+        self._outbox.send(Returned(tuple(self._backlog.give_back(message.attempts))))
 
     def _on_acknowledged(self, message: Acknowledged, now: float) -> None:
         self._outcomes.acknowledged(message.attempts)
-        self._exit_when_done()
+        self._drain.exit_when_done()
 
     def _on_request_of_res(self, message: RequestOfRes, now: float) -> None:
         self._send_outcomes(self._outcomes.of(message.tickets))
@@ -360,15 +352,36 @@ class Worker:
             self._intake.lapsed(ticket, self._wall)
             self._desk.lapsed(ticket)
 
+    def _on_notices(self, message: Notices, now: float) -> None:
+        """What became of jobs of ours that had ended. A notice may be older than the end that we know, so for what
+        is live again by it we ask how it stands; where it has ended, that is told."""
+        for ticket in message.revived:
+            self._intake.revive(ticket, now)
+        for ticket in message.forgotten:
+            self._desk.forgotten(ticket)
+        self._outbox.send(Noticed(message.revived, message.forgotten))
+        if message.revived:
+            self._outbox.send(RequestOfRes(message.revived))
+
     def _on_inquiry(self, message: Inquiry, now: float) -> None:
-        """The balancer asks us, the origin, about a ticket that it does not know."""
+        """The balancer asks us: as the runner what an attempt prints, as the origin about a ticket that it does not
+        know."""
         assert message.ticket is not None
+        if message.verb == "logs":
+            self._report(now)  # what ended in this very step is looked for among the outcomes
+            if self._peeks.knows(message.ticket) or not self._intake.ours(message.ticket):
+                self._answer(self._peeks.ask(message))
+                return
         first = self._intake.same_name(message.ticket)
         if first == message.ticket:
-            self._send(Answer(message.id, self._desk.as_origin(message, now)))
+            self._outbox.send(Answer(message.id, self._origin.answer(message, now)))
             return
-        self._send(Aliases(((message.ticket, first),)))  # with this it can answer by itself
-        self._send(Answer(message.id, lines.pending(message.ticket, state=State.QUEUED)))
+        self._outbox.send(Aliases(((array_of(message.ticket), array_of(first)),)))  # with this it can answer by itself
+        self._outbox.send(Answer(message.id, lines.pending(message.ticket, state=State.QUEUED)))
+
+    def _answer(self, answer: Answer | None) -> None:
+        if answer is not None and self._linked:
+            self._outbox.send(answer)
 
     def _on_answer(self, message: Answer, now: float) -> None:
         self._desk.answered(message.id, message.reply, now)
@@ -380,7 +393,7 @@ class Worker:
             ended = Ended(State.FAILED, self._wall, Reason.CANNOT_START)
             self._intake.ended(ticket, ended, b"")
             self._desk.ended(ticket, ended, b"")
-            self._note("record.damaged", "error", ticket=ticket)
+            self._outbox.note("record.damaged", "error", ticket=ticket)
 
     # --- attempts ----------------------------------------------------------------------------------------------
 
@@ -389,85 +402,56 @@ class Worker:
         for report in event.reports:
             if isinstance(report, Over):
                 self._backlog.over(report)
+        looked = [report for report in event.reports if isinstance(report, Printed)]
+        if looked:
+            self._report(now)  # as above
+        for report in looked:
+            self._answer(self._peeks.printed(report))
 
     def _report(self, now: float) -> None:
         """Hands on what the backlog did in this step: beginnings and ends."""
         finished, self._backlog.finished = self._backlog.finished, []
         begun, self._backlog.begun = self._backlog.begun, []
         over = {done.id for done in finished}
-        if self._link is not None and (running := tuple(id for id in begun if id not in over)):
-            self._send(Begun(running))
+        if self._linked and (running := tuple(id for id in begun if id not in over)):
+            self._outbox.send(Begun(running))
         for done in finished:
             if not done.unwanted:
                 self._outcomes.keep(done.id, done.outcome, done.output)
-        if self._eager or self._stopping:
+        if self._eager or self._drain.stopping:
             self._send_outcomes([done.id for done in finished if not done.unwanted])
         if finished:
             self._backlog.fill(now)
             if self._backlog.begun or self._backlog.finished:
                 self._report(now)
-            self._exit_when_done()
+            self._drain.exit_when_done()
 
-    # --- stopping as planned -----------------------------------------------------------------------------------
+    # --- the program -------------------------------------------------------------------------------------------
 
     def _on_stop(self, event: Stop, now: float) -> None:
-        """Takes no more, hands back what waits, gives what runs its grace."""
-        if self._stopping:
-            return
-        self._stopping = True
-        if self._link is not None:
-            self._on_poll(Poll(), now)  # says that we drain, before what is handed back could be given to us again
-        self._note("node.draining", grace_s=self._drain_grace_s, running=self._backlog.report().running)
-        self._return(self._backlog.give_back(self._backlog.waiting()))
-        self._timers.set("grace over", now + self._drain_grace_s)
-        self._timers.set("hand back over", now + self._drain_grace_s + _INTERRUPT_GRACE_S + _HAND_BACK_S)
-        self._exit_when_done()
-
-    def _interrupt(self, now: float) -> None:
-        for id in self._backlog.running():
-            self._backlog.end(id, backlog.Stop.INTERRUPTED, now, grace_s=_INTERRUPT_GRACE_S)
-
-    def _exit_when_done(self) -> None:
-        if self._stopping and not len(self._backlog) and (self._link is None or not len(self._outcomes)):
-            self._exit()
-
-    def _exit(self) -> None:
-        if not self._exited:
-            self._exited = True
-            self._actions.append(Exit())
-
-    # --- sending -----------------------------------------------------------------------------------------------
+        self._drain.stop(now)
 
     def _on_store_level(self, event: StoreLevel, now: float) -> None:
         self._wall = event.wall
         if event.disk_full and not self._level.disk_full:
-            self._note("store.disk_full", "error")
+            self._outbox.note("store.disk_full", "error")
         was_full, self._level = self._level.fraction >= STORE_FULL_FRACTION, event
         if (event.fraction >= STORE_FULL_FRACTION) != was_full:
             event_name = "store.room" if was_full else "store.full"
-            self._note(event_name, "warning", fraction=round(event.fraction, 3))
-
-    def _send(self, message: Message) -> None:
-        assert self._link is not None, f"a {type(message).__name__} needs a link"
-        self._actions.append(Send(self._link, message))
-
-    def _send_jobs(self, submissions: Sequence[Submission]) -> None:
-        for items in batches(submissions, lambda item: len(item.job) + len(item.body) + len(item.output) + 40):
-            self._send(Jobs(items))
+            self._outbox.note(event_name, "warning", fraction=round(event.fraction, 3))
 
     def _send_outcomes(self, ids: Sequence[AttemptId]) -> None:
-        if self._link is None:
-            return
-        pairs: Sequence[Pair] = [self._outcomes.pair(id) for id in ids]
-        for items in batches(pairs, lambda pair: len(pair.record) + len(pair.output) + 40):
-            self._send(Result(items))
+        if self._linked:
+            self._outbox.send_results([self._outcomes.pair(id) for id in ids])
 
-    def _note(self, event: str, level: str = "info", **fields: object) -> None:
-        self._actions.append(Note(event, level, fields))
+    @property
+    def _linked(self) -> bool:
+        return self._outbox.link is not None
 
     _handlers: Final[dict[type, Callable[..., None]]] = {
         Asked: _on_asked,
         ClientsGone: _on_clients_gone,
+        Delivered: _on_delivered,
         LinkOpened: _on_link_opened,
         LinkClosed: _on_link_closed,
         LinkRefused: _on_link_refused,
@@ -489,10 +473,7 @@ class Worker:
         Result: _on_result,
         ResReq: _on_result,
         Lapsed: _on_lapsed,
+        Notices: _on_notices,
         Inquiry: _on_inquiry,
         Answer: _on_answer,
     }
-
-
-def _conflict(key: str, owner: str) -> str:
-    return f"the key '{key}' belongs to {owner}, which was submitted with another text; use another key"

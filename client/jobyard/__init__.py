@@ -6,14 +6,23 @@
         ticket = yard.submit("sh", "sha256sum /etc/hostname")
         print(yard.wait(ticket).stdout.decode())
 
-Standard library only, blocking, and it speaks nothing but the documented client protocol:
+It speaks nothing but the documented client protocol. What decides is shared and pure; a shell around it waits.
 
-    model.py       what travels, as frozen values      pure
-    errors.py      what can go wrong, by code          pure
-    protocol.py    bytes ↔ requests and replies        pure
-    batch.py       many submissions in flight          pure
+    model.py       what travels, as frozen values                   pure
+    errors.py      what can go wrong, by code                       pure
+    addresses.py   where nodes are, and which is in use             pure
+    protocol.py    bytes ↔ requests and replies                     pure
+    decoding.py    replies as values                                pure
+    verbs.py       a request for each verb, and how it is answered  pure
+    batch.py       many submissions in flight                       pure
+    watching.py    waiting for many jobs                            pure
+    following.py   output and events as they come                   pure
+    settings.py    what the environment says
     connection.py  one socket to one node
     client.py      Client: fail-over, and a method for each verb
+    aio/           its twin for trio
+    futures/       JobyardExecutor: Python functions on a cluster, as concurrent.futures has them
+    joblib.py      a backend for joblib, and so for scikit-learn
     cli.py         the command `jobyard`
 """
 
@@ -26,6 +35,7 @@ from jobyard.errors import (
     Forbidden,
     Full,
     Internal,
+    JobFailed,
     JobyardError,
     NotAllSubmitted,
     NotEnded,
@@ -39,21 +49,40 @@ from jobyard.errors import (
     UnknownTicket,
     Unreachable,
 )
-from jobyard.model import Job, JobOptions, Node, Outcome, Status, Ticket
+from jobyard.model import (
+    Drained,
+    Event,
+    Events,
+    Explanation,
+    Job,
+    JobOptions,
+    Logs,
+    Node,
+    Outcome,
+    Status,
+    Ticket,
+    Watched,
+)
 from jobyard.version import __version__
 
 __all__ = [
     "BadRequest",
     "Client",
     "Conflict",
+    "Drained",
     "Draining",
+    "Event",
+    "Events",
     "Expired",
+    "Explanation",
     "Forbidden",
     "Full",
     "Internal",
     "Job",
+    "JobFailed",
     "JobOptions",
     "JobyardError",
+    "Logs",
     "Node",
     "NotAllSubmitted",
     "NotEnded",
@@ -69,5 +98,6 @@ __all__ = [
     "UnknownCommand",
     "UnknownTicket",
     "Unreachable",
+    "Watched",
     "__version__",
 ]

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from jobyard.decoding import ticket_of
 from jobyard.errors import JobyardError, NotAllSubmitted, Unconfirmed
 from jobyard.model import Job, Ticket
-from jobyard.protocol import Reply, encode_submit, ticket_of
+from jobyard.protocol import Reply, encode_submit
 
 WINDOW: Final = 2000  # submissions owed an answer; a node allows 4,096 on one connection
 SEND_BYTES: Final = 256 * 1024  # a send is cut after about so much

@@ -1,50 +1,23 @@
 """One socket to one node: bytes out, replies in. Every failure of it is an OSError, and then it is of no more use.
 
-Rules: it knows nothing of what is asked, and never dials again; that is the client's to decide.
+Rules: a Connection knows nothing of what is asked, and never dials again; a Dialler makes another when it is told to.
 """
 
 import select
 import socket
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, Protocol
 
+from jobyard import verbs
+from jobyard.addresses import Address
+from jobyard.errors import TRY_NEXT, unreachable
 from jobyard.protocol import Reply, ReplyParser
+from jobyard.settings import route_of, token_of
 
-PORT_DEFAULT: Final = 9000
 READ_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a node listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_url(text: str) -> tuple[Address, ...]:
-    """The addresses of `tcp://host:port`, or of several of them with commas between. Raises ValueError."""
-    addresses = tuple(_parse_one(part.strip()) for part in text.split(",") if part.strip())
-    if not addresses:
-        raise ValueError("JOBYARD_URL names no node; write it like tcp://127.0.0.1:9000")
-    return addresses
-
-
-def _parse_one(text: str) -> Address:
-    wrong = ValueError(f"{text!r} is not the address of a node; write it like tcp://127.0.0.1:9000")
-    try:
-        url = urlsplit(text if "://" in text else f"tcp://{text}")
-        host, port = url.hostname, url.port
-    except ValueError:
-        raise wrong from None
-    if url.scheme != "tcp" or not host or "@" in url.netloc or url.path.strip("/") or url.query or url.fragment:
-        raise wrong
-    return Address(host, PORT_DEFAULT if port is None else port)
+KEEPALIVE_IDLE_S: Final = 15  # a node that may be silent for hours is asked by TCP whether it is still there,
+KEEPALIVE_EVERY_S: Final = 5
+KEEPALIVE_PROBES: Final = 3  # and taken for gone after so many questions
 
 
 class Connection:
@@ -56,14 +29,12 @@ class Connection:
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
         self._socket = socket.create_connection((address.host, address.port), timeout=timeout_s)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_options(self._socket)
 
     def request(self, data: bytes, patience_s: float = 0.0) -> Reply:
         """The reply to one request, which may take `patience_s` longer than others."""
         self.send(data)
-        while not self._replies:
-            self._read(self._timeout_s + patience_s)
-        return self._replies.popleft()
+        return self._next(self._timeout_s + patience_s)
 
     def send(self, data: bytes) -> None:
         self._socket.settimeout(self._timeout_s)
@@ -71,11 +42,37 @@ class Connection:
 
     def replies(self) -> list[Reply]:
         """What has been answered, at least one reply."""
-        while not self._replies:
-            self._read(self._timeout_s)
-        replies = list(self._replies)
+        replies = [self._next(self._timeout_s), *self._replies]
         self._replies.clear()
         return replies
+
+    def follow(self) -> Reply:
+        """The next reply of several to one request, however long it takes."""
+        return self._next(None)
+
+    # --- without waiting, for a caller that polls ------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send_now(self, data: memoryview) -> int:
+        """Sends what can be sent at once; how many bytes that were."""
+        self._socket.settimeout(0)
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def replies_now(self) -> list[Reply]:
+        """What has been answered by now."""
+        self._socket.settimeout(0)
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise ConnectionResetError("the node closed the connection")
+        return self._parser.feed(data)
 
     def is_stale(self) -> bool:
         """While nothing is owed nothing may come: whatever does is the end of the connection, or a farewell."""
@@ -86,9 +83,61 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def _read(self, timeout_s: float) -> None:
+    def _next(self, timeout_s: float | None) -> Reply:
         self._socket.settimeout(timeout_s)
-        data = self._socket.recv(READ_BYTES)
-        if not data:
-            raise ConnectionResetError("the node closed the connection")
-        self._replies += self._parser.feed(data)
+        while not self._replies:
+            data = self._socket.recv(READ_BYTES)
+            if not data:
+                raise ConnectionResetError("the node closed the connection")
+            self._replies += self._parser.feed(data)
+        return self._replies.popleft()
+
+
+class Dialler:
+    """Makes connections to the nodes of a cluster. `url` and `token` come from the environment, where they are None."""
+
+    def __init__(self, url: str | None, token: str | None, timeout_s: float) -> None:
+        self.route = route_of(url)
+        self._token = token_of(token)
+        self._timeout_s = timeout_s
+
+    def dial(self) -> Connection:
+        """A connection to the first node that takes it. Raises Unreachable, Unauthorized."""
+        failures = []
+        for _ in range(len(self.route)):
+            address = self.route.address
+            try:
+                return self._dial(address)
+            except (OSError, *TRY_NEXT) as error:
+                failures.append(f"{address} ({error})")
+                self.route.pass_over(address)
+        raise unreachable(failures)
+
+    def _dial(self, address: Address) -> Connection:
+        connection = Connection(address, self._timeout_s)
+        try:
+            if self._token is not None and (error := connection.request(verbs.auth(self._token).data).error):
+                raise error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _Socket(Protocol):
+    """Of the standard library, or of trio."""
+
+    def setsockopt(self, level: int, name: int, value: int, /) -> None: ...
+
+
+def set_options(of: _Socket) -> None:
+    """What every socket of ours is told: send at once, and notice a host that is gone without a word."""
+    of.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    of.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),  # the names of Linux; other systems have some of them
+        ("TCP_KEEPINTVL", KEEPALIVE_EVERY_S),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, name):
+            of.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

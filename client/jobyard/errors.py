@@ -7,7 +7,7 @@ line break in a line, an option that is too long) is a plain ValueError, raised 
 from collections.abc import Sequence
 from typing import Final
 
-from jobyard.model import Ticket
+from jobyard.model import Outcome, Ticket
 
 
 class JobyardError(Exception):
@@ -76,14 +76,17 @@ class Internal(JobyardError):
 
 
 class NotEnded(JobyardError):
-    """The job has not ended yet, or not before the time was over. `state` is where it stood."""
+    """The job has not ended yet, or not before the time was over. `state` is where it stood; `others` is how many
+    more of those that were waited for have not ended."""
 
     code = "PENDING"
 
-    def __init__(self, ticket: str, state: str) -> None:
-        super().__init__(f"{ticket} has not ended; it is {state}")
+    def __init__(self, ticket: str, state: str, others: int = 0) -> None:
+        told = f"{ticket} has not ended; it is {state}"
+        super().__init__(f"{told}. {others} more have not ended" if others else told)
         self.ticket = Ticket(ticket)
         self.state = state
+        self.others = others
 
 
 # --- what happens on this side ---------------------------------------------------------------------------------
@@ -96,7 +99,8 @@ class Unreachable(JobyardError):
 
 
 class Unconfirmed(JobyardError):
-    """The connection was lost before a submission without a key was answered: the job may have been taken or not."""
+    """The connection was lost before a request was answered that must not be sent twice, such as a submission
+    without a key: it may have been taken or not."""
 
     code = "UNCONFIRMED"
 
@@ -105,6 +109,23 @@ class ProtocolError(JobyardError):
     """Whoever answered does not speak version 1 of the client protocol."""
 
     code = "PROTOCOL"
+
+
+class JobFailed(JobyardError):
+    """A call ended without a value and without an exception of its own: it was killed, crashed too often, used more
+    than it may, or was cancelled by somebody else. `outcome` has the reason, and what was printed."""
+
+    code = "JOB_FAILED"
+
+    def __init__(self, outcome: Outcome, because: str = "") -> None:
+        how = ", ".join(
+            f"{name} {value}"
+            for name, value in (("reason", outcome.reason), ("exit", outcome.exit), ("on", outcome.node))
+            if value is not None
+        )
+        said = outcome.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        super().__init__(": ".join(filter(None, (f"{outcome.ticket} {outcome.state} ({how})", because, said))))
+        self.outcome = outcome
 
 
 class NotAllSubmitted(JobyardError):
@@ -117,6 +138,8 @@ class NotAllSubmitted(JobyardError):
         self.tickets = tuple(tickets)
         self.code = cause.code if isinstance(cause, JobyardError) else "BAD_REQUEST"
 
+
+TRY_NEXT: Final = (Draining, TooManyConnections)  # the node asked takes nothing just now; another may
 
 _BY_CODE: Final[dict[str, type[JobyardError]]] = {
     refused.code: refused
@@ -143,3 +166,19 @@ def refusal(code: str, message: str) -> JobyardError:
     error = _BY_CODE.get(code, JobyardError)(message or code)
     error.code = code
     return error
+
+
+# --- what is said when no node answers ---------------------------------------------------------------------------
+
+
+def unreachable(failures: Sequence[str]) -> Unreachable:
+    """`failures` has an address for each node that was tried, and what became of it."""
+    return Unreachable(f"no node can be reached: {', '.join(failures)}. JOBYARD_URL says where nodes are")
+
+
+def lost_before_answer(address: object, error: OSError, repeatable: bool) -> JobyardError:
+    """A connection was lost while a reply was owed on it."""
+    told = f"the connection to {address} was lost before it answered ({error})"
+    if repeatable:
+        return Unreachable(f"{told}; no other node answered")
+    return Unconfirmed(f"{told}: it may have been taken or not. A submission with a key (key=) is sent again")

@@ -1,32 +1,53 @@
-"""What travels between a client and its cluster, as frozen values: Job and Ticket out, Outcome, Status, Node back.
+"""What travels between a client and its cluster, as frozen values: Job and Ticket out, Outcome, Status and others back.
 
 Pure. The words are those of the protocol; fields say their unit in their name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict
+
+ENDED_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
+STATES: Final = ("scheduled", "blocked", "queued", "dispatched", "running", "retrying", *sorted(ENDED_STATES))
+
+Event: TypeAlias = dict[str, Any]  # one event of the cluster, as its JSON says it: seq, at, event and further keys
 
 
 class Ticket(str):
-    """What you hold for a job. Opaque: keep it, compare it, send it back, but do not read anything out of it."""
+    """What you hold for a job. Opaque: keep it, compare it, send it back, but do not read anything out of it. Its
+    text is all there is to it: another process that has the text has the ticket."""
 
     __slots__ = ()
 
 
-class JobOptions(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
+    """What may be said of a job that is a call of a Python function. What is None or left out is not sent."""
+
+    name: str | None
+    priority: int | None  # -100..100, higher runs first
+    slots: int | None
+    retries: int | None  # attempts after a failure
+    backoff_s: float | None  # before the first of them; doubles up to 5 min
+    crash_limit: int | Literal["off"] | None  # attempts that may be lost with their node
+    timeout_s: float | None  # kills the attempt
+    delay_s: float | None  # not before
+    after: Sequence[str] | None  # tickets that must succeed first
+    cpu_s: float | None  # CPU time of an attempt, all its processes together
+    memory_bytes: int | None  # resident memory, all its processes together
+    files: int | None  # open files of a process
+    processes: int | None
+    output_bytes: int | None  # printed in all
+    dir: str | None  # absolute, on the node that runs it
+    env: Mapping[str, str] | None
+
+
+class JobOptions(CallOptions, total=False):
     """Everything that may be said of a job besides its kind and line. What is None or left out is not sent."""
 
     body: bytes | None  # standard input
-    name: str | None
     group: str | None
     key: str | None  # one key gives one job, so a submission with a key may be sent again
-    priority: int | None  # -100..100, higher runs first
-    slots: int | None
-    timeout_s: float | None  # kills the attempt
-    crash_limit: int | Literal["off"] | None  # attempts that may be lost with their node
-    dir: str | None  # absolute, on the node that runs it
-    env: Mapping[str, str] | None
+    array: str | None  # a job for each index: 1-1000, 0-99:3, 1-1000%50
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +62,18 @@ class Job:
     key: str | None = None
     priority: int | None = None
     slots: int | None = None
-    timeout_s: float | None = None
+    retries: int | None = None
+    backoff_s: float | None = None
     crash_limit: int | Literal["off"] | None = None
+    timeout_s: float | None = None
+    delay_s: float | None = None
+    after: Sequence[str] | None = None
+    array: str | None = None
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    files: int | None = None
+    processes: int | None = None
+    output_bytes: int | None = None
     dir: str | None = None
     env: Mapping[str, str] | None = None
 
@@ -61,6 +92,7 @@ class Outcome:
     truncated: bool = False  # output was longer than the node keeps
     stdout: bytes = b""
     stderr: bytes = b""
+    counts: Mapping[str, int] = field(default_factory=dict)  # of an array: state → how many elements ended in it
 
     @property
     def succeeded(self) -> bool:
@@ -69,17 +101,35 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a job stands. `fields` is all that the node said, also what this version does not know."""
+    """Where a job stands. `fields` is all that the node said, also what this version does not know.
+
+    `wait_all` has two states of its own for tickets that no job can be found for: `unknown` and `expired`.
+    """
 
     ticket: Ticket
     state: str
     attempt: int = 0
     node: str | None = None
-    reason: str | None = None
+    reason: str | None = None  # what it waits for, or why it ended as it did
     name: str | None = None
     group: str | None = None
-    submitted: str | None = None  # ISO 8601, UTC
+    key: str | None = None
+    submitted: str | None = None  # ISO 8601, UTC, like the next two
+    not_before: str | None = None
+    retry_at: str | None = None
+    failures: int = 0  # attempts that failed and were, or will be, tried again
     fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED_STATES
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Of an array: state → how many elements are in it. Empty for any other job."""
+        if "count" not in self.fields:
+            return {}
+        return {state: int(self.fields[state]) for state in STATES if state in self.fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +142,53 @@ class Node:
     running: int
     waiting: int
     last_seen_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What one WATCH told: who has ended since the cursor that was given, oldest end first."""
+
+    ended: tuple[Status, ...]
+    live: int  # how many of those that are watched have not ended
+    cursor: str  # opaque; with it the next WATCH goes on behind these, at any node
+    errors: Mapping[Ticket, str] = field(default_factory=dict)  # UNKNOWN_TICKET or EXPIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job is where it is: a code for programs, a text for people."""
+
+    ticket: Ticket
+    state: str
+    reason: str  # `done` where it succeeded
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """What an attempt has printed: so far, or, while it is followed, since the one before. Attempt 0 has not begun."""
+
+    ticket: Ticket
+    state: str
+    attempt: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    end: bool = False  # of what is followed: nothing comes after it
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A part of the life of all jobs and nodes, oldest first."""
+
+    events: tuple[Event, ...]
+    cursor: str  # opaque; with it the next part begins behind this one, at any node
+    lost: bool = False  # what came right behind the cursor that was given is no longer kept
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A node that has been told to drain, and what it still has to do."""
+
+    state: str
+    running: int
+    waiting: int

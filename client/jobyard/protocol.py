@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from jobyard.errors import JobyardError, ProtocolError, TooLarge, refusal
-from jobyard.model import Job, Node, Outcome, Status, Ticket
+from jobyard.model import Job
 
 LINE_BYTES_MAX: Final = 64 * 1024  # the protocol's, without the LF
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024  # the protocol's; a node may be set to less
@@ -25,6 +25,8 @@ REPLY_BODY_BYTES_MAX: Final = 1024 * 1024 * 1024  # likewise: far above any outp
 
 _STATUS_WORDS: Final = frozenset({"OK", "PENDING", "ERR"})
 _PLAIN: Final = re.compile(r"[!-$&-~]+")  # an option's value that needs no %XX
+_PRINTABLE: Final = re.compile(r"[!-~]+")
+_WORD: Final = re.compile(r"[^\s,\x00-\x1f\x7f]+")
 _LINE_BREAK: Final = re.compile(r"[\r\n]")
 _BODY: Final = re.compile(r" bytes=([0-9]{1,18})\Z")
 
@@ -61,10 +63,25 @@ def encode_submit(job: Job) -> bytes:
     return encode("SUBMIT", job.kind, job.line, options=dict(_job_options(job)), body=job.body)
 
 
+_PLAIN_OPTIONS: Final = {  # option → field of Job
+    **{name: name for name in ("name", "group", "key", "priority", "slots", "retries", "crash_limit", "array", "dir")},
+    "memory": "memory_bytes",
+    "files": "files",
+    "processes": "processes",
+    "output": "output_bytes",
+}
+_DURATION_OPTIONS: Final = {"timeout": "timeout_s", "backoff": "backoff_s", "delay": "delay_s", "cpu": "cpu_s"}
+_RAW_OPTIONS: Final = frozenset({"array"})  # in which a % stands for itself
+_LONG_OPTIONS: Final = frozenset({"after"})  # that only the line's length bounds
+
+
 def _job_options(job: Job) -> Iterator[tuple[str, object]]:
-    for name in ("name", "group", "key", "priority", "slots", "crash_limit", "dir"):
-        yield name, getattr(job, name)
-    yield "timeout", None if job.timeout_s is None else duration(job.timeout_s)
+    for option, field_name in _PLAIN_OPTIONS.items():
+        yield option, getattr(job, field_name)
+    for option, field_name in _DURATION_OPTIONS.items():
+        seconds = getattr(job, field_name)
+        yield option, None if seconds is None else duration(seconds)
+    yield "after", ",".join(map(as_ticket, job.after)) if job.after else None
     for variable, value in (job.env or {}).items():
         yield f"env.{variable}", value
 
@@ -74,10 +91,10 @@ def encode_option(name: str, value: object) -> str:
     if not _PLAIN.fullmatch(name) or "=" in name:
         raise ValueError(f"{name!r} cannot be the name of an option or variable")
     text = str(value)
-    if not _PLAIN.fullmatch(text):
+    if not _PLAIN.fullmatch(text) and not (name in _RAW_OPTIONS and _PRINTABLE.fullmatch(text)):
         text = "".join(map(_escaped, text))
     size = len(text.encode())
-    if not 0 < size <= OPTION_BYTES_MAX:
+    if not 0 < size <= OPTION_BYTES_MAX and not (size and name in _LONG_OPTIONS):
         raise ValueError(f"the value of {name} takes {size} bytes; 1 to {OPTION_BYTES_MAX} can be sent")
     return f"{name}={text}"
 
@@ -89,6 +106,13 @@ def _escaped(character: str) -> str:
         return "".join(f"%{byte:02X}" for byte in character.encode())
     except UnicodeEncodeError:
         raise ValueError(f"{character!r} cannot be sent: it is not UTF-8") from None
+
+
+def as_ticket(text: str) -> str:
+    """A ticket that is to stand in a list of them, or as a word of its own."""
+    if not _WORD.fullmatch(text):
+        raise ValueError(f"{text!r} is no ticket: it has blanks, commas or control characters, or nothing at all")
+    return text
 
 
 def duration(seconds: float) -> str:
@@ -191,69 +215,3 @@ def decode_fields(text: str) -> tuple[str | None, dict[str, str]]:
     bare = next((word for word in words if word and "=" not in word), None)
     pairs = (word.partition("=") for word in words if "=" in word)
     return bare, {name: unquote(value) if "%" in value else value for name, _, value in pairs}
-
-
-# --- replies as values -----------------------------------------------------------------------------------------
-
-
-def ticket_of(reply: Reply) -> Ticket:
-    if reply.ticket is None:
-        raise ProtocolError(f"a ticket was due, and the node answered {reply.status} {reply.text[:60]!r}")
-    return Ticket(reply.ticket)
-
-
-def status_of(text: str) -> Status:
-    """A STATUS line without its OK, as in the body of LIST."""
-    ticket, fields = decode_fields(text)
-    try:
-        return Status(
-            Ticket(ticket or fields["ticket"]),
-            fields["state"],
-            int(fields.get("attempt", "0")),
-            node=fields.get("node"),
-            reason=fields.get("reason"),
-            name=fields.get("name"),
-            group=fields.get("group"),
-            submitted=fields.get("submitted"),
-            fields=fields,
-        )
-    except (KeyError, ValueError):
-        raise ProtocolError(f"{text[:80]!r} is not the status of a job") from None
-
-
-def outcome_of(reply: Reply) -> Outcome:
-    """The outcome in an OK reply of RESULT or WAIT."""
-    fields, body = reply.fields, reply.body or b""
-    try:
-        stdout_bytes = int(fields["stdout"])
-        if stdout_bytes + int(fields["stderr"]) != len(body):
-            raise ProtocolError(f"a body of {len(body)} bytes does not fit {reply.text[:200]!r}")
-        return Outcome(
-            ticket_of(reply),
-            fields["state"],
-            int(fields["attempt"]),
-            exit=int(fields["exit"]) if "exit" in fields else None,
-            node=fields.get("node"),
-            seconds=float(fields["seconds"]) if "seconds" in fields else None,
-            reason=fields.get("reason"),
-            truncated=fields.get("truncated") == "1",
-            stdout=body[:stdout_bytes],
-            stderr=body[stdout_bytes:],
-        )
-    except (KeyError, ValueError):
-        raise ProtocolError(f"{reply.text[:200]!r} is not the outcome of a job") from None
-
-
-def node_of(text: str) -> Node:
-    """A line in the body of NODES."""
-    _, fields = decode_fields(text)
-    try:
-        slots, running, waiting = (int(fields[name]) for name in ("slots", "running", "waiting"))
-        return Node(fields["name"], fields["state"], slots, running, waiting, float(fields["last_seen_s"]))
-    except (KeyError, ValueError):
-        raise ProtocolError(f"{text[:80]!r} does not tell of a node") from None
-
-
-def body_lines(reply: Reply) -> list[str]:
-    """The lines of a body for people."""
-    return (reply.body or b"").decode(errors="replace").splitlines()

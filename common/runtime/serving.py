@@ -3,7 +3,9 @@
     reader ── Parser ──► owed (ids in order) ──► ask(whole read) ──► driver … reply(id) ──► writer ── one send
 
 Each connection has one reader and one writer, and no task or channel hop for a request. What the driver answers may
-come in any order; what is sent goes in the order of the requests.
+come in any order; what is sent goes in the order of the requests. A reply may come in parts (`more`): each is written
+when its turn has come, and then asked to be followed by the next (`delivered`), so that one part at a time is held
+for a client. The requests behind it wait for its last.
 
 Nobody can make this grow: a client is not read from while it has REPLIES_UNREAD_BYTES_MAX of replies owed (those not
 answered yet are guessed) or REQUESTS_OPEN_MAX requests open. What goes wrong in one conversation ends that
@@ -12,6 +14,7 @@ conversation alone. This module knows nothing of jobs: it passes queries on and 
 
 import hmac
 import itertools
+import socket
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from typing import Final, TypeAlias
@@ -27,9 +30,12 @@ from common.limits import ERRORS_IN_A_ROW_MAX, KIB, MIB, READ_BYTES, REPLIES_UNR
 PROTOCOL: Final = 1
 SEND_BYTES: Final = 1 * MIB  # replies are joined up to about this size
 LINGER_S: Final = 1.0  # a client that is still sending when we close gets this long to read why
+GONE_CHECK_S: Final = 15.0  # how often it is seen whether a client that sends no more is there at all
+_KEEPALIVES_LOST_MAX: Final = 4
 
 Ask: TypeAlias = Callable[[Sequence[tuple[int, lines.Query]]], None]
 Gone: TypeAlias = Callable[[Sequence[int]], None]
+Delivered: TypeAlias = Callable[[Sequence[int]], None]
 Connection: TypeAlias = trio.abc.Stream
 
 # What a reply may weigh while it is not known yet: so a read full of RESULTs is not all answered at once. A guess
@@ -39,6 +45,9 @@ _REPLY_BYTES: Final[dict[type, int]] = {
     lines.List: 512 * KIB,
     lines.Nodes: 32 * KIB,
     lines.Stats: 8 * KIB,
+    lines.Watch: 64 * KIB,
+    lines.Logs: 256 * KIB,
+    lines.Events: 512 * KIB,
 }
 
 log = structlog.get_logger()
@@ -47,8 +56,9 @@ log = structlog.get_logger()
 class Serving:
     """Every conversation of a node with its clients.
 
-    `ask` takes the queries of one read and never blocks; each is answered by `reply` under its id, once, later and
-    in any order. `gone` says whose clients went away before that.
+    `ask` takes the queries of one read and never blocks; each is answered by `reply` under its id, later and in any
+    order: once, or with `more` in parts, of which the next is due when `delivered` has been told of the one before.
+    `gone` says whose clients went away before their reply was complete.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Serving:
         *,
         ask: Ask,
         gone: Gone,
+        delivered: Delivered,
         version: str,
         token: str | None,
         connections_max: int,
@@ -64,6 +75,7 @@ class Serving:
     ) -> None:
         self.ask = ask
         self.gone = gone
+        self.delivered = delivered
         self.token = token
         self.body_bytes_max = body_bytes_max
         self.kinds = kinds
@@ -85,11 +97,11 @@ class Serving:
         """Serves until cancelled. Where accept finds no file descriptor left, it is tried again shortly."""
         await trio.serve_listeners(self._serve, list(listeners), task_status=task_status)
 
-    def reply(self, query_id: int, reply: bytes) -> None:
-        """The answer to a query. Nothing happens where its client has gone."""
-        conversation = self._asked.pop(query_id, None)
+    def reply(self, query_id: int, reply: bytes, more: bool = False) -> None:
+        """The answer to a query, or with `more` a part of it. Nothing happens where its client has gone."""
+        conversation = self._asked.get(query_id) if more else self._asked.pop(query_id, None)
         if conversation is not None:
-            conversation.answered(query_id, reply)
+            conversation.answered(query_id, reply, more)
 
     def statistics(self) -> dict[str, float]:
         return {
@@ -135,6 +147,7 @@ class Serving:
             await trio.aclose_forcefully(stream)
 
     async def _converse(self, stream: Connection) -> None:
+        _watch_for_reset(stream)
         self._connections += 1
         self._connections_total += 1
         try:
@@ -163,6 +176,7 @@ class Conversation:
         self._queries: list[tuple[int, lines.Query]] = []  # taken, to be handed over with the rest of the read
         self._owed: deque[int] = deque()  # the ids of all requests whose reply is not being sent yet, in order
         self._ready: dict[int, bytes] = {}  # of these, what is answered
+        self._in_parts: set[int] = set()  # of these, those that are not answered completely
         self._guessed_bytes: dict[int, int] = {}  # of these, what the others weigh meanwhile
         self._owed_bytes = 0  # answered and not sent, and guessed
         self._errors_in_a_row = 0
@@ -173,7 +187,7 @@ class Conversation:
     async def run(self) -> None:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read)
+                nursery.start_soon(self._listen)
                 await self._write()
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(LINGER_S):
@@ -181,13 +195,20 @@ class Conversation:
         finally:
             self._serving.forget(self._owed)
 
-    def answered(self, request_id: int, reply: bytes) -> None:
-        self._ready[request_id] = reply
+    def answered(self, request_id: int, reply: bytes, more: bool = False) -> None:
+        self._ready[request_id] = self._ready.get(request_id, b"") + reply
+        (self._in_parts.add if more else self._in_parts.discard)(request_id)
         self._owed_bytes += len(reply) - self._guessed_bytes.pop(request_id, 0)
         self._to_write.ring()
         self._room.ring()
 
     # --- reading -----------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        await self._read()
+        while not _is_reset(self._stream):  # noqa: ASYNC110 - nobody tells of it
+            await trio.sleep(GONE_CHECK_S)
+        raise trio.BrokenResourceError("the client is gone")
 
     async def _read(self) -> None:
         while not self._ends:
@@ -270,12 +291,14 @@ class Conversation:
 
     async def _write(self) -> None:
         while True:
-            replies = self._replies_in_turn()
+            replies, unfinished = self._replies_in_turn()
             if replies:
                 data = b"".join(replies)
                 await self._stream.send_all(data)
                 self._owed_bytes -= len(data)
                 self._room.ring()
+            if unfinished is not None:
+                self._serving.delivered([unfinished])
             if self._errors_in_a_row >= ERRORS_IN_A_ROW_MAX:
                 return
             if not replies:
@@ -283,19 +306,23 @@ class Conversation:
                     return
                 await self._to_write.wait()
 
-    def _replies_in_turn(self) -> list[bytes]:
-        """Replies up to the first that is not known yet, but no more than one send should carry."""
+    def _replies_in_turn(self) -> tuple[list[bytes], int | None]:
+        """Replies up to the first that is not known yet, but no more than one send should carry; and the request
+        to which the last of them is only a part of the answer."""
         replies: list[bytes] = []
         size_bytes = 0
         while self._owed and size_bytes < SEND_BYTES and self._errors_in_a_row < ERRORS_IN_A_ROW_MAX:
-            reply = self._ready.pop(self._owed[0], None)
+            request_id = self._owed[0]
+            reply = self._ready.pop(request_id, None)
             if reply is None:
                 break
-            self._owed.popleft()
             replies.append(reply)
             size_bytes += len(reply)
             self._errors_in_a_row = self._errors_in_a_row + 1 if reply.startswith(b"ERR ") else 0
-        return replies
+            if request_id in self._in_parts:
+                return replies, request_id
+            self._owed.popleft()
+        return replies, None
 
 
 _Edge: Final = (lines.Auth, lines.Ping, lines.Version, lines.Help, lines.Quit, lines.Bad)
@@ -321,6 +348,20 @@ class Bell:
     async def wait(self) -> None:
         await self._event.wait()
         self._event = trio.Event()
+
+
+def _watch_for_reset(stream: Connection) -> None:
+    """Has the kernel find out whether the other end is still there, although nothing is sent."""
+    if isinstance(stream, trio.SocketStream):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(GONE_CHECK_S))
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(GONE_CHECK_S))
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVES_LOST_MAX)
+
+
+def _is_reset(stream: Connection) -> bool:
+    """Whether the other end is known to be gone, and not only to send no more."""
+    return isinstance(stream, trio.SocketStream) and stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
 async def _part(stream: Connection) -> None:

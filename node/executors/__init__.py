@@ -1,14 +1,17 @@
 """Running attempts: what the node asks of its executors, and what it hears from them.
 
 `Executors` (in `handle.py` of this package) is the node's handle on the spawner process, which starts commands and
-warm Python workers and outlives its node just long enough to kill them. The kinds `sh`, `exec`, `argv` and `py`
-run there; `sleep` needs no process and is timed by the node's own machine.
+warm Python workers and outlives its node just long enough to kill them. All kinds run there but `sleep`, which needs
+no process and is timed by the node's own machine.
 
-    node:     handle ══ batches of Start and Kill ══►  spawner ─┬─ commands   a process for each attempt
-              (trio) ◄═ batches of Begun and Over ═══  (a loop) └─ workers    warm Python processes, each runs child
+    node:     handle ══ Start, Kill, Peek ═════►  spawner ─┬─ commands   a process for each attempt
+              (trio) ◄═ Begun, Printed, Over ═══  (a loop) ├─ workers    warm Python processes, each runs child
+                        (in batches)                       └─ guard      ends who uses more than he may
 
 This module holds the values that cross that border, and imports neither trio nor a socket.
 """
+
+from typing import Final
 
 import attrs
 
@@ -32,6 +35,9 @@ class Limits:
         return Limits(*(min((value for value in pair if value is not None), default=None) for pair in pairs))
 
 
+NO_LIMITS: Final = Limits()
+
+
 @attrs.frozen
 class Start:
     """Run this attempt. `env` is the whole environment that the job adds to the clean base."""
@@ -43,7 +49,7 @@ class Start:
     body: bytes = b""  # standard input
     dir: str | None = None  # None: an empty scratch directory, removed afterwards
     env: tuple[tuple[str, str], ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
 
 @attrs.frozen

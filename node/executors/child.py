@@ -2,16 +2,23 @@
 
     python child.py '{"paths": [...], "value_bytes_max": N}'          descriptor 3 is the control socket
 
-Rules: the standard library only, nothing of ours, Python 3.8 or newer: JOBYARD_PYTHON may be any interpreter. A
-frame is its length and the length of its head (4 bytes each, big-endian; the first counts all that follows it), the
-head in JSON, then bytes. The spawner sends {"module", "function", "arguments", "dir", "env"} and the job's standard
-input; the worker first says {"status": "ready"}, and answers each call with one status of
+Rules: the standard library only, nothing of ours, Python 3.8 or newer: JOBYARD_PYTHON may be any interpreter. Pickles
+are opened and made here alone, with cloudpickle, which is imported when the first comes. A frame is its length and the
+length of its head (4 bytes each, big-endian; the first counts all that follows it), the head in JSON, then bytes. The
+spawner sends one of
 
-    value      the bytes are the returned value: compact JSON and a line feed
+    {"module", "function", "arguments", "dir", "env"}   and the job's standard input (the kind `py`)
+    {"dir", "env"}                                      and the cloudpickle of (function, args, kwargs) (`call`)
+
+The worker first says {"status": "ready"}, and answers each call with one status of
+
+    value      the bytes are the returned value: compact JSON and a line feed; or, of a pickled call, its cloudpickle
     exit       sys.exit was called; "exit" is the code
-    exception  the traceback is the last thing on standard error
+    exception  the traceback is the last thing on standard error; the bytes are, of a pickled call, the cloudpickle of
+               the exception, or nothing if it has none
     output     the value is longer than allowed
-    stale      nothing was called: the module has changed since this worker loaded it, so another worker must
+    missing    this interpreter has no cloudpickle; "why" says so
+    stale      nothing was called: a module has changed since this worker loaded it, so another worker must
 
 and with "dirty", which says that the call left something behind (a process, a thread, a signal handler), so that
 this worker must not be used again. What a call prints, by whatever way, goes to standard error.
@@ -28,10 +35,15 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 CONTROL_FD = 3
 PR_SET_CHILD_SUBREAPER = 36
+
+
+class Missing(Exception):
+    """This interpreter cannot make the call."""
 
 
 class Worker:
@@ -50,13 +62,14 @@ class Worker:
         self._printer = _writer()
         self._no_input = _reader()
 
-    def answer(self, call: dict[str, Any], stdin: bytes) -> tuple[dict[str, Any], bytes]:
+    def answer(self, call: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         """Make one call."""
-        if self._is_stale(call["module"]):
+        is_pickled = "module" not in call
+        if self._is_stale(self._stamps if is_pickled else [call["module"]]):
             return {"status": "stale"}, b""
         modules = list(sys.modules)
-        self._enter(call["dir"], call["env"], stdin)
-        head, value = self._call(call)
+        self._enter(call["dir"], call["env"], b"" if is_pickled else body)
+        head, value = self._call(call, body if is_pickled else None)
         if os.getpid() != self._pid:
             os._exit(head.get("exit", 0))  # the call has forked, and this is the other process
         self._leave(call["dir"], modules)
@@ -106,27 +119,39 @@ class Worker:
         os.chdir("/")
         if list(sys.modules) != modules:
             _forget_modules(directory + "/")
+            for name in sys.modules.keys() - modules:
+                if any(_is_below(path.rstrip("/") + "/", sys.modules[name]) for path in self._paths):
+                    self._stamps.setdefault(name, _stamp(name))
         sys.path_importer_cache.pop(directory, None)
 
     # --- the call ------------------------------------------------------------------------------------------------
 
-    def _call(self, call: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _call(self, call: dict[str, Any], pickled: bytes | None) -> tuple[dict[str, Any], bytes]:
+        data = b""
         try:
-            function = self._load(call["module"], call["function"])
-            arguments = json.loads(call["arguments"] or "[]")
-            value = function(**arguments) if isinstance(arguments, dict) else function(*arguments)
-            data = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            data = self._named(call) if pickled is None else _unpickled(pickled)
         except SystemExit as leaving:
             self._put_back_prints()
             return {"status": "exit", "exit": _exit_code(leaving)}, b""
+        except Missing as missing:
+            self._put_back_prints()
+            return {"status": "missing", "why": str(missing)}, b""
         except BaseException as error:  # noqa: BLE001  whatever it is, it ends this call and not the worker
+            if pickled is not None:
+                data = _pickled_exception(error, self._value_bytes_max)
             self._put_back_prints()
             _print_traceback(error)
-            return {"status": "exception", "exit": 1}, b""
+            return {"status": "exception", "exit": 1}, data
         self._put_back_prints()
         if len(data) > self._value_bytes_max:
             return {"status": "output", "exit": 1}, b""
         return {"status": "value"}, data
+
+    def _named(self, call: dict[str, Any]) -> bytes:
+        function = self._load(call["module"], call["function"])
+        arguments = json.loads(call["arguments"] or "[]")
+        value = function(**arguments) if isinstance(arguments, dict) else function(*arguments)
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
     def _load(self, module: str, function: str) -> Any:
         if module not in sys.modules:
@@ -139,11 +164,49 @@ class Worker:
             found = getattr(found, name)
         return found
 
-    def _is_stale(self, module: str) -> bool:
-        if module not in sys.modules:
-            self._stamps.pop(module, None)
-            return False
-        return module in self._stamps and self._stamps[module] != _stamp(module)
+    def _is_stale(self, modules: Iterable[str]) -> bool:
+        for module in list(modules):
+            if module not in sys.modules:
+                self._stamps.pop(module, None)
+            elif module in self._stamps and self._stamps[module] != _stamp(module):
+                return True
+        return False
+
+
+def _unpickled(pickled: bytes) -> bytes:
+    """The cloudpickle of what a pickled call returns."""
+    import pickle
+
+    try:
+        import cloudpickle
+    except ImportError as error:
+        raise Missing(f"the kind call needs cloudpickle in {sys.executable}, and there: {error}") from None
+    importlib.invalidate_caches()
+    opened = pickle.loads(pickled)
+    try:
+        function, args, kwargs = opened
+    except (TypeError, ValueError):
+        raise TypeError("the body of a call must be the cloudpickle of (function, args, kwargs)") from None
+    value = function(*args, **kwargs)
+    try:
+        data: bytes = cloudpickle.dumps(value)
+    except Exception as error:  # noqa: BLE001  its own text does not tell what was to be pickled
+        raise TypeError(f"the returned value, of type {type(value).__name__}, has no pickle: {error}") from None
+    return data
+
+
+def _pickled_exception(error: BaseException, bytes_max: int) -> bytes:
+    """Nothing where whoever reads it could not open it."""
+    try:
+        import pickle
+
+        import cloudpickle
+
+        data: bytes = cloudpickle.dumps(error)
+        pickle.loads(data)
+    except BaseException:  # noqa: BLE001  whatever it does, it is the first error that counts
+        return b""
+    return data if len(data) <= bytes_max else b""
 
 
 def _writer() -> io.TextIOWrapper:
@@ -174,9 +237,16 @@ def _stamp(module: str) -> tuple[int, int, int] | None:
 def _forget_modules(directory: str) -> None:
     """Another job may have another module of the same name in its directory."""
     for name, module in list(sys.modules.items()):
-        places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-        if any(isinstance(place, str) and place.startswith(directory) for place in places):
+        if _is_below(directory, module):
             del sys.modules[name]
+
+
+def _is_below(directory: str, module: Any) -> bool:
+    try:
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+    except Exception:  # noqa: BLE001  some put objects of their own in the place of a module
+        return False
+    return any(isinstance(place, str) and place.startswith(directory) for place in places)
 
 
 def _exit_code(leaving: SystemExit) -> int:

@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 from common.model import Outcome, Verdict
-from node.executors import Begun, Kill, Over, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
 from node.executors.leftovers import end_leftovers, now_ticks
 from node.executors.wire import Frames, News, Setup, news_of, order_frames
 
@@ -49,34 +49,40 @@ class Executors:
         scratch_root: Path,
         owner: str,
         output_bytes_max: int,
-        report: Callable[[Sequence[Begun | Over]], None],
+        report: Callable[[Sequence[Begun | Printed | Over]], None],
         python: str = "",
         pythonpath: str = "",
+        most: Limits = NO_LIMITS,
     ) -> None:
-        """`owner` marks our processes and is unique to the data directory; `python` "" is the node's interpreter.
+        """`owner` marks our processes and is unique to the data directory; `python` "" is the node's interpreter;
+        `most` is what the limits of an attempt are when it has none of its own.
 
         `report` is called in trio's thread with each batch of news, and must not block.
         """
         root = os.path.realpath(scratch_root)
-        self._setup = Setup(root, owner, output_bytes_max, python or sys.executable, pythonpath)
+        self._setup = Setup(root, owner, output_bytes_max, python or sys.executable, pythonpath, most)
         self._report = report
         self._node_end: socket.socket | None = None  # while there is a spawner
-        self._orders: list[Start | Kill] = []  # while there is none
+        self._orders: list[Start | Kill | Peek] = []  # while there is none
         self._unsent: deque[memoryview] = deque()
         self._blocked = trio.Event()
         self._given: dict[tuple[str, int], _Given] = {}
+        self._asked: set[int] = set()  # the peeks that the spawner has not yet answered
         self._scope = trio.CancelScope()
         self._ended: trio.Event | None = None
         self.spawner_pid: int | None = None
 
-    def submit(self, batch: Sequence[Start | Kill]) -> None:
-        """Have these orders carried out; never waits. Each Start is answered by one Over, mostly after a Begun."""
+    def submit(self, batch: Sequence[Start | Kill | Peek]) -> None:
+        """Have these orders carried out; never waits. Each Start is answered by one Over, mostly after a Begun; each
+        Peek by one Printed."""
         if self._node_end is None:
             self._orders += batch
             return
         for order in batch:
             if isinstance(order, Start):
                 self._given[order.ticket, order.attempt] = _Given()
+            elif isinstance(order, Peek):
+                self._asked.add(order.query_id)
         for frame in order_frames(batch):
             self._give(frame)
 
@@ -167,8 +173,10 @@ class Executors:
         root = Path(self._setup.scratch_root)
         await trio.to_thread.run_sync(end_leftovers, root, self._setup.owner, begun)
         lost, self._given = self._given, {}
-        if lost:
-            self._report([Over(ticket, attempt, Outcome(Verdict.CRASHED)) for ticket, attempt in lost])
+        asked, self._asked = self._asked, set()
+        if lost or asked:
+            crashed = [Over(ticket, attempt, Outcome(Verdict.CRASHED)) for ticket, attempt in lost]
+            self._report([*crashed, *(Printed(query_id, running=False) for query_id in asked)])
 
     # --- orders and news ------------------------------------------------------------------------------------------
 
@@ -201,7 +209,7 @@ class Executors:
             while data := await stream.receive_some(READ_BYTES):
                 for frame in frames.feed(data):
                     news = news_of(frame)
-                    if news.begun or news.over:
+                    if news.begun or news.printed or news.over:
                         self._hear(news)
                     else:
                         is_up()
@@ -211,7 +219,8 @@ class Executors:
             self._given[begun.ticket, begun.attempt] = _Given(begun.pid, now_ticks())
         for over in news.over:
             self._given.pop((over.ticket, over.attempt), None)
-        self._report([*news.begun, *news.over])
+        self._asked.difference_update(printed.query_id for printed in news.printed)
+        self._report([*news.begun, *news.printed, *news.over])
 
 
 @contextmanager

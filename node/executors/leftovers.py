@@ -14,30 +14,17 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from node.executors.scratch import Scratch
 from node.executors.surroundings import MARK, mark_of
+from node.executors.table import TICKS_PER_S, Seen, everybody
 
 LOCK_WAIT_S: Final = 5.0  # an old spawner kills and is gone in milliseconds, unless it is stopped or stuck
 DEATH_WAIT_S: Final = 5.0  # from SIGKILL until the kernel has taken a process apart
 POLL_S: Final = 0.01
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-
-
-@attrs.frozen
-class Seen:
-    """A living process as /proc shows it."""
-
-    pid: int
-    parent: int
-    session: int
-    terminal: int  # 0: none
-    started_ticks: int  # since the machine booted
 
 
 def end_leftovers(scratch_root: Path, owner: str, begun: Mapping[int, int] | None = None) -> int:
@@ -67,34 +54,6 @@ def now_ticks() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_S)
 
 
-def kill_sessions(sessions: Collection[int]) -> None:
-    """Kill whoever is in one of these sessions, also in process groups of their own."""
-    if sessions:
-        for seen in living():
-            if seen.session in sessions:
-                _kill(seen.pid)
-
-
-def living() -> Iterator[Seen]:
-    """Every process that we may see, but for zombies."""
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            seen = _look_at(int(name))
-            if seen is not None:
-                yield seen
-
-
-def _look_at(pid: int) -> Seen | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # the name before it may hold anything
-    except OSError:
-        return None
-    if fields[0] in b"ZX":
-        return None
-    return Seen(pid, int(fields[1]), int(fields[3]), int(fields[4]), int(fields[19]))
-
-
 class _Hunt:
     """Looks and kills until a look finds nobody: between look and kill a process may have started another."""
 
@@ -112,7 +71,7 @@ class _Hunt:
 
     def _pass(self) -> int:
         """Kill whoever is ours now; how many there were, those still dying included."""
-        table = {seen.pid: seen for seen in living()}
+        table = {seen.pid: seen for seen in everybody() if seen.lives}
         protected = _line_of(os.getpid(), table)
         ours = {seen.pid for seen in table.values() if self._is_ours(seen)}
         sessions = {table[pid].session for pid in ours} | self._begun_sessions(table)

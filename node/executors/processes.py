@@ -9,10 +9,13 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from node.executors import Limits
+from node.executors.fences import Fences
 from node.executors.loop import Loop
+from node.executors.sessions import end_session
 
 READ_BYTES: Final = 64 * 1024  # what a pipe holds
 READS_AT_END_MAX: Final = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
@@ -24,28 +27,46 @@ class Family:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self._fences = Fences()
         self._alive: dict[int, Process] = {}
         # They would stay ignored across exec, be it that we ignore them or that whoever started the node did.
         self._ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 
+    @property
+    def sessions(self) -> Collection[int]:
+        """Those that were launched and whose leader is unreaped."""
+        return self._alive.keys()
+
     def launch(
-        self, argv: tuple[str, ...], env: Mapping[str, str], fds: Sequence[int], on_exit: Callable[[int, bool], None]
+        self,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        fds: Sequence[int],
+        limits: Limits,
+        on_exit: Callable[[int, bool], None],
     ) -> "Process":
         """A new process in a new session, in our own working directory; `fds` become its descriptors 0, 1, 2 …
 
-        The program is looked for on the PATH of `env`. `on_exit` hears, once, how the leader ended (its exit code,
-        or minus the signal) and whether nobody is left of its group, which has been killed by then.
+        The program is looked for on the PATH of `env`. Of `limits` those hold that the kernel knows. `on_exit` hears,
+        once, how the leader ended (its exit code, or minus the signal) and whether nobody is left of its group, which
+        has been killed by then.
         Raises OSError, and ValueError for what no program can be given.
         """
-        pid = os.posix_spawnp(
-            _program(argv[0], env.get("PATH", PATH_DEFAULT)),
-            argv,
-            env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)],
-            setsid=True,
-            setsigdef=self._ignored,
-            setsigmask=(),
-        )
+        program = _program(argv[0], env.get("PATH", PATH_DEFAULT))
+        self._fences.lower(limits, fds)
+        try:
+            pid = os.posix_spawnp(
+                program,
+                argv,
+                env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)],
+                setsid=True,
+                setsigdef=self._ignored,
+                setsigmask=(),
+            )
+        finally:
+            self._fences.lift()
+        self._fences.close_behind(pid, limits)
         process = Process(self, self._loop, pid, on_exit)
         self._alive[pid] = process
         return process
@@ -76,6 +97,7 @@ class Process:
     def __init__(self, family: Family, loop: Loop, pid: int, on_exit: Callable[[int, bool], None]) -> None:
         self._family, self._loop, self.pid, self._on_exit = family, loop, pid, on_exit
         self.ended = False
+        self.cpu_s = 0.0  # once it has ended: its own, and that of the children it had waited for
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:  # out of descriptors: nobody would notice its end
@@ -92,11 +114,17 @@ class Process:
             except PermissionError:
                 pass  # a group of nothing but programs that run as somebody else
 
+    def end_session(self) -> None:
+        """Kill the group and whoever else is in the session."""
+        if not self.ended:
+            end_session(self.pid)
+
     def _ready(self) -> None:
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return
         self.signal_group(signal.SIGKILL)
-        _, status = os.waitpid(self.pid, 0)
+        _, status, used = os.wait4(self.pid, 0)
+        self.cpu_s = used.ru_utime + used.ru_stime
         self.ended = True
         self._family.forget(self)
         self._loop.forget(self._pidfd)
@@ -123,11 +151,14 @@ class Capture:
         self._loop, self._bytes_max, self._on_read = loop, bytes_max, on_read
         self._fd, self.write_fd = os.pipe()
         os.set_blocking(self._fd, False)
-        self._chunks: list[bytes] = []
-        self._bytes = 0
+        self._kept = bytearray()
         self._watched = False
+        self.total_bytes = 0  # read, kept or not
         self.ended = False  # nobody holds the writing end any more, or we have stopped reading
-        self.truncated = False
+
+    @property
+    def truncated(self) -> bool:
+        return self.total_bytes > self._bytes_max
 
     def handed_over(self) -> None:
         os.close(self.write_fd)
@@ -144,11 +175,15 @@ class Capture:
             if self.ended or not self._read():
                 break
 
+    def peek(self, at: int, bytes_max: int) -> bytes:
+        """What is kept behind the first `at` bytes."""
+        return bytes(memoryview(self._kept)[at : at + bytes_max])
+
     def take(self) -> bytes:
         """What was kept since the last call; there is room again."""
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._bytes, self.truncated = 0, False
+        data = bytes(self._kept)
+        self._kept = bytearray()
+        self.total_bytes = 0
         return data
 
     def close(self) -> None:
@@ -172,11 +207,7 @@ class Capture:
         if not data:
             self.close()
             return False
-        room = self._bytes_max - self._bytes
-        if len(data) > room:
-            self.truncated = True
-            data = data[:room]
-        if data:
-            self._chunks.append(data)
-            self._bytes += len(data)
+        room = self._bytes_max - len(self._kept)
+        self._kept += data if len(data) <= room else data[:room]
+        self.total_bytes += len(data)
         return True

@@ -22,17 +22,22 @@ from typing import Final
 
 import msgspec
 
+from common.limits import KIB
 from common.model import Outcome, attempt_name
-from node.executors import Begun, Kill, Over, Start
+from node.executors import Begun, Kill, Over, Peek, Printed, Start
 from node.executors.commands import Command, Commands
-from node.executors.leftovers import kill_sessions, lock_path
+from node.executors.fences import be_taken_first
+from node.executors.guard import Guard
+from node.executors.leftovers import lock_path
 from node.executors.loop import Channel, Loop
 from node.executors.processes import Family
 from node.executors.scratch import Scratch
+from node.executors.sessions import kill_sessions
 from node.executors.surroundings import MARK, Refused, base_environment, enter_directory, mark_of
 from node.executors.wire import Frames, Setup, news_frames, orders_of
-from node.executors.workers import Call, Workers
+from node.executors.workers import KINDS, Call, Workers
 
+PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
 BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -47,10 +52,12 @@ class Spawner:
         loop = self._loop = Loop()
         self._family = Family(loop)
         self._scratch = Scratch(Path(setup.scratch_root))
-        self._commands = Commands(loop, self._family, setup.output_bytes_max)
-        self._workers = Workers(loop, self._family, self._environment, setup.python, setup.pythonpath)
+        guard = Guard(loop, self._family)
+        self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
+        self._workers = Workers(loop, self._family, guard, self._environment, setup)
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._begun: list[Begun] = []
+        self._printed: list[Printed] = []
         self._over: list[Over] = []
         self._frames = Frames()
         self._node = Channel(loop, node, self._take, self._node_gone)
@@ -63,7 +70,7 @@ class Spawner:
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
                 self._tidy()
-                if self._over:
+                if self._over or self._printed:
                     self._report()
         finally:
             kill_sessions(self._family.kill_all())
@@ -85,6 +92,7 @@ class Spawner:
             for start in orders.starts:
                 self._start(start)
             self._kill(orders.kills)
+            self._peek(orders.peeks)
 
     def _start(self, start: Start) -> None:
         on_end = functools.partial(self._ended, start.ticket, start.attempt, start.dir is None)
@@ -92,7 +100,7 @@ class Spawner:
             directory = enter_directory(start, self._scratch)
             env = {**self._environment, **dict(start.env), MARK: self._environment[MARK]}
             running: Command | Call
-            if start.kind == "py":
+            if start.kind in KINDS:
                 running = self._workers.begin(start, env, directory, on_end)
             else:
                 running = self._commands.begin(start, env, on_end)
@@ -112,6 +120,18 @@ class Spawner:
             if running is not None:
                 running.signal(kill.signal)
 
+    def _peek(self, peeks: Sequence[Peek]) -> None:
+        """Answer in order: who is told that an attempt does not run here has heard before how it ended."""
+        for peek in peeks:
+            running = self._running.get((peek.ticket, peek.attempt))
+            if running is not None:
+                kept = running.peek(peek.stdout_at, peek.stderr_at, PEEK_BYTES_MAX)
+                self._printed.append(Printed(peek.query_id, True, *kept))
+            else:
+                if self._over:
+                    self._report()
+                self._printed.append(Printed(peek.query_id, False))
+
     # --- news -----------------------------------------------------------------------------------------------------
 
     def _ended(
@@ -128,8 +148,9 @@ class Spawner:
 
     def _report(self) -> None:
         begun, self._begun = self._begun, []
+        printed, self._printed = self._printed, []
         over, self._over = self._over, []
-        for frame in news_frames(begun, over):
+        for frame in news_frames(begun, printed, over):
             self._node.send(frame)
 
 
@@ -155,6 +176,7 @@ def main() -> None:
     os.set_inheritable(fd, False)
     setup = msgspec.json.decode(sys.argv[2], type=Setup)
     os.chdir("/")
+    be_taken_first()
     hold_lock(lock_path(setup.scratch_root))
     spawner = Spawner(socket.socket(fileno=fd), setup)
     gc.freeze()  # what is there now stays: the collector need not look at it again for every few jobs

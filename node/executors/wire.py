@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from common.limits import BATCH_BYTES, BATCH_ITEMS_MAX
-from node.executors import Begun, Kill, Over, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
 
 HEADER_BYTES: Final = 4
 
@@ -26,46 +26,55 @@ class Setup:
     output_bytes_max: int  # of each stream of a command
     python: str
     pythonpath: str  # directories separated by colons
+    most: Limits = NO_LIMITS  # what the node allows: calls that have no others share their workers
 
 
 @attrs.frozen
 class Orders:
-    """Node to spawner. The starts of one frame come before its kills."""
+    """Node to spawner. The starts of one frame come before its kills, and these before its peeks."""
 
     starts: Sequence[Start] = ()
     kills: Sequence[Kill] = ()
+    peeks: Sequence[Peek] = ()
 
 
 @attrs.frozen
 class News:
-    """Spawner to node. What has begun comes before what is over. An empty one says that the spawner is up."""
+    """Spawner to node. What has begun comes first, then what has been printed, then what is over. An empty one says
+    that the spawner is up."""
 
     begun: Sequence[Begun] = ()
+    printed: Sequence[Printed] = ()
     over: Sequence[Over] = ()
 
 
-T = TypeVar("T", Start, Over)
+T = TypeVar("T", Start, Over, Printed)
 
 _encode = msgspec.msgpack.Encoder().encode
 orders_of = msgspec.msgpack.Decoder(Orders).decode
 news_of = msgspec.msgpack.Decoder(News).decode
 
 
-def order_frames(batch: Sequence[Start | Kill]) -> Iterator[bytes]:
-    """The frames that carry a batch. The kills come last: one for an attempt of this batch finds it started."""
+def order_frames(batch: Sequence[Start | Kill | Peek]) -> Iterator[bytes]:
+    """The frames that carry a batch. The starts come first: a kill or peek of an attempt of this batch finds it."""
     for part in _parts([order for order in batch if isinstance(order, Start)]):
         yield _frame(Orders(starts=part))
     kills = [order for order in batch if isinstance(order, Kill)]
-    if kills:
-        yield _frame(Orders(kills=kills))
+    peeks = [order for order in batch if isinstance(order, Peek)]
+    if kills or peeks:
+        yield _frame(Orders(kills=kills, peeks=peeks))
 
 
-def news_frames(begun: Sequence[Begun], over: Sequence[Over]) -> Iterator[bytes]:
+def news_frames(begun: Sequence[Begun], printed: Sequence[Printed], over: Sequence[Over]) -> Iterator[bytes]:
     """The frames that carry what has happened, at least one."""
+    for part in _parts(printed):
+        yield _frame(News(begun, part))
+        begun = ()
     first, *others = list(_parts(over)) or [[]]
-    yield _frame(News(begun, first))
-    for part in others:
-        yield _frame(News(over=part))
+    if begun or first or not printed:
+        yield _frame(News(begun, over=first))
+    for rest in others:
+        yield _frame(News(over=rest))
 
 
 def _parts(values: Sequence[T]) -> Iterator[list[T]]:
@@ -77,9 +86,19 @@ def _parts(values: Sequence[T]) -> Iterator[list[T]]:
             yield part
             part, part_bytes = [], 0
         part.append(value)
-        part_bytes += len(value.body if isinstance(value, Start) else value.output)
+        part_bytes += _bytes_of(value)
     if part:
         yield part
+
+
+def _bytes_of(value: Start | Over | Printed) -> int:
+    match value:
+        case Start():
+            return len(value.body)
+        case Over():
+            return len(value.output)
+        case Printed():
+            return len(value.stdout) + len(value.stderr)
 
 
 def _frame(value: Orders | News) -> bytes:

@@ -1,4 +1,7 @@
-"""Asks the balancer over a node's link, and reads what it answers, without the node's desk between."""
+"""What tests ask of a cluster, and what they read in its replies.
+
+An Asker asks the balancer over a node's link, without the node's desk between.
+"""
 
 import itertools
 
@@ -68,3 +71,16 @@ def field(reply: str | None, name: str) -> str | None:
     """A field of the first line, or of a line of the body."""
     words = (word.partition("=") for word in head(reply).split())
     return next((value for key, _, value in words if key == name), None)
+
+
+def status(cluster: Cluster, ticket: str, name: str = "n1") -> str:
+    """The reply to STATUS at a node, without its line end."""
+    reply = cluster.say(name, f"status {ticket}")
+    assert reply is not None, f"{name} does not answer for {ticket}"
+    return reply.rstrip("\n")
+
+
+def state_of(cluster: Cluster, ticket: str, name: str = "n1") -> str:
+    found = field(status(cluster, ticket, name), "state")
+    assert found is not None
+    return found

@@ -8,6 +8,7 @@ while a machine is `busy` (its commit takes long) events gather, and are handed 
 
 import itertools
 import math
+import random
 from collections import deque
 from typing import Any
 
@@ -17,11 +18,22 @@ from balancer.dispatcher import Dispatcher, Periods
 from balancer.placement import Level
 from common import frames, lines
 from common.effects import Delete, Exit, Hangup, Note, Reply, Send, Table, Write
-from common.events import Asked, ClientsGone, Knocked, LinkClosed, LinkOpened, LinkRefused, Received, Stop, StoreLevel
+from common.events import (
+    Asked,
+    ClientsGone,
+    Delivered,
+    Knocked,
+    LinkClosed,
+    LinkOpened,
+    LinkRefused,
+    Received,
+    Stop,
+    StoreLevel,
+)
 from common.memory import Memory
 from common.messages import PROTOCOL, AttemptId, Hello, Message, Refused, Welcome
 from common.model import Outcome, Verdict
-from node.executors import Kill, Over, Start
+from node.executors import Kill, Over, Peek, Printed, Start
 from node.worker import Executed, Identity, RunNow, Worker
 
 PERIODS = Periods(
@@ -80,7 +92,11 @@ class Node:
     running: dict[AttemptId, Start] = attrs.field(factory=dict)
     started: list[AttemptId] = attrs.field(factory=list)  # in this boot
     killed: list[Kill] = attrs.field(factory=list)
+    printed: dict[AttemptId, tuple[bytes, bytes]] = attrs.field(factory=dict)  # so far, by what runs
+    looked: list[Printed] = attrs.field(factory=list)  # answers of the executors that are on their way
     replies: dict[int, bytes] = attrs.field(factory=dict)
+    parts: dict[int, list[bytes]] = attrs.field(factory=dict)  # of replies in parts, before the last
+    unread: list[int] = attrs.field(factory=list)  # queries with a part that their client has not taken yet
     link: int | None = None
     refused: str | None = None
     exited: bool = False
@@ -111,7 +127,7 @@ class Cluster:
 
     @property
     def wall(self) -> float:
-        return WALL + self.now
+        return WALL + self.now + self.wall_offset
 
     # --- starting and stopping ------------------------------------------------------------------------------------
 
@@ -121,7 +137,9 @@ class Cluster:
         ledger_id = f"ledger-{next(self._boots)}"
         if not volume_lost and (kept := getattr(self, "_kept", None)) is not None:
             disk, ledger_id = kept
-        machine = Dispatcher(Memory(disk), self.periods, Level(), nodes_max=self.nodes_max)
+        machine = Dispatcher(
+            Memory(disk), self.periods, Level(), nodes_max=self.nodes_max, chance=random.Random(self.seed)
+        )
         machine.restore(self.now, self.wall)
         self.balancer = Balancer(disk, ledger_id, machine)
 
@@ -214,9 +232,25 @@ class Cluster:
                 message = _decode(to_balancer.popleft())
                 self._step_balancer(Received(link, [message], self.wall))
                 return True
-        return False
+        return any(self._look(node) or (self.reading and self.read(node)) for node in list(self.nodes.values()))
 
     frozen: frozenset[str] = frozenset()
+    wall_offset = 0.0  # how far the calendar was set
+    seed = 0  # of what the balancer leaves to chance
+    reading = True  # clients take each part of a reply as soon as it comes
+
+    def _look(self, node: Node) -> bool:
+        looked, node.looked = node.looked, []
+        if looked:
+            self._step_node(node, Executed(looked, self.wall))
+        return bool(looked)
+
+    def read(self, node: Node) -> bool:
+        """The clients of a node take the parts that are written to them."""
+        unread, node.unread = node.unread, []
+        if unread:
+            self._step_node(node, Delivered(unread))
+        return bool(unread)
 
     def _arrive_at_node(self, link: int, node: Node, message: Message) -> None:
         if isinstance(message, Welcome):
@@ -304,9 +338,14 @@ class Cluster:
                 if link in self._to_balancer:
                     self.sent.append(("balancer", message))
                     self._to_balancer[link].append(frames.encode(message))
-            case Reply(query_id=query_id, reply=reply):
+            case Reply(query_id=query_id, reply=reply, more=more):
                 assert query_id not in node.replies, f"query {query_id} was answered twice"
-                node.replies[query_id] = reply
+                assert query_id not in node.unread, f"query {query_id} has a part that is not delivered"
+                if more:
+                    node.parts.setdefault(query_id, []).append(reply)
+                    node.unread.append(query_id)
+                else:
+                    node.replies[query_id] = reply
             case RunNow(batch=batch):
                 for command in batch:
                     self._execute(node, command)
@@ -317,9 +356,13 @@ class Cluster:
             case _:
                 raise AssertionError(f"a node asked for {action}")
 
-    def _execute(self, node: Node, command: Start | Kill) -> None:
+    def _execute(self, node: Node, command: Start | Kill | Peek) -> None:
         id = (command.ticket, command.attempt)
-        if isinstance(command, Start):
+        if isinstance(command, Peek):
+            stdout, stderr = node.printed.get(id, (b"", b""))
+            found = (stdout[command.stdout_at :], stderr[command.stderr_at :]) if id in node.running else (b"", b"")
+            node.looked.append(Printed(command.query_id, id in node.running, *found))
+        elif isinstance(command, Start):
             assert id not in node.started, f"{id} was started twice in one boot"
             node.started.append(id)
             node.running[id] = command
@@ -369,6 +412,19 @@ class Cluster:
     def reply(self, name: str, query_id: int) -> str | None:
         reply = self.nodes[name].replies.get(query_id)
         return None if reply is None else reply.decode()
+
+    def parts(self, name: str, query_id: int) -> list[str]:
+        """What has come of a reply in parts, with its last where that has come."""
+        node = self.nodes[name]
+        last = [node.replies[query_id]] if query_id in node.replies else []
+        return [part.decode() for part in (*node.parts.get(query_id, ()), *last)]
+
+    def prints(self, name: str, id: AttemptId, stdout: bytes = b"", stderr: bytes = b"") -> None:
+        """An attempt that runs on a node prints this."""
+        node = self.nodes[name]
+        assert id in node.running, f"{id} does not run on {name}"
+        so_far = node.printed.get(id, (b"", b""))
+        node.printed[id] = (so_far[0] + stdout, so_far[1] + stderr)
 
     def submit(self, name: str, line: str = "sh true") -> str:
         reply = self.say(name, f"submit {line}")

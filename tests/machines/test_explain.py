@@ -255,7 +255,7 @@ def test_a_delayed_job_says_until_when() -> None:
 def test_a_job_that_failed_says_when_it_is_tried_again_and_how_it_failed() -> None:
     cluster = Cluster(1, slots=0)
     ticket = cluster.submit("n1", "key=k sh true")
-    alter(cluster, ticket, due_wall=1_800_001_060.5, failures=2, attempt=3, last_reason=Reason.TIMEOUT)
+    alter(cluster, ticket, due_wall=1_800_001_060.5, retrying=True, failures=2, attempt=3, last_reason=Reason.TIMEOUT)
     code, lines = explained(cluster, ticket)
     assert code == Why.RETRY
     assert row(lines, "tried again at") == "2027-01-15T08:17:40.500Z"
@@ -269,7 +269,7 @@ def test_a_job_that_failed_says_when_it_is_tried_again_and_how_it_failed() -> No
 def test_a_blocked_job_names_what_it_waits_for_and_how_that_stands() -> None:
     cluster = Cluster(1, slots=1)
     running, waiting = cluster.submit("n1"), cluster.submit("n1")
-    ticket = cluster.submit("n1")
+    ticket = cluster.submit("n1", "slots=9 sh true")
     unknown = ticket.replace("-3", "-99")
     alter(cluster, ticket, waits_for=(running, waiting, unknown))
     code, lines = explained(cluster, ticket)
@@ -333,7 +333,7 @@ def test_a_job_that_its_origin_has_still_to_send_is_on_its_way() -> None:
     cluster.store_level("balancer", 0.9)
     ticket = cluster.submit("n1")
     reply = Asker(cluster, "n2").say("explain", ticket=ticket)
-    assert head(reply).startswith(f"OK {ticket} state=queued reason=on_its_way bytes=")
+    assert head(reply).startswith(f"OK {ticket} state=queued reason=on_its_way as_of_s=")
 
 
 # --- all of them --------------------------------------------------------------------------------------------------

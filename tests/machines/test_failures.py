@@ -7,7 +7,7 @@ from common.codec import pack
 from common.effects import Table
 from common.events import Received
 from common.messages import Acknowledged, Cancel, Drop, Pair, Reported, Result
-from common.model import Outcome, Reason, Verdict, ticket_key
+from common.model import Ended, Outcome, Reason, State, Verdict, ticket_key
 from tests.machines.cluster import PERIODS, Cluster
 
 SLOW = Outcome(Verdict.SUCCEEDED, exit=0, seconds=99.0)
@@ -112,7 +112,7 @@ def test_a_new_ledger_takes_over_what_runs_and_numbers_above_it() -> None:
     assert cluster.where(ticket) == [("n1", (ticket, 2))], "what runs goes on"
     cluster.kill_node("n1")
     cluster.restart_node("n1")
-    assert cluster.where(ticket) == [("n1", (ticket, 3))]
+    assert cluster.where(ticket) == [("n1", (ticket, 1001))]
 
 
 def test_a_runner_with_an_outcome_waits_for_the_origin_to_bring_the_job_back() -> None:
@@ -563,3 +563,19 @@ def test_a_job_whose_record_is_damaged_at_its_origin_cuts_nobody_off() -> None:
     cluster.finish_all()
     assert state_of(cluster, "n1", whole) == "succeeded"
     assert field(cluster.say("n1", f"result {damaged}"), "reason") == "cannot_start"
+
+
+def test_ended_jobs_expire_as_fast_as_they_came_when_the_store_needs_room() -> None:
+    cluster = Cluster(1, slots=4)
+    assert cluster.balancer is not None
+    for number in range(1, 5001):
+        ended = Ended(State.SUCCEEDED, cluster.wall, sequence=number)
+        key = ticket_key(f"zzzzzz-{number}")
+        for table, at, value in (
+            (Table.ENDED, key, pack(ended)),
+            (Table.EXPIRY, int(cluster.wall * 1000).to_bytes(8, "big") + key, b"r"),
+        ):
+            cluster.balancer.disk.tables[table][at] = value
+    cluster.store_level("balancer", 0.61)
+    cluster.advance(1.5)
+    assert len(cluster.balancer.disk.tables[Table.ENDED]) == 0

@@ -13,13 +13,17 @@ import pytest
 from common.codec import unpack
 from common.effects import Table
 from common.events import Received
-from common.model import Ended
+from common.model import Ended, Outcome, Reason, Verdict, ticket_key
 from tests.machines.cluster import PERIODS, Cluster, Node, _decode
 
 SEEDS = 240
 BATCH = 40
 NAMES = ("n1", "n2", "n3")
-LINES = ("sh true", "sh true", "priority=5 sh true", "sleep 3", "timeout=4 sh true", "key=k1 sh true", "key=k2 sh true")
+LINES = (
+    "sh true", "sh true", "priority=5 sh true", "sleep 3", "timeout=4 sh true", "key=k1 sh true", "key=k2 sh true",
+    "retries=1 backoff=2 sh true", "delay=3 sh true", "array=1-3 sh true", "array=1-9:2%2 retries=1 backoff=1 sh true",
+    "after={} sh true", "after={} sh true", "after={} array=1-2 sh true", "group=g sh true",
+)  # fmt: skip
 
 
 class InFlight(Cluster):
@@ -60,7 +64,8 @@ class Story:
         self.asked: list[tuple[Node, int]] = []  # submissions whose reply is open
         self.waits: list[tuple[Node, int, str]] = []
         self.acknowledged: set[str] = set()
-        self.ends: dict[bytes, Ended] = {}
+        self.forgotten: set[str] = set()  # or asked to be
+        self.ends: dict[tuple[bytes, int], Ended] = {}  # by how often the job was retried
 
     def tell(self) -> None:
         for _ in range(self.chance.choice([60, 150])):
@@ -74,7 +79,8 @@ class Story:
 
     def one_event(self) -> None:
         events = {
-            self.deliver: 50, self.submit: 12, self.cancel: 4, self.wait: 4, self.finish: 10, self.pass_time: 6,
+            self.deliver: 50, self.submit: 12, self.cancel: 4, self.wait: 4, self.finish: 10, self.fail: 4,
+            self.retry: 3, self.forget: 1, self.drain: 1, self.undrain: 2, self.pass_time: 6,
             self.kill_a_node: 3, self.restart_a_node: 3, self.cut: 3, self.dial: 3, self.kill_the_balancer: 1,
             self.restart_the_balancer: 4,
         }  # fmt: skip
@@ -90,7 +96,8 @@ class Story:
 
     def submit(self) -> None:
         if (name := self.some(self.cluster.nodes)) is not None:
-            query = self.cluster.ask(str(name), f"submit {self.chance.choice(LINES)}")
+            earlier = self.some(self.acknowledged) or "aaaaab-1"
+            query = self.cluster.ask(str(name), f"submit {self.chance.choice(LINES).format(earlier)}")
             self.asked.append((self.cluster.nodes[str(name)], query))
 
     def cancel(self) -> None:
@@ -98,16 +105,39 @@ class Story:
         if name is not None and ticket is not None:
             self.cluster.ask(str(name), f"cancel {ticket}")
 
+    def retry(self) -> None:
+        name, ticket = self.some(self.cluster.nodes), self.some(self.acknowledged)
+        if name is not None and ticket is not None:
+            what = self.chance.choice([f"{ticket}", f"{ticket}", f"{ticket}_3", "group=g"])
+            self.cluster.ask(str(name), f"retry {what}")
+
+    def forget(self) -> None:
+        name, ticket = self.some(self.cluster.nodes), self.some(self.acknowledged)
+        if name is not None and ticket is not None:
+            self.cluster.ask(str(name), f"forget {ticket}")
+            self.forgotten.add(str(ticket))
+
+    def drain(self) -> None:
+        if (name := self.some(self.cluster.nodes)) is not None:
+            self.cluster.ask(str(name), "drain")
+
+    def undrain(self) -> None:
+        if (name := self.some(self.cluster.nodes)) is not None:
+            self.cluster.ask(str(name), "undrain")
+
     def wait(self) -> None:
         name, ticket = self.some(self.cluster.nodes), self.some(self.acknowledged)
         if name is not None and ticket is not None:
             query = self.cluster.ask(str(name), f"wait {ticket}")
             self.waits.append((self.cluster.nodes[str(name)], query, str(ticket)))
 
-    def finish(self) -> None:
+    def finish(self, outcome: Outcome | None = None) -> None:
         running = [(name, id) for name, node in sorted(self.cluster.nodes.items()) for id in sorted(node.running)]
         if running:
-            self.cluster.finish(*self.chance.choice(running))
+            self.cluster.finish(*self.chance.choice(running), outcome=outcome)
+
+    def fail(self) -> None:
+        self.finish(Outcome(Verdict.FAILED, Reason.EXIT, 1, 0.1))
 
     def pass_time(self) -> None:
         self.cluster.advance(self.chance.choice([0.05, 0.2, 1.5, 6.0, 20.0]))
@@ -153,6 +183,7 @@ class Story:
                 self.cluster.restart_node(name)
             elif self.cluster.nodes[name].link is None:
                 self.cluster.dial(name)
+            self.cluster.ask(name, "undrain")
         self.cluster.settle()
         for _ in range(25):
             self.cluster.advance(6.0)
@@ -167,8 +198,9 @@ class Story:
             reply = node.replies.get(query)
             if reply is not None:
                 self.asked.remove((node, query))
-                assert reply.startswith(b"OK "), reply
-                self.acknowledged.add(reply.split()[1].decode())
+                if not reply.startswith(b"ERR DRAINING"):
+                    assert reply.startswith(b"OK "), reply
+                    self.acknowledged.add(reply.split()[1].decode())
 
     def audit(self) -> None:
         if self.ledger_was_lost or self.cluster.balancer is None:
@@ -176,20 +208,29 @@ class Story:
         assert all(count == 1 for count in self.cluster.starts.values()), self.cluster.starts
         for key, packed in self.cluster.balancer.disk.tables[Table.ENDED].items():
             ended = unpack(Ended, packed)
-            assert self.ends.setdefault(key, ended) == ended, "an ended job changed"
+            assert self.ends.setdefault((key, ended.retried), ended) == ended, "an ended job changed"
 
     def audit_the_end(self) -> None:
         balancer = self.cluster.balancer
         assert balancer is not None
+
+        def first_name(ticket: str) -> str:
+            found = balancer.disk.tables[Table.ALIASES].get(ticket_key(ticket))
+            return ticket if found is None else first_name(found.decode())
+
+        forgotten = set(map(first_name, self.forgotten))
         for ticket in sorted(self.acknowledged):
             for name in NAMES:
                 reply = self.cluster.say(name, f"status {ticket}") or ""
-                assert any(f"state={end}" in reply for end in ("succeeded", "failed", "cancelled")), (name, reply)
+                ended = any(f"state={end}" in reply for end in ("succeeded", "failed", "cancelled"))
+                gone = first_name(ticket) in forgotten and reply.startswith("ERR UNKNOWN_TICKET")
+                assert ended or gone, (name, reply)
         for node, query, ticket in self.waits:
             assert node not in self.cluster.nodes.values() or query in node.replies, (
                 f"a WAIT for {ticket} is unanswered"
             )
         assert balancer.disk.tables[Table.LIVE] == {}
+        assert balancer.disk.tables[Table.NOTICES] == {}, "an origin was not told of a RETRY or FORGET"
         assert balancer.machine.statistics()["queries_open"] == 0
         for node in self.cluster.nodes.values():
             assert node.disk.tables[Table.LIVE] == {}, "an origin was not told of an end"

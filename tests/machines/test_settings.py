@@ -59,6 +59,12 @@ NODE_DEFAULTS: Mapping[str, object] = {
     "pythonpath": "",
     "body_bytes_max": 64 * MIB,
     "output_bytes_max": 1 * MIB,
+    "printed_bytes_max": GIB,
+    "cpu_s_max": None,
+    "memory_bytes_max": None,
+    "processes_max": 512,
+    "files_max": 1024,
+    "timeout_s_max": None,
     "connections_max": 1024,
     "drain_grace_s": 10.0,
     "client_token": None,
@@ -147,6 +153,14 @@ def test_both_names_with_different_values_are_a_problem() -> None:
 def test_off_turns_a_setting_off() -> None:
     assert node(JOBYARD_LOCAL_FALLBACK="off").local_fallback_s is None
     assert balancer(JOBYARD_HTTP_LISTEN="off").http_listen is None
+    assert node(JOBYARD_PROCESSES_MAX="off", JOBYARD_PRINTED_MAX="off", JOBYARD_FILES_MAX="off") == attrs.evolve(
+        node(), processes_max=None, printed_bytes_max=None, files_max=None
+    )
+
+
+def test_what_an_attempt_may_use_is_read_in_the_units_of_settings() -> None:
+    settings = node(JOBYARD_CPU_MAX="1h", JOBYARD_MEMORY_MAX="512MiB", JOBYARD_TIMEOUT_MAX="1500")
+    assert (settings.cpu_s_max, settings.memory_bytes_max, settings.timeout_s_max) == (3600.0, 512 * MIB, 1.5)
 
 
 def test_words_and_lists_are_read() -> None:
@@ -205,6 +219,12 @@ BAD_FOR_A_NODE = [
     ("JOBYARD_PYTHON", "", "not empty"),
     ("JOBYARD_BODY_MAX", "65MiB", "to 64MiB"),
     ("JOBYARD_OUTPUT_MAX", "1TiB", "to 64MiB"),
+    ("JOBYARD_PRINTED_MAX", "1GB", "GiB"),
+    ("JOBYARD_CPU_MAX", "0", "from 1ms"),
+    ("JOBYARD_MEMORY_MAX", "1000", "from 1MiB"),
+    ("JOBYARD_PROCESSES_MAX", "0", "from 1 "),
+    ("JOBYARD_FILES_MAX", "7", "from 8 "),
+    ("JOBYARD_TIMEOUT_MAX", "never", "or off"),
     ("JOBYARD_CONNECTIONS_MAX", "0", "from 1 "),
     ("JOBYARD_DRAIN_GRACE", "-1", "from 0s"),
 ]

@@ -108,12 +108,18 @@ def test_every_message_has_a_code_of_its_own() -> None:
     assert len(set(CODES.values())) == len(CODES)
 
 
-@pytest.mark.parametrize("name", ["x", "", "aaaaaa-0", "aaaaa-1", "aaaaaa-1-1", "aaaaaa-1_3", "AAAA1A-1"])
+@pytest.mark.parametrize("name", ["x", "", "aaaaaa-0", "aaaaa-1", "aaaaaa-1-1", "aaaaaa-1_", "aaaaaa-1_03", "AAAA1A-1"])
 def test_what_is_no_ticket_reaches_no_machine(name: str) -> None:
     with pytest.raises(ValueError, match="no ticket"):
         Begun(((name, 1),))
     with pytest.raises(ValueError, match="no ticket"):
         Pair(name, b"")
+
+
+def test_an_element_of_an_array_can_be_an_attempt_but_never_a_submission() -> None:
+    assert Begun((("aaaaaa-1_3", 1),)).attempts == (("aaaaaa-1_3", 1),)
+    with pytest.raises(ValueError, match="no ticket that a node issues"):
+        Submission("aaaaaa-1_3", b"")
 
 
 def test_batches_are_bounded_in_bytes_and_in_items_and_lose_nothing() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from common.limits import MIB
-from node.executors import Begun, Kill, Over, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
 from node.executors.handle import Executors
 
 OWNER = "k3f7qa"
@@ -18,7 +18,10 @@ BOUND_S = 30.0  # no test waits longer for anything; what it waits for comes in 
 class Yard:
     """Submits attempts one ticket after another, and keeps what was reported of each."""
 
-    def __init__(self, data_directory: Path, *, output_bytes_max: int, python: str, pythonpath: str) -> None:
+    def __init__(
+        self, data_directory: Path, *, output_bytes_max: int, python: str, pythonpath: str, most: Limits
+    ) -> None:
+        self._most = most
         self.scratch_root = data_directory / "scratch"
         self.executors = Executors(
             scratch_root=self.scratch_root,
@@ -27,20 +30,34 @@ class Yard:
             report=self._report,
             python=python,
             pythonpath=pythonpath,
+            most=most,
         )
         self.begun: dict[str, Begun] = {}
         self.over: dict[str, Over] = {}
+        self.printed: dict[int, Printed] = {}
         self._news = trio.Event()
         self._number = 0
 
     def start(self, kind: str, line: str, **more: object) -> str:
+        """`limits` are within the yard's, as those of a job are within its node's."""
         self._number += 1
         ticket = f"{OWNER}-{self._number}"
-        self.executors.submit([Start(ticket, 1, kind, line, **more)])  # type: ignore[arg-type]
+        limits = Limits(**more.pop("limits", {})).within(self._most)  # type: ignore[arg-type]
+        self.executors.submit([Start(ticket, 1, kind, line, limits=limits, **more)])  # type: ignore[arg-type]
         return ticket
 
     def kill(self, ticket: str, signal: int) -> None:
         self.executors.submit([Kill(ticket, 1, signal)])
+
+    async def peek(self, ticket: str, stdout_at: int = 0, stderr_at: int = 0) -> Printed:
+        self._number += 1
+        query_id = self._number
+        self.executors.submit([Peek(query_id, ticket, 1, stdout_at, stderr_at)])
+        return await self.answer_to(query_id)
+
+    async def answer_to(self, query_id: int) -> Printed:
+        await self._until(lambda: query_id in self.printed)
+        return self.printed[query_id]
 
     async def run(self, kind: str, line: str, **more: object) -> Over:
         return await self.end_of(self.start(kind, line, **more))
@@ -60,11 +77,14 @@ class Yard:
             while not condition():
                 await self._news.wait()
 
-    def _report(self, news: Sequence[Begun | Over]) -> None:
+    def _report(self, news: Sequence[Begun | Printed | Over]) -> None:
         for value in news:
             if isinstance(value, Begun):
                 assert value.ticket not in self.begun, f"{value.ticket} has begun twice"
                 self.begun[value.ticket] = value
+            elif isinstance(value, Printed):
+                assert value.query_id not in self.printed, f"query {value.query_id} was answered twice"
+                self.printed[value.query_id] = value
             else:
                 assert value.ticket not in self.over, f"{value.ticket} was over twice"
                 self.over[value.ticket] = value
@@ -74,9 +94,14 @@ class Yard:
 
 @asynccontextmanager
 async def yard_in(
-    data_directory: Path, *, output_bytes_max: int = MIB, python: str = "", pythonpath: str = ""
+    data_directory: Path,
+    *,
+    output_bytes_max: int = MIB,
+    python: str = "",
+    pythonpath: str = "",
+    most: Limits = NO_LIMITS,
 ) -> AsyncIterator[Yard]:
-    yard = Yard(data_directory, output_bytes_max=output_bytes_max, python=python, pythonpath=pythonpath)
+    yard = Yard(data_directory, output_bytes_max=output_bytes_max, python=python, pythonpath=pythonpath, most=most)
     async with yard.executors.running():
         yield yard
 

@@ -1,32 +1,31 @@
-"""The client against a node that plays golden conversations: what it says, word for word, and what it makes of answers.
+"""Both clients against a node that plays golden conversations: what they say, word for word, and what they make of it.
 
-The fake node is a thread on 127.0.0.1. Its conversations come in the order in which connections are expected; each is
-a list of (what the client must send, what it is answered), and its end is the end of the connection, unless it says
-HOLD: then the client hangs up first. Whatever else happens fails the test.
+How such conversations are written is told in `tests/runtime/fake_node.py`.
 """
 
-import io
+import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from jobyard import (
-    Client,
     Conflict,
+    Drained,
     Draining,
+    Events,
+    Explanation,
     Full,
     Job,
+    Logs,
     NotAllSubmitted,
     NotEnded,
     Outcome,
     ProtocolError,
+    Ticket,
     TooManyConnections,
     Unauthorized,
     Unavailable,
@@ -34,91 +33,11 @@ from jobyard import (
     UnknownTicket,
     Unreachable,
     batch,
-    cli,
-    client,
+    watching,
 )
-from jobyard.connection import Address, parse_url
-
-PATIENCE_S = 10.0  # no test waits for it unless it fails
-
-Handler = Callable[[socket.socket], None]
-Conversation = list[tuple[bytes, bytes]]
-HOLD = (b"", b"")
-
-
-class FakeNode:
-    """Takes one connection after another; each is played by the next handler."""
-
-    def __init__(self, *conversations: Conversation | Handler) -> None:
-        self._handlers = [_play(talk) if isinstance(talk, list) else talk for talk in conversations]
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE_S)
-        self._failures: list[BaseException] = []
-        self._thread = threading.Thread(target=self._serve)
-        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._listener.settimeout(0.01)
-        self._thread.join()
-        self._listener.close()
-        if error is None and self._failures:
-            raise self._failures[0]
-
-    def _serve(self) -> None:
-        for handler in self._handlers:
-            try:
-                connection, _ = self._listener.accept()
-                connection.settimeout(PATIENCE_S)
-                with connection:
-                    handler(connection)
-            except BaseException as failure:  # noqa: BLE001  (it is raised where the test can see it)
-                self._failures.append(failure)
-
-
-def _play(conversation: Conversation) -> Handler:
-    def handler(connection: socket.socket) -> None:
-        for expected, answer in conversation:
-            if not expected:
-                assert connection.recv(1000) == b"", "the client said more than was expected"
-                return
-            heard = b""
-            while len(heard) < len(expected) and (data := connection.recv(len(expected) - len(heard))):
-                heard += data
-            assert heard == expected
-            connection.sendall(answer)
-
-    return handler
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JOBYARD_URL", "JOBYARD_CLIENT_TOKEN", "JOBYARD_CLIENT_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def deaf_url() -> Iterator[str]:
-    """An address at which nobody listens, and nobody will while the test runs."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield f"tcp://127.0.0.1:{bound.getsockname()[1]}"
-
-
-def only(conversation: Conversation) -> FakeNode:
-    """A node that is called once."""
-    return FakeNode([*conversation, HOLD])
-
-
-def with_body(line: str, body: str) -> bytes:
-    return f"{line} bytes={len(body)}\n{body}\n".encode()
-
+from jobyard.addresses import Address, parse_url
+from tests.runtime.both_clients import Connect, idle_connection
+from tests.runtime.fake_node import HOLD, PATIENCE_S, FakeNode, only, with_body
 
 OUTCOME = with_body("OK k-1 state=failed exit=3 attempt=2 node=n2 seconds=0.5 reason=exit stdout=3 stderr=4", "outoops")
 DONE = with_body("OK k-1 state=succeeded exit=0 attempt=1 node=n1 seconds=0.5 stdout=3 stderr=0", "hi\n")
@@ -127,13 +46,13 @@ PING = (b"PING\n", b"OK pong\n")
 # --- the verbs -------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_submitted_and_its_outcome_fetched() -> None:
+def test_a_job_is_submitted_and_its_outcome_fetched(connect: Connect) -> None:
     talk = [
         (b"SUBMIT priority=5 env.A=b sh exit 3\n", b"OK k-1\n"),
         (b"STATUS k-1\n", b"OK k-1 state=running attempt=2 node=n2 group=g\n"),
         (b"RESULT k-1\n", OUTCOME),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         ticket = yard.submit("sh", "exit 3", priority=5, env={"A": "b"})
         assert ticket == "k-1"
         status = yard.status(ticket)
@@ -141,23 +60,157 @@ def test_a_job_is_submitted_and_its_outcome_fetched() -> None:
         assert yard.result(ticket) == Outcome(ticket, "failed", 2, 3, "n2", 0.5, "exit", False, b"out", b"oops")
 
 
-def test_run_waits_for_the_job_that_it_submits() -> None:
+def test_run_waits_for_the_job_that_it_submits(connect: Connect) -> None:
     talk = [(b"SUBMIT bytes=2 exec cat\nhi\n", b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", DONE)]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.run("exec", "cat", body=b"hi").stdout == b"hi\n"
 
 
-def test_a_job_and_a_group_are_cancelled() -> None:
+def test_a_job_and_a_group_are_cancelled(connect: Connect) -> None:
     talk = [
         (b"CANCEL k-1\n", b"OK k-1 state=succeeded\n"),
         (b"CANCEL group=a%20b\n", b"OK group=a%20b state=cancelled count=7\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         assert yard.cancel("k-1") == "succeeded"
         assert yard.cancel_group("a b") == 7
 
 
-def test_the_cluster_is_asked_after() -> None:
+def test_every_option_of_a_job_is_sent(connect: Connect) -> None:
+    line = (
+        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 retries=3 crash_limit=off array=0-9:3%2 dir=/d"
+        b" memory=1024 files=10 processes=11 output=12 timeout=1.5 backoff=0.25 delay=60 cpu=2 after=k-1,k-2_7"
+        b" env.A=b bytes=2 sh echo {}\nhi\n"
+    )
+    with only([(line, b"OK k-3\n")]) as node, connect(node.url) as yard:
+        ticket = yard.submit(
+            "sh", "echo {}", body=b"hi", name="a b", group="g", key="k", priority=-5, slots=2, retries=3,
+            crash_limit="off", array="0-9:3%2", dir="/d", memory_bytes=1024, files=10, processes=11, output_bytes=12,
+            timeout_s=1.5, backoff_s=0.25, delay_s=60, cpu_s=2, after=["k-1", "k-2_7"], env={"A": "b"},
+        )  # fmt: skip
+    assert ticket == "k-3"
+
+
+def test_a_job_may_wait_for_a_thousand_others(connect: Connect) -> None:
+    after = [f"abcdef-{number}" for number in range(1000)]
+    request = f"SUBMIT after={','.join(after)} sh true\n".encode()
+    with only([(request, b"OK k-1\n")]) as node, connect(node.url) as yard:
+        assert yard.submit("sh", "true", after=after) == "k-1"
+
+
+@pytest.mark.parametrize("ticket", ["", "a b", "a,b", "a\nb"])
+def test_what_cannot_be_a_ticket_never_becomes_a_part_of_a_list(connect: Connect, ticket: str, deaf_url: str) -> None:
+    with connect(deaf_url) as yard:
+        with pytest.raises(ValueError, match="is no ticket"):
+            yard.submit("sh", "true", after=[ticket])
+        with pytest.raises(ValueError, match="is no ticket"):
+            yard.watch([ticket])
+
+
+def test_jobs_are_retried_and_forgotten(connect: Connect) -> None:
+    talk = [
+        (b"RETRY k-1\n", b"OK k-1 state=queued\n"),
+        (b"RETRY group=g\n", b"OK group=g state=queued count=3\n"),
+        (b"FORGET k-1\n", b"OK k-1\n"),
+        (b"FORGET group=g\n", b"OK group=g count=2\n"),
+    ]
+    with only(talk) as node, connect(node.url) as yard:
+        assert yard.retry("k-1") == "queued"
+        assert yard.retry_group("g") == 3
+        yard.forget("k-1")
+        assert yard.forget_group("g") == 2
+
+
+def test_a_retry_in_doubt_is_not_repeated(connect: Connect) -> None:
+    with (
+        FakeNode([(b"RETRY k-1\n", b"")]) as node,
+        connect(node.url) as yard,
+        pytest.raises(Unconfirmed, match="may have been taken or not"),
+    ):
+        yard.retry("k-1")
+
+
+def test_a_job_is_explained(connect: Connect) -> None:
+    talk = [(b"EXPLAIN k-1\n", with_body("OK k-1 state=queued reason=no_free_slot", "3 jobs\nare before it\n"))]
+    with only(talk) as node, connect(node.url) as yard:
+        assert yard.explain("k-1") == Explanation(Ticket("k-1"), "queued", "no_free_slot", "3 jobs\nare before it")
+
+
+def test_what_a_job_has_printed_so_far_is_told(connect: Connect) -> None:
+    talk = [(b"LOGS k-1\n", with_body("OK k-1 state=running attempt=2 stdout=3 stderr=4", "outoops"))]
+    with only(talk) as node, connect(node.url) as yard:
+        assert yard.logs("k-1") == Logs(Ticket("k-1"), "running", 2, b"out", b"oops")
+
+
+def test_events_are_told_behind_a_cursor(connect: Connect) -> None:
+    event = {"seq": 17, "at": "2026-11-21T10:00:00.000Z", "event": "job.submitted", "ticket": "k-1"}
+    talk = [
+        (b"EVENTS since=c1\n", with_body("OK count=1 cursor=c2", json.dumps(event) + "\n")),
+        (b"EVENTS\n", with_body("OK count=0 lost=1 cursor=c3", "")),
+    ]
+    with only(talk) as node, connect(node.url) as yard:
+        assert yard.events("c1") == Events((event,), "c2")
+        assert yard.events() == Events((), "c3", lost=True)
+
+
+def test_a_node_is_drained_and_back(connect: Connect) -> None:
+    talk = [
+        (b"DRAIN\n", b"OK state=draining running=2 waiting=1\n"),
+        (b"UNDRAIN\n", b"OK state=alive\n"),
+    ]
+    with only(talk) as node, connect(node.url) as yard:
+        assert yard.drain() == Drained("draining", 2, 1)
+        assert yard.undrain() == "alive"
+
+
+def test_nobody_drains_whichever_of_several_nodes_answers(connect: Connect, deaf_url: str) -> None:
+    with connect(f"{deaf_url},{deaf_url}") as yard:
+        with pytest.raises(ValueError, match="drain is for one node, and this client has the addresses of 2"):
+            yard.drain()
+        with pytest.raises(ValueError, match="undrain is for one node"):
+            yard.undrain()
+
+
+def test_an_array_tells_how_many_elements_stand_where(connect: Connect) -> None:
+    status = b"OK k-1 state=running attempt=0 count=3 scheduled=0 blocked=0 queued=1 dispatched=0 running=1 retrying=0"
+    result = with_body("OK k-1 state=failed attempt=0 count=3 succeeded=2 failed=1 cancelled=0 stdout=0 stderr=0", "")
+    talk = [(b"STATUS k-1\n", status + b" succeeded=1 failed=0 cancelled=0\n"), (b"RESULT k-1\n", result)]
+    with only(talk) as node, connect(node.url) as yard:
+        counts = yard.status("k-1").counts
+        assert {state: count for state, count in counts.items() if count} == {
+            "queued": 1, "running": 1, "succeeded": 1
+        }  # fmt: skip
+        assert yard.result("k-1").counts == {"succeeded": 2, "failed": 1, "cancelled": 0}
+
+
+def test_a_live_job_says_what_it_waits_for(connect: Connect) -> None:
+    line = b"OK k-1 state=retrying attempt=2 reason=retry retry_at=2026-11-21T10:00:00.000Z failures=2 key=a%20b\n"
+    with only([(b"STATUS k-1\n", line)]) as node, connect(node.url) as yard:
+        status = yard.status("k-1")
+    assert (status.reason, status.retry_at, status.failures, status.key, status.ended, status.counts) == (
+        "retry", "2026-11-21T10:00:00.000Z", 2, "a b", False, {}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "OK k-1 state=running attempt=x stdout=0 stderr=0 bytes=0\n\n",
+        "OK k-1 state=running attempt=1 stdout=1 stderr=0 bytes=0\n\n",
+        "OK k-1 attempt=1 stdout=0 stderr=0 bytes=0\n\n",
+        "OK state=running attempt=1 stdout=0 stderr=0 bytes=0\n\n",
+    ],
+)
+def test_a_reply_that_lacks_what_its_verb_promises_is_another_protocol(connect: Connect, answer: str) -> None:
+    with (
+        only([(b"LOGS k-1\n", answer.encode())]) as node,
+        connect(node.url) as yard,
+        pytest.raises(ProtocolError),
+    ):
+        yard.logs("k-1")
+
+
+def test_the_cluster_is_asked_after(connect: Connect) -> None:
     talk = [
         (
             b"LIST state=queued group=g limit=2 local=1\n",
@@ -172,7 +225,7 @@ def test_the_cluster_is_asked_after() -> None:
         PING,
         (b"VERSION\n", b"OK jobyard 0.1.0 protocol=1\n"),
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         jobs = yard.list(state="queued", group="g", limit=2, local=True)
         assert [(job.ticket, job.name) for job in jobs] == [("k-2", None), ("k-1", "a b")]
         assert [(each.name, each.slots, each.running, each.last_seen_s) for each in yard.nodes()] == [
@@ -184,13 +237,13 @@ def test_the_cluster_is_asked_after() -> None:
         assert yard.version() == "jobyard 0.1.0 protocol=1"
 
 
-def test_a_refusal_is_raised_and_the_connection_goes_on() -> None:
+def test_a_refusal_is_raised_and_the_connection_goes_on(connect: Connect) -> None:
     talk = [
         (b"STATUS nope\n", b"ERR UNKNOWN_TICKET no job has the ticket 'nope'\n"),
         (b"SUBMIT key=a sh true\n", b"ERR CONFLICT another job has the key 'a'\n"),
         PING,
     ]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         with pytest.raises(UnknownTicket, match="no job has the ticket 'nope'"):
             yard.status("nope")
         with pytest.raises(Conflict):
@@ -198,17 +251,17 @@ def test_a_refusal_is_raised_and_the_connection_goes_on() -> None:
         yard.ping()
 
 
-def test_a_result_that_is_pending_says_how_the_job_stands() -> None:
-    with only([(b"RESULT k-1\n", b"PENDING k-1 state=queued\n")]) as node, Client(node.url) as yard:
+def test_a_result_that_is_pending_says_how_the_job_stands(connect: Connect) -> None:
+    with only([(b"RESULT k-1\n", b"PENDING k-1 state=queued\n")]) as node, connect(node.url) as yard:
         with pytest.raises(NotEnded, match="k-1 has not ended; it is queued") as caught:
             yard.result("k-1")
         assert (caught.value.ticket, caught.value.state) == ("k-1", "queued")
 
 
-def test_what_does_not_speak_the_protocol_is_told_apart() -> None:
+def test_what_does_not_speak_the_protocol_is_told_apart(connect: Connect) -> None:
     with (
         FakeNode([(b"PING\n", b"HTTP/1.1 400 Bad Request\r\n")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(ProtocolError),
     ):
         yard.ping()
@@ -217,46 +270,48 @@ def test_what_does_not_speak_the_protocol_is_told_apart() -> None:
 # --- waiting ---------------------------------------------------------------------------------------------------
 
 
-def test_a_long_wait_is_asked_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "WAIT_PIECE_S", 7.0)
+def test_a_long_wait_is_asked_in_pieces(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "WAIT_PIECE_S", 7.0)
     piece = (b"WAIT timeout=7 k-1\n", b"PENDING k-1 state=running\n")
-    with only([piece, piece, (piece[0], DONE)]) as node, Client(node.url) as yard:
+    with only([piece, piece, (piece[0], DONE)]) as node, connect(node.url) as yard:
         assert yard.wait("k-1").succeeded
 
 
-def test_a_wait_that_is_over_says_so() -> None:
+def test_a_wait_that_is_over_says_so(connect: Connect) -> None:
     with (
         only([(b"WAIT timeout=0 k-1\n", b"PENDING k-1 state=running\n")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(NotEnded),
     ):
         yard.wait("k-1", timeout_s=0)
 
 
-def test_waiting_goes_on_while_the_balancer_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "UNAVAILABLE_PAUSE_S", 0.0)
+def test_waiting_goes_on_while_the_balancer_cannot_be_reached(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "UNAVAILABLE_PAUSE_S", 0.0)
     request = b"WAIT timeout=30 k-1\n"
     away = (request, b"ERR UNAVAILABLE the balancer cannot be reached\n")
-    with only([away, away, (request, DONE)]) as node, Client(node.url) as yard:
+    with only([away, away, (request, DONE)]) as node, connect(node.url) as yard:
         assert yard.wait("k-1").succeeded
 
 
-def test_unavailable_is_raised_when_the_time_is_over() -> None:
+def test_unavailable_is_raised_when_the_time_is_over(connect: Connect) -> None:
     talk = [(b"WAIT timeout=0 k-1\n", b"ERR UNAVAILABLE the balancer cannot be reached\n")]
     with (
         only(talk) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unavailable),
     ):
         yard.wait("k-1", timeout_s=0)
 
 
-def test_waiting_goes_on_at_the_next_node_when_one_goes_away() -> None:
+def test_waiting_goes_on_at_the_next_node_when_one_goes_away(connect: Connect) -> None:
     request = b"WAIT timeout=30 k-1\n"
     with (
         FakeNode([(request, b"")]) as first,
         only([(request, DONE)]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         assert yard.wait("k-1").succeeded
 
@@ -264,83 +319,82 @@ def test_waiting_goes_on_at_the_next_node_when_one_goes_away() -> None:
 # --- which node ------------------------------------------------------------------------------------------------
 
 
-def test_the_next_address_is_tried_when_nobody_listens_at_the_first(deaf_url: str) -> None:
-    with only([PING, PING]) as node, Client(f"{deaf_url},{node.url}") as yard:
+def test_the_next_address_is_tried_when_nobody_listens_at_the_first(connect: Connect, deaf_url: str) -> None:
+    with only([PING, PING]) as node, connect(f"{deaf_url},{node.url}") as yard:
         yard.ping()
         yard.ping()
 
 
-def test_no_node_at_all_is_said_with_every_address(deaf_url: str) -> None:
+def test_no_node_at_all_is_said_with_every_address(connect: Connect, deaf_url: str) -> None:
     with (
-        Client(f"{deaf_url},{deaf_url}") as yard,
+        connect(f"{deaf_url},{deaf_url}") as yard,
         pytest.raises(Unreachable, match=rf"({deaf_url[6:]}.*){{2}}JOBYARD_URL"),
     ):
         yard.submit("sh", "true")
 
 
-def test_a_question_is_asked_again_when_its_connection_is_lost() -> None:
-    with FakeNode([(b"PING\n", b"")], [PING, HOLD]) as node, Client(node.url) as yard:
+def test_a_question_is_asked_again_when_its_connection_is_lost(connect: Connect) -> None:
+    with FakeNode([(b"PING\n", b"")], [PING, HOLD]) as node, connect(node.url) as yard:
         yard.ping()
 
 
-def test_a_node_that_hangs_up_each_time_is_unreachable() -> None:
+def test_a_node_that_hangs_up_each_time_is_unreachable(connect: Connect) -> None:
     lost = [(b"PING\n", b"")]
     with (
         FakeNode(lost, lost) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unreachable, match="was lost before it answered"),
     ):
         yard.ping()
 
 
-def test_a_node_that_says_nothing_is_given_up() -> None:
+def test_a_node_that_says_nothing_is_given_up(connect: Connect) -> None:
     with (
         FakeNode([(b"PING\n", b""), HOLD]) as silent,
         only([PING]) as other,
-        Client(f"{silent.url},{other.url}", timeout_s=0.1) as yard,
+        connect(f"{silent.url},{other.url}", timeout_s=0.1) as yard,
     ):
         yard.ping()
 
 
-def test_a_submission_without_a_key_is_not_sent_twice() -> None:
+def test_a_submission_without_a_key_is_not_sent_twice(connect: Connect) -> None:
     with (
         FakeNode([(b"SUBMIT sh true\n", b"")]) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Unconfirmed, match="may have been taken or not"),
     ):
         yard.submit("sh", "true")
 
 
-def test_a_submission_with_a_key_is_sent_again() -> None:
+def test_a_submission_with_a_key_is_sent_again(connect: Connect) -> None:
     request = b"SUBMIT key=a sh true\n"
-    with FakeNode([(request, b"")], [(request, b"OK k-1\n"), HOLD]) as node, Client(node.url) as yard:
+    with FakeNode([(request, b"")], [(request, b"OK k-1\n"), HOLD]) as node, connect(node.url) as yard:
         assert yard.submit("sh", "true", key="a") == "k-1"
 
 
-def test_a_connection_that_ended_while_nothing_was_asked_is_replaced_before_a_submission() -> None:
-    with FakeNode([PING], [(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD]) as node, Client(node.url) as yard:
+def test_a_connection_that_ended_while_nothing_was_asked_is_replaced_before_a_submission(connect: Connect) -> None:
+    with FakeNode([PING], [(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD]) as node, connect(node.url) as yard:
         yard.ping()
-        assert yard._connection is not None
-        _until(yard._connection.is_stale)
+        _until(idle_connection(yard).is_stale)
         assert yard.submit("sh", "true") == "k-1"
 
 
 @pytest.mark.parametrize("code", ["DRAINING", "TOO_MANY_CONNECTIONS"])
-def test_a_node_that_takes_nothing_is_passed_over(code: str) -> None:
+def test_a_node_that_takes_nothing_is_passed_over(connect: Connect, code: str) -> None:
     request = b"SUBMIT sh true\n"
     with (
         only([(request, f"ERR {code} go elsewhere\n".encode())]) as first,
         only([(request, b"OK k-1\n")]) as second,
-        Client(f"{first.url},{second.url}") as yard,
+        connect(f"{first.url},{second.url}") as yard,
     ):
         assert yard.submit("sh", "true") == "k-1"
 
 
-def test_a_cluster_in_which_every_node_drains_says_so() -> None:
+def test_a_cluster_in_which_every_node_drains_says_so(connect: Connect) -> None:
     drains = [(b"SUBMIT sh true\n", b"ERR DRAINING it stops\n"), HOLD]
     with (
         FakeNode(drains, drains) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(Draining),
     ):
         yard.submit("sh", "true")
@@ -349,10 +403,10 @@ def test_a_cluster_in_which_every_node_drains_says_so() -> None:
 # --- addresses and tokens --------------------------------------------------------------------------------------
 
 
-def test_addresses_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_come_from_the_environment(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     with only([PING]) as node:
         monkeypatch.setenv("JOBYARD_URL", node.url)
-        with Client() as yard:
+        with connect() as yard:
             yard.ping()
 
 
@@ -377,39 +431,41 @@ def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
         parse_url(url)
 
 
-def test_the_token_is_sent_first_on_every_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_token_is_sent_first_on_every_connection(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "token").write_text("s3cret\n")
     monkeypatch.setenv("JOBYARD_CLIENT_TOKEN_FILE", str(tmp_path / "token"))
     auth = (b"AUTH s3cret\n", b"OK\n")
-    with FakeNode([auth, (b"PING\n", b"")], [auth, PING, PING, HOLD]) as node, Client(node.url) as yard:
+    with FakeNode([auth, (b"PING\n", b"")], [auth, PING, PING, HOLD]) as node, connect(node.url) as yard:
         yard.ping()
         yard.ping()
 
 
-def test_a_wrong_token_is_said_and_not_tried_elsewhere(deaf_url: str) -> None:
+def test_a_wrong_token_is_said_and_not_tried_elsewhere(connect: Connect, deaf_url: str) -> None:
     with (
         FakeNode([(b"AUTH wrong\n", b"ERR UNAUTHORIZED wrong token\n")]) as node,
-        Client(f"{node.url},{deaf_url}", token="wrong") as yard,
+        connect(f"{node.url},{deaf_url}", token="wrong") as yard,
         pytest.raises(Unauthorized),
     ):
         yard.ping()
 
 
-def test_a_node_without_room_for_the_connection_is_passed_over_when_the_token_is_sent() -> None:
+def test_a_node_without_room_for_the_connection_is_passed_over_when_the_token_is_sent(connect: Connect) -> None:
     auth = b"AUTH t\n"
     with (
         FakeNode([(auth, b"ERR TOO_MANY_CONNECTIONS 1024 are open\n")]) as first,
         FakeNode([(auth, b"OK\n"), PING, HOLD]) as second,
-        Client(f"{first.url},{second.url}", token="t") as yard,
+        connect(f"{first.url},{second.url}", token="t") as yard,
     ):
         yard.ping()
 
 
-def test_a_cluster_without_room_says_so() -> None:
+def test_a_cluster_without_room_says_so(connect: Connect) -> None:
     full = [(b"PING\n", b"ERR TOO_MANY_CONNECTIONS 1024 are open\n")]
     with (
         FakeNode(full, full) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(TooManyConnections),
     ):
         yard.ping()
@@ -440,34 +496,34 @@ class CountingNode:
                 return
 
 
-def test_20_000_submissions_take_one_connection_and_few_round_trips() -> None:
+def test_20_000_submissions_take_one_connection_and_few_round_trips(connect: Connect) -> None:
     counting = CountingNode()
-    with FakeNode(counting) as node, Client(node.url) as yard:
+    with FakeNode(counting) as node, connect(node.url) as yard:
         tickets = yard.submit_many(Job("sleep", str(number)) for number in range(20_000))
     assert list(tickets) == [f"k-{number}" for number in range(20_000)]
     assert counting.lines == [b"SUBMIT sleep %d" % number for number in range(20_000)]
     assert counting.reads < 1_000
 
 
-def test_no_submissions_are_no_tickets() -> None:
-    with FakeNode([PING, HOLD]) as node, Client(node.url) as yard:
+def test_no_submissions_are_no_tickets(connect: Connect) -> None:
+    with FakeNode([PING, HOLD]) as node, connect(node.url) as yard:
         assert yard.submit_many([]) == ()
         yard.ping()
 
 
-def test_a_batch_with_keys_goes_on_over_another_connection() -> None:
+def test_a_batch_with_keys_goes_on_over_another_connection(connect: Connect) -> None:
     first, second = CountingNode(lines_max=500), CountingNode()
-    with FakeNode(first) as node, FakeNode(second) as other, Client(f"{node.url},{other.url}") as yard:
+    with FakeNode(first) as node, FakeNode(second) as other, connect(f"{node.url},{other.url}") as yard:
         tickets = yard.submit_many(Job("sleep", "0", key=f"n{number}") for number in range(3_000))
     assert len(tickets) == 3_000
     assert b"SUBMIT key=n2999 sleep 0" in second.lines
     assert len(second.lines) >= 2_500
 
 
-def test_a_batch_without_keys_stops_with_the_tickets_it_has() -> None:
+def test_a_batch_without_keys_stops_with_the_tickets_it_has(connect: Connect) -> None:
     with (
         FakeNode(CountingNode(lines_max=500)) as node,
-        Client(node.url) as yard,
+        connect(node.url) as yard,
         pytest.raises(NotAllSubmitted) as caught,
     ):
         yard.submit_many([Job("sleep", "0")] * 3_000)
@@ -476,10 +532,10 @@ def test_a_batch_without_keys_stops_with_the_tickets_it_has() -> None:
     assert list(filter(None, caught.value.tickets)) == [f"k-{number}" for number in range(len(_taken(caught.value)))]
 
 
-def test_a_full_node_stops_a_batch_and_the_connection_goes_on() -> None:
+def test_a_full_node_stops_a_batch_and_the_connection_goes_on(connect: Connect) -> None:
     request = b"SUBMIT sh true\n"
     talk = [(request, b"OK k-1\n"), (request, b"ERR FULL no room on disk\n"), (request, b"OK k-2\n"), PING]
-    with only(talk) as node, Client(node.url) as yard:
+    with only(talk) as node, connect(node.url) as yard:
         with pytest.raises(NotAllSubmitted) as caught:
             yard.submit_many([Job("sh", "true")] * 3)
         assert isinstance(caught.value.__cause__, Full)
@@ -487,7 +543,9 @@ def test_a_full_node_stops_a_batch_and_the_connection_goes_on() -> None:
         yard.ping()
 
 
-def test_jobs_that_cannot_be_made_leave_no_answer_for_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_that_cannot_be_made_leave_no_answer_for_the_next_question(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batch, "SEND_BYTES", 1)  # so that one is under way when the next is asked for
     monkeypatch.setattr(batch, "WINDOW", 2)
 
@@ -495,7 +553,7 @@ def test_jobs_that_cannot_be_made_leave_no_answer_for_the_next_question(monkeypa
         yield Job("sh", "true")
         raise LookupError("no more of them")
 
-    with FakeNode([(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD], [PING, HOLD]) as node, Client(node.url) as yard:
+    with FakeNode([(b"SUBMIT sh true\n", b"OK k-1\n"), HOLD], [PING, HOLD]) as node, connect(node.url) as yard:
         with pytest.raises(LookupError):
             yard.submit_many(jobs())
         yard.ping()
@@ -510,137 +568,3 @@ def _until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < ends_at, "it did not happen"
         time.sleep(0.001)
-
-
-# --- the command line ------------------------------------------------------------------------------------------
-
-
-class Shell:
-    """Runs `jobyard` in this process, and keeps what it printed."""
-
-    def __init__(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capfdbinary
-        self.out = self.err = b""
-
-    def __call__(self, url: str, *words: str) -> int:
-        code = cli.main(["--url", url, *words])
-        self.out, self.err = self._capture.readouterr()
-        return code
-
-
-@pytest.fixture
-def jobyard(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
-    return Shell(capfdbinary)
-
-
-SUBMITTED = {
-    ("--", "ls", "-l", "--", "a b"): b'SUBMIT argv ["ls", "-l", "--", "a b"]\n',
-    ("true",): b'SUBMIT argv ["true"]\n',
-    ("--sh", "echo hi | wc"): b"SUBMIT sh echo hi | wc\n",
-    ("--sh", "a\nb"): b'SUBMIT argv ["/bin/sh", "-c", "a\\nb"]\n',
-    ("--py", "math:gcd", "[4, 6]"): b"SUBMIT py math:gcd [4, 6]\n",
-    ("--py", "os:getpid"): b"SUBMIT py os:getpid\n",
-    (
-        *("--name", "a b", "--group", "g", "--key", "k", "--priority", "-5", "--slots", "2", "--timeout", "1m30s"),
-        *("--crash-limit", "off", "--dir", "/tmp", "--env", "A=b=c", "--env", "D=e", "--", "true"),
-    ): (
-        b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 crash_limit=off dir=/tmp timeout=90"
-        b' env.A=b=c env.D=e argv ["true"]\n'
-    ),
-}
-
-
-@pytest.mark.parametrize(("words", "request_line"), SUBMITTED.items(), ids=lambda value: repr(value)[:40])
-def test_submit_prints_the_ticket(jobyard: Shell, words: tuple[str, ...], request_line: bytes) -> None:
-    with only([(request_line, b"OK k-1\n")]) as node:
-        assert jobyard(node.url, "submit", *words) == 0
-    assert (jobyard.out, jobyard.err) == (b"k-1\n", b"")
-
-
-def test_run_gives_the_output_and_the_exit_code_of_the_job(jobyard: Shell) -> None:
-    with only([(b"SUBMIT sh exit 3\n", b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", OUTCOME)]) as node:
-        assert jobyard(node.url, "run", "--sh", "exit 3") == 3
-    assert (jobyard.out, jobyard.err) == (b"out", b"oops")
-
-
-def test_standard_input_becomes_the_jobs(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\0\xff")))
-    talk = [(b'SUBMIT bytes=4 argv ["cat"]\na\n\0\xff\n', b"OK k-1\n"), (b"WAIT timeout=30 k-1\n", DONE)]
-    with only(talk) as node:
-        assert jobyard(node.url, "run", "--stdin", "--", "cat") == 0
-
-
-def test_questions_are_answered_in_the_words_of_the_protocol(jobyard: Shell) -> None:
-    status = b"k-1 state=running attempt=1 name=a%20b\n"
-    nodes = "name=n1 state=alive slots=2 running=1 waiting=0 last_seen_s=0.25\n"
-    for words, request, answer, out in (
-        ("status k-1", b"STATUS k-1\n", b"OK " + status, status),
-        ("list --limit 1", b"LIST limit=1\n", with_body("OK count=1", status.decode()), status),
-        ("nodes", b"NODES\n", with_body("OK count=1", nodes), nodes.encode()),
-        ("stats", b"STATS\n", with_body("OK", "jobs 3\n"), b"jobs 3\n"),
-        ("cancel k-1", b"CANCEL k-1\n", b"OK k-1 state=cancelled\n", b"k-1 state=cancelled\n"),
-        ("cancel --group g", b"CANCEL group=g\n", b"OK group=g state=cancelled count=2\n", b"count=2\n"),
-        ("result k-1", b"RESULT k-1\n", DONE, b"hi\n"),
-        ("version", b"VERSION\n", b"OK jobyard 9 protocol=1\n", b"client jobyard 0.1.0\nnode jobyard 9 protocol=1\n"),
-    ):
-        with only([(request, answer)]) as node:
-            assert jobyard(node.url, *words.split()) == 0, words
-        assert (jobyard.out, jobyard.err) == (out, b"")
-
-
-KILLED = with_body("OK k-1 state=failed exit=143 attempt=1 node=n seconds=1 reason=timeout stdout=0 stderr=0", "")
-NEVER_RAN = with_body("OK k-1 state=cancelled attempt=0 reason=user stdout=0 stderr=0", "")
-
-
-@pytest.mark.parametrize(
-    ("words", "request_line", "answer", "code"),
-    [
-        ("status x", b"STATUS x\n", b"ERR UNKNOWN_TICKET no job has the ticket 'x'\n", 4),
-        ("result x", b"RESULT x\n", b"ERR EXPIRED x ended long ago\n", 4),
-        ("submit -- x", b'SUBMIT argv ["x"]\n', b"ERR FULL no room\n", 5),
-        ("wait --timeout 0 x", b"WAIT timeout=0 x\n", b"PENDING x state=queued\n", 124),
-        ("result x", b"RESULT x\n", b"PENDING x state=queued\n", 124),
-        ("wait x", b"WAIT timeout=30 x\n", KILLED, 124),
-        ("wait x", b"WAIT timeout=30 x\n", NEVER_RAN, 1),
-        ("stats", b"STATS\n", b"220 smtp.example.org\n", 1),
-    ],
-)
-def test_the_exit_code_says_what_went_wrong(
-    jobyard: Shell, words: str, request_line: bytes, answer: bytes, code: int
-) -> None:
-    with only([(request_line, answer)]) as node:
-        assert jobyard(node.url, *words.split()) == code
-    assert jobyard.out == b""
-    assert jobyard.err.startswith(b"jobyard: ")
-
-
-def test_no_node_is_exit_code_3(jobyard: Shell, deaf_url: str) -> None:
-    assert jobyard(deaf_url, "nodes") == 3
-    assert b"UNREACHABLE: no node can be reached" in jobyard.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        (),
-        ("dance",),
-        ("submit",),
-        ("submit", "--sh", "a", "--", "b"),
-        ("submit", "--py", "a:b", "1", "2"),
-        ("submit", "--sh", "a", "--py", "b:c"),
-        ("submit", "--timeout", "soon", "--", "a"),
-        ("submit", "--timeout", "", "--", "a"),
-        ("submit", "--env", "A", "--", "a"),
-        ("submit", "--crash-limit", "never", "--", "a"),
-        ("submit", "--name", "", "--", "a"),
-        ("cancel",),
-        ("cancel", "x", "--group", "g"),
-        ("status",),
-    ],
-)
-def test_wrong_usage_is_exit_code_2_and_asks_nobody(jobyard: Shell, deaf_url: str, words: tuple[str, ...]) -> None:
-    try:
-        code = jobyard(deaf_url, *words)
-    except SystemExit as error:  # argparse's way
-        code = error.code if isinstance(error.code, int) else 1
-    assert code == 2

@@ -52,7 +52,12 @@ def leaves_an_orphan():
     return int(out)
 def leaves_a_thread(): threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
 def leaves_a_handler(): signal.signal(signal.SIGTERM, signal.SIG_IGN)
-def forks(): return os.fork() and os.getpid()
+def forks():
+    if not os.fork(): time.sleep(100)
+    return os.getpid()
+def forks_and_waits():
+    child = os.fork()
+    return [os.getpid(), child and os.waitpid(child, 0)[1]]
 def sleeps(seconds=100): time.sleep(seconds); return os.getpid()
 def long_value(count): return "x" * count
 def long_prints(count):
@@ -232,6 +237,12 @@ async def test_processes_that_a_call_leaves_are_killed_and_its_worker_replaced(y
     assert isinstance(left, int)
     await until(lambda: not is_alive(left))
     assert await value(yard, "jobs:pid") != pid
+
+
+async def test_a_process_that_a_call_forks_ends_where_the_call_does_and_answers_nothing(yard: Yard) -> None:
+    pid = await value(yard, "jobs:pid")
+    assert await value(yard, "jobs:forks_and_waits") == [pid, 0]
+    assert await value(yard, "jobs:pid") == pid
 
 
 @pytest.mark.parametrize("line", ["jobs:leaves_a_thread", "jobs:leaves_a_handler"])

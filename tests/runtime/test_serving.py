@@ -1,6 +1,8 @@
 """Conversations with clients: order, coalescing, back-pressure, half-close, authority, and what ends one."""
 
 import errno
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +15,7 @@ import trio.testing
 from common import lines
 from common.errors import Code
 from common.limits import ERRORS_IN_A_ROW_MAX, LINE_BYTES_MAX, MIB, REPLIES_UNREAD_BYTES_MAX, REQUESTS_OPEN_MAX
-from common.runtime.serving import LINGER_S, SEND_BYTES, Serving
+from common.runtime.serving import GONE_CHECK_S, LINGER_S, SEND_BYTES, Serving
 
 Stapled = trio.StapledStream[Any, Any]
 Queries = Sequence[tuple[int, lines.Query]]
@@ -57,6 +59,7 @@ class Yard:
     def __init__(self, **settings: Any) -> None:
         self.batches: list[Queries] = []
         self.gone: list[int] = []
+        self.delivered: list[int] = []
         self.listener = MemoryListener()
         defaults: dict[str, Any] = {
             "version": "9.9",
@@ -65,7 +68,9 @@ class Yard:
             "body_bytes_max": MIB,
             "kinds": ("sh", "sleep"),
         }
-        self.serving = Serving(ask=self.take, gone=self.gone.extend, **{**defaults, **settings})
+        self.serving = Serving(
+            ask=self.take, gone=self.gone.extend, delivered=self.delivered.extend, **{**defaults, **settings}
+        )
         self.answer: Callable[[lines.Query], bytes] | None = None  # None: leave it open
 
     def take(self, queries: Queries) -> None:
@@ -164,6 +169,157 @@ async def test_a_reply_to_an_unknown_query_or_a_second_reply_is_ignored() -> Non
         yard.serving.reply(query_id, b"OK second\n")
         await client.send_eof()
         assert await read_all(client) == b"OK first\n"
+
+
+# --- replies in parts ------------------------------------------------------------------------------------------
+
+
+async def test_a_part_is_written_at_once_and_the_next_is_asked_for_when_it_is() -> None:
+    async with open_yard() as yard:
+        client = yard.listener.connect()
+        await client.send_all(b"LOGS follow=1 a\n")
+        await settle()
+        ((query_id, _),) = yard.queries
+        for part in (b"OK a 1\n", b"OK a 2\n"):
+            yard.serving.reply(query_id, part, more=True)
+            assert await read_lines(client, 1) == part
+        await settle()
+        assert yard.delivered == [query_id, query_id]
+        yard.serving.reply(query_id, b"OK a end=1\n")
+        await settle()
+        assert await client.receive_some(MIB) == b"OK a end=1\n"
+        assert yard.delivered == [query_id, query_id], "nothing follows the last"
+        assert yard.serving.statistics()["queries_open"] == 0
+
+
+async def test_what_is_asked_behind_a_reply_in_parts_is_answered_behind_its_last() -> None:
+    async with open_yard() as yard:
+        client = yard.listener.connect()
+        await client.send_all(b"STATUS a\nLOGS follow=1 b\nPING\nSTATUS c\n")
+        await settle()
+        (a, _), (b, _), (c, _) = yard.queries
+        yard.serving.reply(b, b"OK b 1\n", more=True)
+        yard.serving.reply(c, b"OK c\n")
+        await settle()
+        assert yard.delivered == [], "its turn has not come"
+        yard.serving.reply(a, b"OK a\n")
+        assert await read_lines(client, 2) == b"OK a\nOK b 1\n"
+        await settle()
+        assert yard.delivered == [b]
+        yard.serving.reply(b, b"OK b 2\n", more=True)
+        assert await read_lines(client, 1) == b"OK b 2\n"
+        yard.serving.reply(b, b"OK b end=1\n")
+        assert await read_lines(client, 3) == b"OK b end=1\nOK pong\nOK c\n"
+
+
+async def test_a_last_part_that_comes_before_its_turn_goes_with_the_one_before_it() -> None:
+    async with open_yard() as yard:
+        client = yard.listener.connect()
+        await client.send_all(b"STATUS a\nLOGS follow=1 b\nPING\n")
+        await settle()
+        (a, _), (b, _) = yard.queries
+        yard.serving.reply(b, b"OK b 1\n", more=True)
+        yard.serving.reply(b, b"OK b end=1\n")
+        yard.serving.reply(a, b"OK a\n")
+        assert await read_lines(client, 4) == b"OK a\nOK b 1\nOK b end=1\nOK pong\n"
+        assert yard.delivered == []
+
+
+async def test_a_client_that_sends_no_more_gets_every_part() -> None:
+    async with open_yard() as yard:
+        client = yard.listener.connect()
+        await client.send_all(b"LOGS follow=1 a\n")
+        await client.send_eof()
+        await settle()
+        ((query_id, _),) = yard.queries
+        for number in range(3):
+            yard.serving.reply(query_id, b"OK %d\n" % number, more=True)
+            await settle()
+        yard.serving.reply(query_id, b"OK end=1\n")
+        assert await read_all(client) == b"OK 0\nOK 1\nOK 2\nOK end=1\n"
+        await settle()
+        assert yard.gone == []
+
+
+async def test_a_client_that_goes_away_between_two_parts_is_reported() -> None:
+    async with open_yard() as yard:
+        client = yard.listener.connect()
+        await client.send_all(b"EVENTS follow=1\nSTATUS a\n")
+        await settle()
+        (events, _), (a, _) = yard.queries
+        yard.serving.reply(events, b"OK 1\n", more=True)
+        await settle()
+        await client.aclose()
+        yard.serving.reply(events, b"OK 2\n", more=True)
+        await settle()
+        assert yard.delivered == [events]
+        assert yard.gone == [events, a]
+        yard.serving.reply(events, b"OK 3\n", more=True)
+        assert yard.serving.statistics()["queries_open"] == 0
+
+
+async def test_a_client_that_reads_slowly_is_sent_one_part_at_a_time() -> None:
+    async with open_yard() as yard:
+        client = yard.listener.connect_tightly()
+        await client.send_all(b"EVENTS follow=1\n")
+        await settle()
+        ((query_id, _),) = yard.queries
+        for number in range(3):
+            yard.serving.reply(query_id, b"x" * 10 + b"\n", more=True)
+            await settle()
+            assert len(yard.delivered) == number, "it has not read the part yet"
+            assert await client.receive_some(MIB) == b"x" * 10 + b"\n"
+            await settle()
+            assert len(yard.delivered) == number + 1
+
+
+async def test_parts_that_wait_for_their_turn_count_against_their_client() -> None:
+    async with open_yard() as yard:
+        yard.answer = None
+        client = yard.listener.connect()
+        await client.send_all(b"WAIT a\n" + b"LOGS follow=1 b\n" * 100)
+        await settle()
+        assert 1 < len(yard.queries) < 30, "the parts of a hundred are not all asked for at once"
+        for query_id, query in yard.queries[1:]:
+            assert isinstance(query, lines.Logs)
+            yard.serving.reply(query_id, b"x" * MIB, more=True)
+        await settle()
+        assert len(yard.queries) < 30
+
+
+async def test_a_part_between_errors_shows_that_our_protocol_is_spoken() -> None:
+    async with open_yard() as yard:
+        client = yard.listener.connect()
+        errors = b"NOPE\n" * (ERRORS_IN_A_ROW_MAX - 1)
+        await client.send_all(errors + b"LOGS follow=1 a\n" + errors)
+        await settle()
+        ((query_id, _),) = yard.queries
+        yard.serving.reply(query_id, b"OK 1\n", more=True)
+        await settle()
+        yard.serving.reply(query_id, b"OK end=1\n")
+        await client.send_all(b"PING\n")
+        assert (await read_lines(client, 2 * ERRORS_IN_A_ROW_MAX + 1)).endswith(b"OK pong\n")
+
+
+async def test_a_client_that_has_left_without_a_word_is_noticed_although_nothing_is_sent_to_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Whoever closes looks like one that only sends no more; nothing is written that would tell the difference."""
+    yard = Yard()
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: yard.serving.run(listeners, task_status=task_status))
+        client = await trio.testing.open_stream_to_socket_listener(listeners[0])
+        await client.send_all(b"LOGS follow=1 a\n")
+        await client.send_eof()
+        await settle()
+        await trio.sleep(2 * GONE_CHECK_S)
+        assert yard.gone == [], "it only sends no more"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await client.aclose()
+        await trio.sleep(2 * GONE_CHECK_S)
+        assert yard.gone == [yard.queries[0][0]]
+        nursery.cancel_scope.cancel()
 
 
 # --- answered at the edge --------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from common import lines
 from common.errors import Code
 from common.model import Ended, Reason, State
+from common.model import Job as TheirJob
 from jobyard import BadRequest, Job, JobyardError, NotAllSubmitted, ProtocolError, Ticket, TooLarge, Unconfirmed
 from jobyard.batch import WINDOW, Batch
+from jobyard.decoding import node_of, outcome_of, status_of
 from jobyard.protocol import (
     LINE_BYTES_MAX,
     Reply,
@@ -23,9 +25,6 @@ from jobyard.protocol import (
     encode,
     encode_option,
     encode_submit,
-    node_of,
-    outcome_of,
-    status_of,
 )
 
 
@@ -67,13 +66,19 @@ def test_every_option_of_a_job_is_written_before_its_kind() -> None:
 
 
 def test_the_node_reads_every_option_as_it_was_meant() -> None:
-    job = Job("sh", "a  b", b"\0\n", "n", "g", "k", 7, 3, 0.25, 9, "/x y", {"A": "b c"})
+    job = Job(
+        "sh", "a  b", b"\0\n", name="n", group="g", key="k", priority=7, slots=3, retries=2, backoff_s=1.5, timeout_s=0.25,
+        crash_limit=9, delay_s=60.0, after=("aaaaaa-1", "aaaaaa-2"), array="1-9:2%3", cpu_s=8.0, memory_bytes=1 << 20,
+        files=64, processes=5, output_bytes=1000, dir="/x y", env={"A": "b c"},
+    )  # fmt: skip
     request = as_the_node_reads_it(encode_submit(job))
-    assert isinstance(request, lines.Submit)
-    read = request.job
-    assert (read.kind, read.line, request.body, request.wait) == ("sh", "a  b", b"\0\n", False)
-    assert (read.name, read.group, read.key, read.priority, read.slots) == ("n", "g", "k", 7, 3)
-    assert (read.timeout_s, read.crash_limit, read.dir, read.env) == (0.25, 9, "/x y", (("A", "b c"),))
+    assert isinstance(request, lines.Submit), request
+    assert (request.body, request.wait) == (b"\0\n", False)
+    assert request.job == TheirJob(
+        "sh", "a  b", body_bytes=2, name="n", group="g", key="k", priority=7, slots=3, retries=2, backoff_s=1.5,
+        timeout_s=0.25, crash_limit=9, delay_s=60.0, after=("aaaaaa-1", "aaaaaa-2"), array="1-9:2%3", cpu_s=8.0,
+        memory_bytes=1 << 20, files=64, processes=5, output_bytes=1000, dir="/x y", env=(("A", "b c"),),
+    )  # fmt: skip
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=16))

@@ -9,13 +9,14 @@ import pytest
 from common import lines
 from common.errors import Code, Refusal
 from common.kinds import PythonCall, argv_of, python_call, sleep_s
-from common.limits import LINE_BYTES_MAX
-from common.model import Ended, Job, Reason, State
-from common.options import JOB_OPTIONS, UNSERVED_OPTIONS
+from common.limits import AFTER_MAX, LINE_BYTES_MAX, MIB, WATCH_TICKETS_MAX
+from common.model import KINDS, Ended, Job, Reason, State
+from common.options import EVENTS_OPTIONS, JOB_OPTIONS, LOGS_OPTIONS, WATCH_OPTIONS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 VERBS = (
-    *("SUBMIT", "RUN", "STATUS", "RESULT", "WAIT", "CANCEL", "LIST", "NODES", "STATS"),
+    *("SUBMIT", "RUN", "STATUS", "RESULT", "WAIT", "WATCH", "CANCEL", "RETRY", "FORGET", "EXPLAIN", "LOGS", "LIST"),
+    *("NODES", "STATS", "EVENTS", "DRAIN", "UNDRAIN"),
     *("AUTH", "PING", "VERSION", "HELP", "QUIT", "EXIT"),
 )
 
@@ -62,6 +63,22 @@ def refusal(line: str, code: Code = Code.BAD_REQUEST) -> str:
         ("WAIT timeout=1h30m k3f7qa-1", lines.Wait("k3f7qa-1", 5400.0)),
         ("CANCEL k3f7qa-1", lines.Cancel("k3f7qa-1", None)),
         ("CANCEL group=a%20b", lines.Cancel(None, "a b")),
+        ("CANCEL k3f7qa-1_7", lines.Cancel("k3f7qa-1_7", None)),
+        ("WATCH group=g", lines.Watch("g", (), None, None)),
+        ("WATCH timeout=1m since=17.4 k3f7qa-1", lines.Watch(None, ("k3f7qa-1",), "17.4", 60.0)),
+        ("watch K3F7QA-1,k3f7qa-2_7, k3f7qa-3", lines.Watch(None, ("k3f7qa-1", "k3f7qa-2_7", "k3f7qa-3"), None, None)),
+        ("RETRY k3f7qa-1", lines.Retry("k3f7qa-1", None)),
+        ("RETRY group=a%20b", lines.Retry(None, "a b")),
+        ("FORGET k3f7qa-1", lines.Forget("k3f7qa-1", None)),
+        ("forget group=g", lines.Forget(None, "g")),
+        ("EXPLAIN k3f7qa-1", lines.Explain("k3f7qa-1")),
+        ("LOGS k3f7qa-1", lines.Logs("k3f7qa-1", follow=False)),
+        ("logs follow=1 k3f7qa-1_7", lines.Logs("k3f7qa-1_7", follow=True)),
+        ("LOGS follow=0 k3f7qa-1", lines.Logs("k3f7qa-1", follow=False)),
+        ("EVENTS", lines.Events(follow=False, since=None)),
+        ("EVENTS since=a%3D1 follow=1", lines.Events(follow=True, since="a=1")),
+        ("DRAIN", lines.Drain()),
+        ("undrain", lines.Undrain()),
         ("LIST", lines.List(None, None, 100, local=False)),
         ("LIST state=failed group=g limit=7 local=1", lines.List("failed", "g", 7, local=True)),
         ("NODES", lines.Nodes()),
@@ -100,6 +117,51 @@ def test_every_option_of_a_job_arrives_in_its_field() -> None:
     )
 
 
+def test_every_option_of_the_second_kind_arrives_in_its_field() -> None:
+    line = (
+        "SUBMIT retries=5 backoff=2s delay=1h after=K3F7QA-1,k3f7qb-2,k3f7qa-1 array=1-99:2%4 cpu=90 memory=512MiB "
+        "files=64 processes=10 output=1GiB sh echo {}"
+    )
+    assert job(line) == Job(
+        "sh",
+        "echo {}",
+        retries=5,
+        backoff_s=2.0,
+        delay_s=3600.0,
+        after=("k3f7qa-1", "k3f7qb-2"),
+        array="1-99:2%4",
+        cpu_s=90.0,
+        memory_bytes=512 * MIB,
+        files=64,
+        processes=10,
+        output_bytes=1024 * MIB,
+    )
+
+
+def test_the_percent_sign_of_an_array_is_no_escape() -> None:
+    assert job("SUBMIT array=1-1000%50 sh true").array == "1-1000%50"
+    assert job("SUBMIT array=1-1000%5 sh true").array == "1-1000%5"
+
+
+def test_as_many_dependencies_as_may_be_fit_into_a_line_although_other_values_are_short() -> None:
+    tickets = tuple(f"k3f7qa-{number}" for number in range(1, AFTER_MAX + 1))
+    assert job(f"SUBMIT after={','.join(tickets)} sh true").after == tickets
+
+
+def test_a_line_with_braces_is_checked_as_its_first_element_runs_it() -> None:
+    assert job("SUBMIT array=1-3 sleep {}s").line == "{}s"
+    assert "'{}s' is no duration" in refusal("SUBMIT sleep {}s")
+    assert "'5x' is no duration" in refusal("SUBMIT array=5-9 sleep {}x")
+
+
+def test_a_call_is_its_body_and_its_line_is_for_people() -> None:
+    (request,) = read(b"RUN bytes=3 call shop.checkout\n\x80\n\0\n")
+    assert request == lines.Submit(Job("call", "shop.checkout", body_bytes=3), b"\x80\n\0", wait=True)
+    (request,) = read(b"SUBMIT bytes=1 call\nx\n")
+    assert isinstance(request, lines.Submit)
+    assert request.job.line == ""
+
+
 def test_a_crash_limit_can_be_off() -> None:
     assert job("SUBMIT crash_limit=off sh true").crash_limit is None
 
@@ -129,9 +191,11 @@ def test_the_rest_of_a_line_is_kept_as_it_stands() -> None:
     [
         ("SUBMIT", "needs a kind"),
         ("SUBMIT name=x", "needs a kind"),
-        ("SUBMIT bash ls", "'bash' is no kind of job; sh exec argv py sleep are allowed"),
+        ("SUBMIT bash ls", "'bash' is no kind of job; sh exec argv py call sleep are allowed"),
         ("SUBMIT SH ls", "'SH' is no kind of job"),
-        ("SUBMIT call x", "kind 'call' is not served by this version"),
+        ("SUBMIT call x", "call needs bytes=N and a body"),
+        ("SUBMIT call", "call needs bytes=N and a body"),
+        ("RUN retries=1 call x", "call needs bytes=N and a body"),
         ("SUBMIT sh", "sh needs a command"),
         ("SUBMIT exec ", "exec needs a command"),
         ("SUBMIT exec ''", "exec needs a command"),
@@ -161,6 +225,30 @@ def test_the_rest_of_a_line_is_kept_as_it_stands() -> None:
         ("WAIT since=1 a-1", "WAIT has no option 'since'; it has timeout=DURATION"),
         ("CANCEL", "takes one ticket"),
         ("CANCEL group=g a-1", "not both"),
+        ("WATCH", "WATCH takes group=TEXT or tickets with commas between, one of the two"),
+        ("WATCH timeout=1", "one of the two"),
+        ("WATCH group=g k3f7qa-1", "one of the two"),
+        ("WATCH timeout=soon k3f7qa-1", "'soon' is no duration"),
+        ("WATCH since= k3f7qa-1", "0 bytes; 1 to 200"),
+        ("WATCH limit=1 group=g", "WATCH has no option 'limit'; it has timeout=DURATION since=CURSOR group=TEXT"),
+        ("WATCH " + ",".join(["a" * 6 + "-1"] * (WATCH_TICKETS_MAX + 1)), "5000 tickets at most, not 5001"),
+        ("RETRY", "RETRY takes one ticket"),
+        ("RETRY group=g a-1", "RETRY takes a ticket or group=TEXT, not both"),
+        ("RETRY state=failed", "RETRY has no option 'state'; it has group=TEXT"),
+        ("FORGET a-1 a-2", "FORGET takes one ticket, such as k3f7qa-1, not 2 words"),
+        ("FORGET group=g a-1", "not both"),
+        ("FORGET all=1", "FORGET has no option 'all'"),
+        ("EXPLAIN", "EXPLAIN takes one ticket"),
+        ("EXPLAIN group=g", "EXPLAIN has no option 'group'; it has none"),
+        ("LOGS", "LOGS takes one ticket"),
+        ("LOGS follow=1", "LOGS takes one ticket"),
+        ("LOGS follow=yes a-1", "'yes' is not a whole number from 0 to 1"),
+        ("LOGS since=1 a-1", "LOGS has no option 'since'; it has follow=1"),
+        ("EVENTS all", "'all' is one word too many"),
+        ("EVENTS follow=2", "from 0 to 1"),
+        ("EVENTS group=g", "EVENTS has no option 'group'; it has follow=1 since=CURSOR"),
+        ("DRAIN now", "'now' is one word too many; DRAIN takes nothing only"),
+        ("UNDRAIN force=1", "UNDRAIN has no option 'force'; it has none"),
         ("LIST state=done", "none of scheduled blocked queued"),
         ("LIST limit=0", "from 1 to 10000"),
         ("LIST limit=10001", "from 1 to 10000"),
@@ -201,6 +289,26 @@ def test_a_wrong_line_is_refused_with_a_sentence_that_helps(line: str, said: str
         ("crash_limit=1001", "from 1 to 1000, or off"),
         ("timeout=0", "longer than 0, and at most 10 years"),
         ("timeout=4000d", "0 to 10 years"),
+        ("retries=-1", "from 0 to 1000"),
+        ("retries=1001", "from 0 to 1000"),
+        ("backoff=-1s", "'-1s' is no duration"),
+        ("delay=11y", "'11y' is no duration"),
+        ("delay=4000d", "0 to 10 years"),
+        ("after=,", "',' is no ticket"),
+        ("after=k3f7qa-1,nope", "'nope' is no ticket"),
+        ("after=" + ",".join(f"k3f7qa-{n}" for n in range(1, AFTER_MAX + 2)), "1001 tickets are too many"),
+        ("array=5", "'5' is no range of indexes; write it like 1-1000"),
+        ("array=9-1", "'9-1' holds no index"),
+        ("array=1-9:0", "holds no index"),
+        ("array=1-9%0", "holds no index"),
+        ("array=0-1000000", "has 1000001 indexes; 1000000 are allowed"),
+        ("cpu=0", "longer than 0"),
+        ("memory=1KiB", "a size from 1MiB to"),
+        ("memory=lots", "a size from 1MiB to"),
+        ("files=7", "from 8 to 1000000"),
+        ("processes=0", "from 1 to 1000000"),
+        ("output=-1", "a size from 0 to"),
+        ("since=1", "no option 'since'"),
         ("dir=tmp", "not absolute"),
         ("env.=x", "cannot name a variable"),
         ("env.1A=x", "cannot name a variable"),
@@ -214,14 +322,9 @@ def test_a_wrong_option_is_named_with_what_is_allowed(option: str, said: str) ->
     assert said in refusal(f"SUBMIT {option} sh true")
 
 
-@pytest.mark.parametrize("option", sorted(UNSERVED_OPTIONS))
-def test_an_option_of_a_later_version_is_refused_by_name(option: str) -> None:
-    assert refusal(f"RUN {option}=1 sh true") == f"the option {option} is not served by this version"
-
-
-@pytest.mark.parametrize("verb", ["WATCH", "retry", "FORGET", "EXPLAIN", "LOGS", "EVENTS", "DRAIN", "UNDRAIN"])
-def test_a_verb_of_a_later_version_is_refused_by_name(verb: str) -> None:
-    assert refusal(f"{verb} k3f7qa-1") == f"{verb.upper()} is not served by this version"
+@pytest.mark.parametrize("line", ["WATCH nope", "WATCH k3f7qa-1,k3f7qa-0", "WATCH k3f7qa-1_", "WATCH k3f7qa-1.2"])
+def test_what_is_no_ticket_cannot_be_watched(line: str) -> None:
+    assert refusal(line, Code.UNKNOWN_TICKET).startswith("no job has the ticket '")
 
 
 @pytest.mark.parametrize("line", ["HELO", "12a", "1.5", "-1", "+1", "٣", "GET / HTTP/1.1", "name=x", "\x1b[2J"])
@@ -460,13 +563,14 @@ def test_the_help_page_fits_a_terminal_and_names_every_verb_kind_and_option() ->
     assert max(map(len, page)) <= 80
     words = set(re.findall(r"[\w.]+", lines.HELP_PAGE))
     assert set(VERBS) <= words
-    assert {"sh", "exec", "argv", "py", "sleep"} <= words
-    assert set(JOB_OPTIONS) - {"env."} | {"env.NAME"} <= words
+    assert set(KINDS) <= words
+    options = {*JOB_OPTIONS, *WATCH_OPTIONS, *LOGS_OPTIONS, *EVENTS_OPTIONS}
+    assert options - {"env."} | {"env.NAME"} <= words
 
 
 def test_the_protocol_document_names_every_verb_option_and_error_code() -> None:
     words = set(re.findall(r"[\w.]+", DOCUMENT.read_text()))
-    assert {*VERBS, *Code, *JOB_OPTIONS, *UNSERVED_OPTIONS, *State, *Reason} - {"env."} | {"env.NAME"} <= words
+    assert {*VERBS, *Code, *JOB_OPTIONS, *WATCH_OPTIONS, *KINDS, *State, *Reason} - {"env."} | {"env.NAME"} <= words
 
 
 def test_a_refusal_says_its_code_and_message() -> None:

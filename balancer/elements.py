@@ -1,0 +1,105 @@
+"""The elements of arrays, as the ledger sees them: numbers until they begin, then entries like any other.
+
+Asked for, an element that has not begun is an entry that is kept nowhere, made from its array's record; with its
+first change it takes its place among the live jobs. Pure; `balancer/arrays.py` does the counting.
+"""
+
+import attrs
+
+from balancer.arrays import Array, ArrayRecord
+from balancer.records import Entry
+from common.arrays import parse_indexes
+from common.codec import pack, unpack
+from common.effects import Table
+from common.history import History
+from common.memory import Memory
+from common.model import Ended, Job, Reason, State, array_of, index_of, ticket_key
+
+
+class Elements:
+    """`live` is the ledger's own: every live entry by its ticket."""
+
+    def __init__(self, memory: Memory, history: History, live: dict[str, Entry]) -> None:
+        self._memory = memory
+        self._history = history
+        self._live = live
+
+    def open(self, entry: Entry) -> None:
+        """Gives an array its counts, or an element its array, whether new or found on disk; arrays come first."""
+        if entry.record.array is not None:
+            record = self._stored(entry.ticket) or ArrayRecord()
+            entry.array = Array.of(entry.ticket, parse_indexes(entry.record.array), record)
+        elif (array := self.array(entry.ticket)) is not None:
+            array.live[entry.ticket] = entry
+            self.note(entry)
+
+    def note(self, entry: Entry) -> None:
+        """Whether a node has it may have changed."""
+        if (array := self.array(entry.ticket)) is not None:
+            (array.leased.add if entry.record.leased else array.leased.discard)(entry.ticket)
+
+    def _stored(self, ticket: str) -> ArrayRecord | None:
+        packed = self._memory.get(Table.ARRAYS, ticket_key(ticket))
+        return None if packed is None else unpack(ArrayRecord, packed)
+
+    def stored(self, ticket: str, spec: str) -> Array:
+        """An array that has ended, as it was then."""
+        return Array.of(ticket, parse_indexes(spec), self._stored(ticket) or ArrayRecord())
+
+    def save(self, array: Array) -> None:
+        self._memory.put(Table.ARRAYS, ticket_key(array.ticket), pack(array.record))
+
+    def array(self, ticket: str) -> Array | None:
+        """The array that this ticket is an element of; it is live as long as one of its elements is."""
+        parent = self._live.get(array_of(ticket)) if index_of(ticket) is not None else None
+        return None if parent is None else parent.array
+
+    # --- elements that are only numbers ----------------------------------------------------------------------------
+
+    def virtual(self, ticket: str) -> Entry | None:
+        """An element that has not begun; None where it has, or is none."""
+        array = self.array(ticket)
+        return None if array is None or array.dropped or not array.is_number(ticket) else self._entry(ticket)
+
+    def _entry(self, ticket: str) -> Entry:
+        return Entry(ticket, attrs.evolve(self._live[array_of(ticket)].record, array=None))
+
+    def next(self, array: Array) -> Entry:
+        """The element whose turn it is; the array must have one."""
+        return array.take_back() or self._entry(array.next_number())
+
+    def dropped(self, ticket: str) -> Ended | None:
+        """The end of an element that was cancelled with its array before it began."""
+        index, parent = index_of(ticket), array_of(ticket)
+        record = None if index is None else self._stored(parent)
+        packed = None if record is None or not record.dropped else self._memory.get(Table.JOBS, ticket_key(parent))
+        if record is None or packed is None:
+            return None
+        spec = unpack(Job, packed).array
+        assert spec is not None, f"{parent} has the record of an array, and is none"
+        if not Array.of(parent, parse_indexes(spec), record).is_number(ticket):
+            return None
+        whole = self._history.find(parent)
+        if whole is None:
+            return Ended(State.CANCELLED, 0.0, Reason.USER)
+        cause = whole.reason if whole.state is State.CANCELLED else Reason.USER
+        return Ended(State.CANCELLED, whole.ended_wall, cause, sequence=whole.sequence)
+
+    # --- from number to entry to end -------------------------------------------------------------------------------
+
+    def begin(self, entry: Entry) -> Array:
+        """An element that was only a number takes its place among the live jobs."""
+        array = self.array(entry.ticket)
+        assert array is not None, f"{entry.ticket} is no element, and has no entry"
+        self._live[entry.ticket] = array.live[entry.ticket] = entry
+        array.begin(entry.ticket)
+        self.save(array)
+        return array
+
+    def end(self, array: Array, ticket: str, ended: Ended) -> None:
+        """An element has ended, with or without having begun."""
+        if array.live.pop(ticket, None) is None:
+            array.begin(ticket)
+        array.leased.discard(ticket)
+        array.count(ended.state, 1, ended.reason)
+        self.save(array)

@@ -1,0 +1,114 @@
+"""The flow: jobs that wait for other jobs (`after=`).
+
+    arrived ──► each ticket of `after`: succeeded → ticked off · live → waited for · not known → its origin is asked
+                                        failed, cancelled, expired, unknown → this job is cancelled (`dependency`)
+    ended   ──► whoever waits for it hears of it, and those whom that ends, too
+
+What a blocked job still waits for is in its record, so that a restart need not know what has succeeded long ago.
+Pure.
+"""
+
+from collections.abc import Callable
+
+from balancer.ledger import Ledger
+from balancer.records import Entry
+from common.history import History
+from common.model import Ended, Reason, State
+
+
+class Flow:
+    """`locate` has the origin of a ticket asked whether it issued it; `unknown` is called when it did not."""
+
+    def __init__(self, ledger: Ledger, history: History, locate: Callable[[str, float], None]) -> None:
+        self._ledger = ledger
+        self._history = history
+        self._locate = locate
+        self._dependants: dict[str, dict[str, None]] = {}  # a ticket → who waits for it
+        self._unchecked: dict[str, None] = {}  # blocked jobs that have just come
+
+    def restore(self) -> None:
+        self._unchecked = {entry.ticket: None for entry in self._ledger.blocked()}
+
+    def arrived(self, ticket: str) -> None:
+        """A job has arrived, or what was waited for is known under another name."""
+        entry = self._ledger.live(ticket)
+        if entry is not None and entry.record.waits_for:
+            self._unchecked[ticket] = None
+        if entry is None:  # it has ended already, or is another job's second name
+            self._unchecked |= self._dependants.pop(ticket, {})
+
+    def unknown(self, ticket: str, wall: float) -> None:
+        """Its origin never issued it."""
+        for name in self._dependants.pop(ticket, ()):
+            self._give_up(name, wall)
+
+    def ended(self, ticket: str, ended: Ended) -> None:
+        for name in self._dependants.pop(ticket, ()):
+            entry = self._ledger.live(name)
+            if entry is None or ticket not in entry.record.waits_for:
+                continue
+            if ended.state is State.SUCCEEDED:
+                self._ledger.unblock(entry, tuple(other for other in entry.record.waits_for if other != ticket))
+            else:
+                self._give_up(name, ended.ended_wall)
+
+    def settle(self, now: float, wall: float) -> None:
+        """Finds out for whom the new ones have to wait."""
+        while self._unchecked:
+            ticket = next(iter(self._unchecked))
+            del self._unchecked[ticket]
+            entry = self._ledger.live(ticket)
+            if entry is not None and entry.record.waits_for:
+                self._check(entry, now, wall)
+
+    def _check(self, entry: Entry, now: float, wall: float) -> None:
+        left: list[str] = []
+        for name in dict.fromkeys(map(self._ledger.first_name, entry.record.waits_for)):
+            ended = None if self._ledger.live(name) is not None else self._ledger.end(name)
+            if ended is None and self._is_lost(name):
+                return self._give_up(entry.ticket, wall)
+            if ended is not None and ended.state is not State.SUCCEEDED:
+                return self._give_up(entry.ticket, wall)
+            if ended is None:
+                left.append(name)
+        for name in left:
+            self._dependants.setdefault(name, {})[entry.ticket] = None
+        if tuple(left) != entry.record.waits_for:
+            self._ledger.unblock(entry, tuple(left))
+        if self._is_its_own_dependant(entry):
+            return self._give_up(entry.ticket, wall)
+        for name in left:
+            if not self._ledger.knows(name):
+                self._locate(name, now)
+        return None
+
+    def _is_lost(self, ticket: str) -> bool:
+        """Known, and neither live nor recorded: expired, forgotten, or an index that its array does not have."""
+        return self._ledger.live(ticket) is None and self._ledger.knows(ticket)
+
+    def _is_its_own_dependant(self, entry: Entry) -> bool:
+        """Whether it waits, through others, for itself: possible where tickets were guessed."""
+        if entry.ticket not in self._dependants:
+            return False
+        to_follow, followed = list(entry.record.waits_for), set[str]()
+        while to_follow:
+            name = to_follow.pop()
+            if name == entry.ticket:
+                return True
+            other = self._ledger.live(name) if name not in followed else None
+            followed.add(name)
+            to_follow += other.record.waits_for if other is not None else ()
+        return False
+
+    def _give_up(self, ticket: str, wall: float) -> None:
+        entry = self._ledger.live(ticket)
+        if entry is not None and entry.state is State.BLOCKED:
+            self._ledger.cancel(entry, wall, Reason.DEPENDENCY)
+
+    def check(self) -> None:
+        for name, dependants in self._dependants.items():
+            for ticket in dependants:
+                entry = self._ledger.live(ticket)
+                assert entry is None or name in entry.record.waits_for or not entry.record.waits_for, (
+                    f"{ticket} is noted as waiting for {name}, and does not"
+                )

@@ -1,0 +1,204 @@
+"""RETRY and FORGET: the two ways in which an ended job changes.
+
+Its origin keeps a copy of the outcome and has to hear of it: a notice stays on the ledger's disk, and is sent on every
+link of the origin, until it says that it has taken note.
+
+    retry   ended ──► queued, under its ticket; numbers of attempts go on, other counts begin anew
+    forget  ended ──► nothing: the ticket is unknown, and its key is free
+
+Pure.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from balancer.arrays import Array
+from balancer.arrivals import record_of
+from balancer.chronicle import Chronicle
+from balancer.groups import Groups
+from balancer.ledger import Ledger
+from balancer.outbox import Outbox
+from balancer.records import Entry, LiveRecord
+from balancer.roster import Node, Roster
+from common.effects import Table
+from common.frames import batches
+from common.history import History
+from common.memory import Memory
+from common.messages import Noticed, Notices
+from common.model import Ended, State, array_of, index_of, ticket_key, ticket_of
+
+_REVIVED: Final = b"revived"
+_FORGOTTEN: Final = b"forgotten"
+_SCAN: Final = 1000
+_CAN_BE_RETRIED: Final = frozenset({State.FAILED, State.CANCELLED})
+
+
+class Revival:
+    def __init__(
+        self,
+        memory: Memory,
+        history: History,
+        groups: Groups,
+        ledger: Ledger,
+        roster: Roster,
+        outbox: Outbox,
+        chronicle: Chronicle,
+        wall: Callable[[], float],
+    ) -> None:
+        self._memory = memory
+        self._history = history
+        self._groups = groups
+        self._ledger = ledger
+        self._roster = roster
+        self._outbox = outbox
+        self._chronicle = chronicle
+        self._wall = wall
+
+    # --- retry -----------------------------------------------------------------------------------------------------
+
+    def retry(self, ticket: str) -> State | None:
+        """Queues a failed or cancelled job again; None where it is neither. Of an array: what failed or was cancelled
+        of it. Of an element: that one alone, and its array is live with it."""
+        ended = self._ledger.end(ticket)
+        if self._ledger.live(ticket) is not None or ended is None or ended.state not in _CAN_BE_RETRIED:
+            return None
+        if index_of(ticket) is not None:
+            self._retry_element(ticket)
+        elif ended.counts:
+            if not self._retry_array(ticket, ended):
+                return None
+        else:
+            self._revive(ticket, ended)
+        return State.QUEUED
+
+    def retry_group(self, group: str) -> int:
+        """How many jobs of the group are queued again."""
+        return sum(self.retry(ticket) is not None for _, ticket in list(self._groups.ends(group, -1)))
+
+    def _revive(self, ticket: str, ended: Ended) -> Entry:
+        """The job or array itself is live again, with its elements as they are."""
+        key = ticket_key(ticket)
+        stored = [self._memory.get(table, key) or b"" for table in (Table.JOBS, Table.BODIES)]
+        record = record_of(self._ledger.job(ticket), self._ledger.next_in_order(), sum(map(len, stored)))
+        _go_on(record, ended)
+        self._take_out(ticket, ended)
+        entry = Entry(ticket, record)
+        self._notify(ticket, _REVIVED)
+        self._chronicle.tell("job.retried", ticket)
+        self._ledger.begin_life(entry, "retried")
+        return entry
+
+    def _take_out(self, ticket: str, ended: Ended) -> None:
+        self._history.remember_attempt(ticket, ended)
+        self._history.revive(ticket)
+
+    def _retry_array(self, ticket: str, ended: Ended) -> bool:
+        array = self._ledger.elements.stored(ticket, self._ledger.job(ticket).array or "")
+        elements = self._ended_elements(ticket)
+        if not elements and not (array.dropped and array.unbegun):
+            return False  # what failed of it is no longer kept
+        array.dropped, array.reason = False, None
+        self._ledger.elements.save(array)
+        parent = self._revive(ticket, ended)
+        for name, end in elements:
+            self._revive_element(parent, name, end)
+        return True
+
+    def _ended_elements(self, ticket: str) -> list[tuple[str, Ended]]:
+        """Those that failed or were cancelled."""
+        return [
+            (name, ended)
+            for name in self._recorded_elements(ticket)
+            if (ended := self._history.find(name)) is not None and ended.state in _CAN_BE_RETRIED
+        ]
+
+    def _recorded_elements(self, ticket: str) -> list[str]:
+        prefix = after = ticket_key(ticket)
+        names: list[str] = []
+        while chunk := self._memory.scan(Table.ENDED, prefix=prefix, after=after, limit=_SCAN):
+            names += [ticket_of(key) for key, _ in chunk]
+            after = chunk[-1][0]
+        return names
+
+    def _retry_element(self, ticket: str) -> None:
+        parent = self._ledger.live(array_of(ticket))
+        if parent is None:
+            whole = self._history.find(array_of(ticket))
+            assert whole is not None, f"{ticket} has ended, and its array is unknown"
+            parent = self._revive(array_of(ticket), whole)
+        self._revive_element(parent, ticket, self._history.find(ticket))
+
+    def _revive_element(self, parent: Entry, ticket: str, ended: Ended | None) -> None:
+        """`ended` is None for one that was cancelled with its array before it began."""
+        array = parent.array
+        assert array is not None, f"{parent.ticket} is no array"
+        record = attrs.evolve(parent.record, array=None, cancelled=False, attempt=0, retried=0)
+        if ended is None:
+            entry = Entry(ticket, record)
+            record.retried = 1
+            self._ledger.elements.begin(entry)
+        else:
+            entry = Entry(ticket, record)
+            _go_on(record, ended)
+            self._take_out(ticket, ended)
+            self._uncount(array, ended)
+        self._chronicle.tell("job.retried", ticket)
+        self._ledger.begin_life(entry, "retried")
+
+    def _uncount(self, array: Array, ended: Ended) -> None:
+        array.count(ended.state, -1)
+        self._ledger.elements.save(array)
+
+    # --- forget ----------------------------------------------------------------------------------------------------
+
+    def forget(self, ticket: str) -> bool:
+        """Erases an ended job or array with everything of it; False where it is live, or an element."""
+        if self._history.find(ticket) is None or index_of(ticket) is not None:
+            return False
+        for name in (*self._recorded_elements(ticket), ticket):
+            self._history.forget(name)
+        self._history.entomb(ticket, self._wall(), forgotten=True)
+        self._notify(ticket, _FORGOTTEN)
+        self._chronicle.tell("job.forgotten", ticket)
+        return True
+
+    def forget_group(self, group: str) -> int:
+        """How many ended jobs of the group were erased."""
+        return sum(self.forget(ticket) for _, ticket in list(self._groups.ends(group, -1)))
+
+    # --- notices to origins ------------------------------------------------------------------------------------------
+
+    def _notify(self, ticket: str, what: bytes) -> None:
+        self._memory.put(Table.NOTICES, ticket_key(ticket), what)
+        origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
+        if origin is not None and origin.ready:
+            self._outbox.send(origin, _notices([(ticket, what)]))
+
+    def origin_back(self, node: Node) -> None:
+        """It hears everything that it has not taken note of."""
+        prefix = after = node.record.prefix.encode()
+        while chunk := self._memory.scan(Table.NOTICES, prefix=prefix, after=after, limit=_SCAN):
+            for items in batches([(ticket_of(key), what) for key, what in chunk], lambda _: 40):
+                self._outbox.send(node, _notices(items))
+            after = chunk[-1][0]
+
+    def noticed(self, message: Noticed) -> None:
+        for tickets, what in ((message.revived, _REVIVED), (message.forgotten, _FORGOTTEN)):
+            for ticket in tickets:
+                if self._memory.get(Table.NOTICES, ticket_key(ticket)) == what:
+                    self._memory.delete(Table.NOTICES, ticket_key(ticket))
+
+
+def _go_on(record: LiveRecord, ended: Ended) -> None:
+    """Numbers go on above those that were used."""
+    record.attempt = max(ended.begun, ended.attempt)
+    record.retried = ended.retried + 1
+
+
+def _notices(items: "list[tuple[str, bytes]] | tuple[tuple[str, bytes], ...]") -> Notices:
+    return Notices(
+        tuple(ticket for ticket, what in items if what == _REVIVED),
+        tuple(ticket for ticket, what in items if what == _FORGOTTEN),
+    )

@@ -1,0 +1,356 @@
+"""AsyncClient: a method for each verb, spoken to whichever node of several answers.
+
+Rules
+- Each request that is under way has a connection of its own, taken from those that are idle or dialled; so tasks may
+  share a client. When one is lost, the next address is tried; a node that drains or has too many connections is passed
+  over likewise.
+- A request is repeated at another node only where that does no harm. A submission without a key is not: it raises
+  Unconfirmed. A submission with a key is.
+- What waits for long is asked in pieces, so that a node that is gone without a word is noticed while a job takes hours.
+
+`../client.py` is its blocking twin; what they ask, and what they make of answers, is in files that both share.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, Self, TypeVar, Unpack
+
+import trio
+
+from jobyard import verbs, watching
+from jobyard.aio.connection import Connection, Dialler
+from jobyard.batch import Batch
+from jobyard.client import TIMEOUT_S
+from jobyard.errors import (
+    TRY_NEXT,
+    Expired,
+    JobyardError,
+    NotEnded,
+    Unavailable,
+    UnknownTicket,
+    lost_before_answer,
+)
+from jobyard.following import EventsFollowing, Following, LogsFollowing
+from jobyard.model import (
+    Drained,
+    Event,
+    Events,
+    Explanation,
+    Job,
+    JobOptions,
+    Logs,
+    Node,
+    Outcome,
+    Status,
+    Ticket,
+    Watched,
+)
+from jobyard.verbs import Ask
+from jobyard.watching import Deadline, Watching
+
+CONNECTIONS_MAX: Final = 100  # requests under way at once, a tenth of what a node serves; more wait for their turn
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A cluster, seen from outside. `url` names one node or several, with commas between; the environment's
+    JOBYARD_URL and JOBYARD_CLIENT_TOKEN (or JOBYARD_CLIENT_TOKEN_FILE) fill in what is not given.
+
+    `timeout_s` is how long a node may take to accept a connection, and to answer what it need not wait for.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
+        self._dialler = Dialler(url, token, timeout_s)
+        self._route = self._dialler.route
+        self._idle: list[Connection] = []
+        self._room = trio.Semaphore(CONNECTIONS_MAX)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hangs up. The client can still be used: it dials again."""
+        while self._idle:
+            self._idle.pop().close()
+
+    # --- submitting --------------------------------------------------------------------------------------------
+
+    async def submit(self, kind: str, line: str, **options: Unpack[JobOptions]) -> Ticket:
+        """The ticket of a new job, once it is safe on a node's disk.
+
+        Raises Unconfirmed where the connection is lost before the answer and the job has no key.
+        """
+        return await self._ask(verbs.submit(Job(kind, line, **options)))
+
+    async def submit_many(self, jobs: Iterable[Job]) -> tuple[Ticket, ...]:
+        """Their tickets, in order: over one connection, without waiting for one answer before the next job.
+
+        Raises NotAllSubmitted, which has the tickets of those that were taken; Unreachable when nothing was sent.
+        """
+        batch = Batch(jobs)
+        async with self._in_use():
+            pass
+        while not batch.done:
+            try:
+                async with self._in_use() as connection:
+                    await self._exchange(connection, batch)
+            except OSError as error:
+                batch.lost(error)
+            except JobyardError as error:
+                batch.fail(error)
+        return batch.tickets()
+
+    async def _exchange(self, connection: Connection, batch: Batch) -> None:
+        while not batch.done:
+            if requests := batch.requests():
+                await connection.send(requests)
+            if not batch.done:
+                for reply in await connection.replies():
+                    batch.take(reply)
+
+    async def run(self, kind: str, line: str, **options: Unpack[JobOptions]) -> Outcome:
+        """Submits a job and waits for its end. The two are asked one after the other, so that the ticket is known
+        when a node goes away half-way and the waiting goes on at the next."""
+        return await self.wait(await self.submit(kind, line, **options))
+
+    # --- asking after a job --------------------------------------------------------------------------------------
+
+    async def status(self, ticket: str) -> Status:
+        return await self._ask(verbs.status(ticket))
+
+    async def result(self, ticket: str) -> Outcome:
+        """How a job ended, with its output. Raises NotEnded while it has not."""
+        return await self._ask(verbs.result(ticket))
+
+    async def explain(self, ticket: str) -> Explanation:
+        """Why a job is where it is, and what would change that."""
+        return await self._ask(verbs.explain(ticket))
+
+    async def logs(self, ticket: str) -> Logs:
+        """What the present attempt, or the last, has printed so far."""
+        return await self._ask(verbs.logs(ticket))
+
+    def follow_logs(self, ticket: str) -> AsyncGenerator[Logs, None]:
+        """What a job prints, as it prints it; ends with the job. A new attempt begins anew, which `attempt` tells.
+        On a connection of its own; when that is lost, it goes on at the next node where it was. Whoever leaves before
+        the end should do so in `contextlib.aclosing`, which hangs up."""
+        return self._follow(LogsFollowing(ticket, len(self._route) + 1))
+
+    # --- waiting -------------------------------------------------------------------------------------------------
+
+    async def wait(self, ticket: str, timeout_s: float | None = None) -> Outcome:
+        """How a job ended, as soon as it has. Raises NotEnded after `timeout_s`, or Unavailable where
+        nobody could be asked until then; without a timeout it waits for ever. Unreachable when no node answers."""
+        deadline = Deadline(timeout_s, trio.current_time())
+        while True:
+            left_s = deadline.left_s(trio.current_time())
+            try:
+                return await self._ask(verbs.wait(ticket, min(left_s, watching.WAIT_PIECE_S)))
+            except NotEnded:
+                if deadline.over(trio.current_time()):
+                    raise
+            except Unavailable:
+                if deadline.over(trio.current_time() + watching.UNAVAILABLE_PAUSE_S):
+                    raise
+                await trio.sleep(watching.UNAVAILABLE_PAUSE_S)
+
+    async def watch(
+        self,
+        tickets: Iterable[str] = (),
+        *,
+        group: str | None = None,
+        since: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Watched:
+        """Who of these tickets (as many as fit in a line, some 4,000), or of this group, has ended since the cursor
+        `since`: as soon as there is one, or when `timeout_s` is over. Tickets: also when none is left that lives."""
+        tickets = tuple(tickets)
+        if bool(tickets) == (group is not None):
+            raise ValueError("watch takes tickets or a group, one of the two")
+        deadline = Deadline(timeout_s, trio.current_time())
+        while True:
+            left_s = deadline.left_s(trio.current_time())
+            try:
+                watched = await self._ask(verbs.watch(tickets, group, since, min(left_s, watching.WAIT_PIECE_S)))
+            except Unavailable:
+                if deadline.over(trio.current_time() + watching.UNAVAILABLE_PAUSE_S):
+                    raise
+                await trio.sleep(watching.UNAVAILABLE_PAUSE_S)
+            else:
+                if watched.ended or not (watched.live or group) or deadline.over(trio.current_time()):
+                    return watched
+
+    async def wait_all(self, tickets: Iterable[str], timeout_s: float | None = None) -> AsyncGenerator[Status, None]:
+        """Each of these jobs once, as they end; thousands are fine. Tickets of which no job is known, or known any
+        more, come as well, with the state `unknown` or `expired`. The client may be used in between.
+
+        Raises NotEnded after `timeout_s`, when some are left, or Unavailable where nobody could be asked until then.
+        """
+        deadline = Deadline(timeout_s, trio.current_time())
+        progress = Watching(tickets)
+        while not progress.done:
+            now = trio.current_time()
+            if deadline.over(now) and progress.lap_over:
+                raise progress.not_ended()
+            await trio.sleep(progress.pause_s(now))
+            try:
+                watched = await self._ask(progress.ask(deadline.left_s(trio.current_time())))
+            except (UnknownTicket, Expired) as error:
+                for status in progress.refused(error):
+                    yield status
+            except Unavailable:
+                if deadline.over(trio.current_time() + watching.UNAVAILABLE_PAUSE_S):
+                    raise
+                await trio.sleep(watching.UNAVAILABLE_PAUSE_S)
+            else:
+                for status in progress.take(watched, trio.current_time()):
+                    yield status
+
+    # --- changing a job ------------------------------------------------------------------------------------------
+
+    async def cancel(self, ticket: str) -> str:
+        """The state that the job has ended in: `cancelled`, or what it was before."""
+        return await self._ask(verbs.cancel(ticket))
+
+    async def cancel_group(self, group: str) -> int:
+        """Cancels what has not ended of a group; how many jobs that were."""
+        return await self._ask(verbs.cancel_group(group))
+
+    async def retry(self, ticket: str) -> str:
+        """Queues a failed or cancelled job again, under its ticket; its new state. Raises Conflict for any other."""
+        return await self._ask(verbs.retry(ticket))
+
+    async def retry_group(self, group: str) -> int:
+        """Queues again what failed or was cancelled of a group; how many jobs that were."""
+        return await self._ask(verbs.retry_group(group))
+
+    async def forget(self, ticket: str) -> None:
+        """Removes an ended job and its output; its key is free again. Raises Conflict where it has not ended."""
+        await self._ask(verbs.forget(ticket))
+
+    async def forget_group(self, group: str) -> int:
+        """Removes what has ended of a group; how many jobs that were."""
+        return await self._ask(verbs.forget_group(group))
+
+    # --- asking after the cluster --------------------------------------------------------------------------------
+
+    async def list(
+        self, *, state: str | None = None, group: str | None = None, limit: int | None = None, local: bool = False
+    ) -> tuple[Status, ...]:
+        """Jobs, newest first, 100 unless told otherwise. `local`: only those that the node asked holds itself."""
+        return await self._ask(verbs.list_jobs(state, group, limit, local))
+
+    async def nodes(self) -> tuple[Node, ...]:
+        return await self._ask(verbs.nodes())
+
+    async def stats(self, *, local: bool = False) -> dict[str, str]:
+        """Numbers by name, of the cluster or of the node asked."""
+        return await self._ask(verbs.stats(local))
+
+    async def events(self, since: str | None = None) -> Events:
+        """What has happened behind the cursor `since`, or as far back as it is kept; 10,000 events at most."""
+        return await self._ask(verbs.events(since))
+
+    def follow_events(self, since: str | None = None) -> AsyncGenerator[Event, None]:
+        """What happens behind the cursor `since`, or as far back as it is kept, and from now on, without an end. On a
+        connection of its own; when that is lost, it goes on at the next node where it was.
+
+        Where events are no longer kept that were not told yet, `{"event": "events.lost"}` stands for them."""
+        return self._follow(EventsFollowing(since, len(self._route) + 1))
+
+    async def drain(self) -> Drained:
+        """Tells the node to take no more jobs, finish what runs and give back what waits. The client must have been
+        given one address; a ValueError otherwise, since nobody could tell which node it would be."""
+        self._only_node("drain")
+        return await self._ask(verbs.drain())
+
+    async def undrain(self) -> str:
+        """Tells the node, likewise, to take jobs again; its state."""
+        self._only_node("undrain")
+        return await self._ask(verbs.undrain())
+
+    def _only_node(self, verb: str) -> None:
+        if len(self._route) > 1:
+            raise ValueError(f"{verb} is for one node, and this client has the addresses of {len(self._route)}")
+
+    async def ping(self) -> None:
+        """Returns when a node has answered."""
+        await self._ask(verbs.ping())
+
+    async def version(self) -> str:
+        """What the node says of itself: `jobyard 0.1.0 protocol=1`."""
+        return await self._ask(verbs.version())
+
+    # --- asking at all -------------------------------------------------------------------------------------------
+
+    async def _ask(self, ask: Ask[T]) -> T:
+        """What the first node says that gives an answer; each is tried, and the first once more, for it may be back."""
+        for _ in range(len(self._route) + 1):
+            try:
+                async with self._in_use() as connection:
+                    reply = await connection.request(ask.data, ask.patience_s)
+                    if isinstance(reply.error, TRY_NEXT):
+                        raise reply.error
+            except TRY_NEXT as error:
+                failure: JobyardError = error
+            except OSError as error:
+                failure = lost_before_answer(connection.address, error, ask.repeatable)
+                if not ask.repeatable:
+                    raise failure from error
+            else:
+                if reply.error is not None:
+                    raise reply.error
+                return ask.read(reply)
+        raise failure
+
+    async def _follow(self, following: Following[T]) -> AsyncGenerator[T, None]:
+        """What replies tell that come one after another, from one node or, when it is lost, from the next."""
+        while not following.done:
+            connection = await self._dialler.dial()
+            try:
+                await connection.send(following.request())
+                while not following.done:
+                    for part in following.take(await connection.follow()):
+                        yield part
+            except Unavailable:
+                await trio.sleep(watching.UNAVAILABLE_PAUSE_S)
+            except (OSError, *TRY_NEXT) as error:
+                self._route.pass_over(connection.address)
+                following.lost(connection.address, error)
+            finally:
+                connection.close()
+
+    # --- connections -----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _in_use(self) -> AsyncIterator[Connection]:
+        """A connection for as long as replies are owed on it. What goes wrong meanwhile ends it; and where its node is
+        gone, or takes nothing, the next address has its turn."""
+        async with self._room:
+            connection = await self._connected()
+            try:
+                yield connection
+            except (OSError, *TRY_NEXT):
+                connection.close()
+                self._route.pass_over(connection.address)
+                raise
+            except BaseException:
+                connection.close()  # a reply is owed on it that nobody will read
+                raise
+            self._idle.append(connection)
+
+    async def _connected(self) -> Connection:
+        """A connection that is idle, or a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_stale():
+                return connection
+            connection.close()  # its node stopped or started anew while we were silent
+        return await self._dialler.dial()

@@ -1,0 +1,161 @@
+"""docs/cli.md, written from the code: `python -m jobyard.cli.reference > docs/cli.md`. A test compares the two."""
+
+import inspect
+from collections.abc import Container
+from typing import Final
+
+import click
+
+from jobyard.cli import exits
+from jobyard.cli.records import RECORDS, Record
+from jobyard.cli.root import NAME, VERBS, jobyard
+from jobyard.cli.verb import Verb
+
+QUIET: Final = "--quiet"  # means something else to each verb that has it
+
+OPENING: Final = """\
+# The command `jobyard`
+
+Written from the code by `python -m jobyard.cli.reference > docs/cli.md`; change it there.
+
+Data goes to standard output, everything else to standard error. What stands after `--` is the job's, never ours.
+
+## Where the cluster is
+
+`JOBYARD_URL`, or `--url` before or after the verb, says where nodes are: `tcp://host:9000`, several with commas
+between. The first that answers is used; when it goes away, the next one is, and waiting, following and `map` go on
+there.
+`JOBYARD_CLIENT_TOKEN`, or the file that `JOBYARD_CLIENT_TOKEN_FILE` names, has the token, where nodes want one.
+
+## Which jobs
+
+Wherever jobs are named, each word is one of these, and a job is meant once however often it is named.
+
+| word | jobs |
+|---|---|
+| `k3f7qa-1` | the job with this ticket |
+| `k3f7qa-1_7` | an element of an array |
+| `k3f7qa-1,k3f7qa-2` | several; so are several words |
+| `last` | the one that `submit` or `run` got last here, by this user (it is in `$XDG_STATE_HOME/jobyard/last`) |
+| `all` | all that have not ended |
+| `group:NAME` | all of a group; so does `--group NAME` |
+| `-` | tickets from standard input: `jobyard list --quiet --state failed \\| jobyard retry -` |
+
+## Where a job works
+
+By default in the directory in which it is submitted, by the same path on whichever node runs it: so files are found
+where machines share them. `--dir PATH` names another, `--scratch` an empty one of its own that is removed afterwards.
+A job whose directory is not there fails with the reason `no_directory`.
+"""
+
+ENGINES: Final = """\
+## Workflow engines
+
+`jobyard status --brief` prints one word for each job, `running`, `success` or `failed`: what Snakemake and others ask
+for. `examples/snakemake/` is a Snakemake profile; `snakemake --profile examples/snakemake` runs every job of a workflow
+on the cluster, tells of those that fail, and cancels them on Ctrl-C.
+"""
+
+JSON: Final = """\
+## JSON
+
+`--json`, which every verb has, prints JSON Lines: one object on one line for each job, node or event that the verb
+tells of. `jq` reads that as it is (`jobyard list --json | jq -r .ticket`), and `jq -s` makes an array of it.
+
+**These names and their meaning stay.** Later versions may add fields. A field that does not apply is left out (`jq`
+gives null for it); what a node says beyond these is passed on as text under its own name. Moments are ISO 8601 in UTC.
+"""
+
+ERRORS: Final = """\
+Besides, `run`, and `result` of one job, have the exit code of the job. An error is one line on standard error,
+`jobyard: CODE: message`; the code is one of the protocol's, or `USAGE`, `UNREACHABLE`, `UNCONFIRMED`, `PENDING`,
+`PROTOCOL` or `ERROR`.
+"""
+
+FOR_PEOPLE: Final = """\
+## For people
+
+Tables fit the terminal; into a pipe they are as wide as they need to be. There are colours where standard output is a
+terminal and `NO_COLOR` is not set, and a progress bar where standard error is one. What is printed for people may
+change in any version; scripts use `--json` or `--quiet`.
+"""
+
+
+def reference() -> str:
+    """The whole document."""
+    verbs = {name: _verb(name) for name in VERBS}
+    of_a_job, of_all = _shared(verbs["submit"], verbs["map"]), _shared(*verbs.values())
+    sections = [
+        *(OPENING, _exit_codes(), FOR_PEOPLE),
+        f"## Options of every verb\n\n{_table(of_all)}",
+        f"## Options of a job\n\nOf `submit`, `run` and `map`.\n\n{_table(of_a_job, of_all)}",
+        "## Verbs\n",
+        *(_section(verb, of_a_job if "--slots" in _rows(verb) else of_all) for verb in verbs.values()),
+        *(ENGINES, JSON, *map(_record, RECORDS)),
+    ]
+    return "\n".join(sections)
+
+
+def _exit_codes() -> str:
+    rows = "".join(f"| {code} | {meaning} |\n" for code, meaning in exits.MEANINGS.items())
+    return f"## Exit codes\n\n| code | meaning |\n|---|---|\n{rows}\n{ERRORS}"
+
+
+def _verb(name: str) -> Verb:
+    command = jobyard.get_command(click.Context(jobyard), name)
+    assert isinstance(command, Verb), f"{name} is not made by verb()"
+    return command
+
+
+def _rows(verb: Verb) -> dict[str, str]:
+    """Name → row in a table, of each option."""
+    with verb.make_context(verb.name, [], resilient_parsing=True) as ctx:
+        options = [each for each in verb.get_params(ctx) if isinstance(each, click.Option)]
+        told = [(option.opts[-1], option.get_help_record(ctx) or ("", "")) for option in options]
+    return {name: f"| `{_text(left)}` | {_text(right)} |" for name, (left, right) in told}
+
+
+def _shared(*verbs: Verb) -> dict[str, str]:
+    """The rows that all of them have."""
+    first, *others = map(_rows, verbs)
+    return {name: row for name, row in first.items() if name != QUIET and all(name in other for other in others)}
+
+
+def _table(rows: dict[str, str], without: Container[str] = ()) -> str:
+    left = "".join(f"{row}\n" for name, row in rows.items() if name not in without)
+    return f"| option | meaning |\n|---|---|\n{left}" if left else ""
+
+
+def _section(verb: Verb, elsewhere: Container[str]) -> str:
+    """What there is to say of a verb; options that are told of elsewhere are left out."""
+    with verb.make_context(f"{NAME} {verb.name}", [], resilient_parsing=True) as ctx:
+        usage = " ".join((ctx.command_path, *verb.collect_usage_pieces(ctx)))
+    printed = " or ".join(f"[{record.name}](#{_anchor(record)})" for record in verb.records)
+    own = {name: row for name, row in _rows(verb).items() if name not in elsewhere}
+    examples = "\n".join(example.strip() for example in verb.examples)
+    parts = (
+        f"### {verb.name}",
+        f"`{usage}`",
+        inspect.cleandoc(verb.help or ""),
+        _table(own).rstrip(),
+        f"JSON: {printed}.",
+        f"```\n{examples}\n```",
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _record(record: Record) -> str:
+    rows = "".join(f"| `{field.name}` | {field.type} | {_text(field.meaning)} |\n" for field in record.fields)
+    return f"### JSON: {record.name}\n\n{record.meaning}\n\n| field | type | meaning |\n|---|---|---|\n{rows}"
+
+
+def _anchor(record: Record) -> str:
+    return f"json-{record.name.replace(' ', '-')}"
+
+
+def _text(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

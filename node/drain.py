@@ -1,0 +1,114 @@
+"""Draining: a node that takes no more, hands back what waits, and finishes what runs. There are two ways into it.
+
+    DRAIN ....... a mark in the store, which outlives the program: whoever drains a node to work on its machine finds
+                  it drained after the restart too, until UNDRAIN. Clients are answered as ever
+    SIGTERM ..... the end of this boot, and no mark: what runs is given its grace, then interrupted; what is over is
+                  reported, and the program exits
+
+Handed back means neither a failure nor a crash: the ledger gives the job to another node.
+
+Pure; what is durable goes through the Memory.
+"""
+
+from typing import Final
+
+from common import lines
+from common.effects import Exit, Table
+from common.errors import Code
+from common.memory import Memory
+from common.messages import Info, Returned
+from common.timers import Timers
+from node.backlog import Backlog, Stop
+from node.outbox import Outbox
+from node.outcomes import Outcomes
+
+_MARK: Final = b"draining"
+_INTERRUPT_GRACE_S: Final = 1.0  # between SIGTERM and SIGKILL when the node itself has to go
+_HAND_BACK_S: Final = 3.0  # what a stopping node waits for the ledger to acknowledge
+
+
+class Drain:
+    """Whether this node takes attempts, and how it gets rid of those that it has."""
+
+    def __init__(
+        self, memory: Memory, backlog: Backlog, outcomes: Outcomes, timers: Timers, outbox: Outbox, *, grace_s: float
+    ) -> None:
+        self._memory = memory
+        self._backlog = backlog
+        self._outcomes = outcomes
+        self._timers = timers
+        self._outbox = outbox
+        self._grace_s = grace_s
+        self._marked = False
+        self._exited = False
+        self.stopping = False
+
+    def restore(self) -> None:
+        self._marked = self._memory.get(Table.META, _MARK) is not None
+
+    @property
+    def on(self) -> bool:
+        return self._marked or self.stopping
+
+    # --- told to by a client -----------------------------------------------------------------------------------
+
+    def drain(self, query_id: int) -> None:
+        if not self._marked:
+            self._marked = True
+            self._memory.put(Table.META, _MARK, b"1")
+            self._outbox.note("node.draining", running=self._backlog.report().running)
+            self._hand_back()
+        report = self._backlog.report()
+        self._outbox.reply(query_id, lines.ok(state="draining", running=report.running, waiting=report.waiting))
+
+    def undrain(self, query_id: int) -> None:
+        if self.stopping:
+            self._outbox.reply(query_id, lines.err(Code.DRAINING, "this node is stopping, and drains until it ends"))
+            return
+        if self._marked:
+            self._marked = False
+            self._memory.delete(Table.META, _MARK)
+            self._outbox.note("node.undrained")
+            self.tell_counts()
+        self._outbox.reply(query_id, lines.ok(state="alive"))
+
+    def _hand_back(self) -> None:
+        """First says that we drain, or what is handed back could be given to us again."""
+        self.tell_counts()
+        waiting = self._backlog.give_back(self._backlog.waiting())
+        if waiting and self._outbox.link is not None:
+            self._outbox.send(Returned(tuple(waiting)))
+
+    def tell_counts(self) -> None:
+        """INFO: our counts, and whether we drain."""
+        if self._outbox.link is not None:
+            report = self._backlog.report()
+            self._outbox.send(Info(report.running, report.waiting, self.on))
+
+    # --- stopping as planned -----------------------------------------------------------------------------------
+
+    def stop(self, now: float) -> None:
+        """Takes no more, hands back what waits, gives what runs its grace."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self._outbox.note("node.draining", grace_s=self._grace_s, running=self._backlog.report().running)
+        self._hand_back()
+        self._timers.set("grace over", now + self._grace_s)
+        self._timers.set("hand back over", now + self._grace_s + _INTERRUPT_GRACE_S + _HAND_BACK_S)
+        self.exit_when_done()
+
+    def interrupt(self, now: float) -> None:
+        """The grace is over."""
+        for id in self._backlog.running():
+            self._backlog.end(id, Stop.INTERRUPTED, now, grace_s=_INTERRUPT_GRACE_S)
+
+    def exit_when_done(self) -> None:
+        acknowledged = self._outbox.link is None or not len(self._outcomes)
+        if self.stopping and not len(self._backlog) and acknowledged:
+            self.exit()
+
+    def exit(self) -> None:
+        if not self._exited:
+            self._exited = True
+            self._outbox.do(Exit())

@@ -1,0 +1,237 @@
+"""What an origin can tell of its own jobs, without asking anybody.
+
+    no ticket, or one never issued ....... UNKNOWN_TICKET
+    an element that its array has not .... UNKNOWN_TICKET; any other is the ledger's to tell of
+    ended ................................ from our copy
+    ended longer ago than is kept ........ EXPIRED
+    live ................................. what we last knew of it (`as_of_s=`), and why we know no better
+
+Unknown is never reported as waiting, nor waiting as unknown. This module makes replies and decides nothing: when the
+ledger is asked, and what is told where it cannot be, is the desk's business.
+
+Pure.
+"""
+
+from typing import Final
+
+from common import lines
+from common.arrays import parse_indexes
+from common.errors import Code
+from common.history import History
+from common.limits import LIST_SCAN_MAX
+from common.messages import Inquiry
+from common.model import Ended, Reason, State, array_of, element, index_of, parse_ticket
+from common.status import ended_fields, live_fields, status_reply, unknown_reply
+from common.why import Why
+from node.intake import Intake
+from node.streams import places, printed
+
+_WHY_BY_STATE: Final = {
+    State.SCHEDULED: Why.DELAYED,
+    State.BLOCKED: Why.BLOCKED,
+    State.DISPATCHED: Why.NODE_BACKLOG,
+    State.RUNNING: Why.RUNNING,
+    State.RETRYING: Why.RETRY,
+    State.CANCELLED: Why.ENDING,
+}
+_TEXTS: Final = {
+    Why.BALANCER_UNREACHABLE: (
+        "The balancer, which decides when and where it runs, cannot be reached from here or does not answer. The node "
+        "dials again by itself; see that the balancer runs.\n"
+    ),
+    Why.ON_ITS_WAY: (
+        "The balancer has not acknowledged it yet. That takes a moment; if it does not pass, the balancer has no room: "
+        "look for store.full in its log.\n"
+    ),
+}
+
+
+class Origin:
+    """The replies that the origin's own records can give."""
+
+    def __init__(self, intake: Intake, history: History) -> None:
+        self._intake = intake
+        self._history = history
+
+    # --- what needs nobody else --------------------------------------------------------------------------------
+
+    def known(self, ticket: str, query: lines.Query) -> bytes | None:
+        """The reply that needs nobody else, if there is one."""
+        if parse_ticket(ticket) is None:
+            return unknown_reply(ticket)
+        if not self._intake.ours(ticket):
+            return None
+        if index_of(ticket) is not None:
+            return None if self._has(ticket) else unknown_reply(ticket)
+        if isinstance(query, lines.Logs) and (refused := self._logs_of_array(ticket)) is not None:
+            return refused
+        if self._intake.live(ticket) is not None:
+            return None
+        ended = self.ended(ticket)
+        if ended is not None:
+            return self._ended_reply(ticket, query, ended)
+        return self._gone(ticket, query)
+
+    def _has(self, ticket: str) -> bool:
+        """Whether this may be an element: its array is live, or ended and not forgotten."""
+        array = array_of(ticket)
+        if self._intake.live(array) is None and self._history.find(array) is None:
+            return self._history.expired(array)
+        return self._intake.has_element(ticket)
+
+    def _logs_of_array(self, ticket: str) -> bytes | None:
+        array = self._intake.job(ticket).array
+        if array is None:
+            return None
+        example = element(ticket, parse_indexes(array).first)
+        return lines.err(
+            Code.BAD_REQUEST, f"{ticket} is an array, and prints nothing; LOGS takes an element, such as {example}"
+        )
+
+    def _ended_reply(self, ticket: str, query: lines.Query, ended: Ended) -> bytes | None:
+        match query:
+            case lines.Retry() | lines.Forget():
+                return None  # the ledger's to do
+            case lines.Status():
+                return status_reply(ticket, ended_fields(self._intake.job(ticket), ended))
+            case lines.Cancel():
+                return lines.ok(ticket, state=ended.state)
+            case lines.Explain():
+                return explanation(ticket, ended.state, ended.reason or Why.DONE, how_it_ended(ticket, ended))
+            case lines.Logs(follow=follow):
+                return self.logs(ticket, ended, end=follow)
+        return lines.result_reply(ticket, ended, self._history.output(ticket, ended))
+
+    def _gone(self, ticket: str, query: lines.Query) -> bytes | None:
+        if not self._history.expired(ticket):
+            return unknown_reply(ticket)
+        return None if isinstance(query, lines.Retry | lines.Forget) else expired(ticket)
+
+    def ended(self, ticket: str) -> Ended | None:
+        """How one of our jobs ended, if it has."""
+        return self._history.find(ticket) if self._intake.ours(ticket) else None
+
+    def logs(self, ticket: str, ended: Ended, behind: Inquiry | None = None, *, end: bool = False) -> bytes:
+        """What an ended job has printed, behind the places that an inquiry names."""
+        stdout_at, stderr_at = (0, 0) if behind is None else places(behind, ended.attempt)
+        output = self._history.output(ticket, ended)
+        stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
+        return printed(ticket, ended.state, ended.attempt, stdout[stdout_at:], stderr[stderr_at:], end=end)
+
+    # --- what we last knew -------------------------------------------------------------------------------------
+
+    def as_last_known(self, ticket: str, query: lines.Query, now: float, *, linked: bool) -> bytes:
+        """The reply about a live job of ours where the ledger has no word on it. An element stands where its array
+        does: the ledger, which alone begins elements, has not got it."""
+        array = array_of(ticket)
+        own = self._intake.live(array)
+        assert own is not None, f"{array} is not live here"
+        state, as_of_s = self._intake.state(array), round(now - own.as_of, 3)
+        match query:
+            case lines.Status():
+                return status_reply(ticket, self._live_fields(array, linked) | {"as_of_s": as_of_s})
+            case lines.Explain():
+                on_its_way = linked and self._intake.unacknowledged(array)
+                why = Why.ON_ITS_WAY if on_its_way else Why.BALANCER_UNREACHABLE
+                text = f"{ticket} was {state} when its origin, this node, last heard of it. {_TEXTS[why]}"
+                return explanation(ticket, state, why, text, as_of_s=as_of_s)
+            case lines.Logs():
+                return printed(ticket, state)
+        return lines.pending(ticket, state=state, as_of_s=as_of_s)
+
+    def _live_fields(self, ticket: str, linked: bool) -> dict[str, object]:
+        own = self._intake.live(ticket)
+        assert own is not None, f"{ticket} is not live here"
+        state = self._intake.state(ticket)
+        told = live_fields(self._intake.job(ticket), state, own.attempt)
+        return {"state": state, "attempt": own.attempt, "reason": self._why(ticket, state, linked)} | {
+            name: value for name, value in told.items() if name not in ("state", "attempt", "reason")
+        }
+
+    def _why(self, ticket: str, state: State, linked: bool) -> Why | None:
+        """Why a job is where it is, as far as its origin knows: nothing, when all it knows is that it is queued."""
+        if not linked:
+            return Why.BALANCER_UNREACHABLE
+        return Why.ON_ITS_WAY if self._intake.unacknowledged(ticket) else _WHY_BY_STATE.get(state)
+
+    def listed(self, query: lines.List, *, linked: bool) -> bytes:
+        """LIST local=1: the jobs submitted here, as we last knew them."""
+        listed: list[bytes] = []
+        room = LIST_SCAN_MAX
+        for ticket in self._intake.live_newest_first():
+            if len(listed) >= query.limit or not room:
+                break
+            room -= 1
+            if _matches(query, self._intake.state(ticket), self._intake.job(ticket).group):
+                listed.append(lines.job_line(ticket, self._live_fields(ticket, linked)))
+        for ticket, ended in self._history.newest():
+            if len(listed) >= query.limit or not room:
+                break
+            room -= 1
+            job = self._intake.job(ticket)
+            if _matches(query, ended.state, job.group):
+                listed.append(lines.job_line(ticket, ended_fields(job, ended)))
+        return lines.ok(count=len(listed), partial=None if room else 1, body=b"".join(listed))
+
+    # --- asked by the ledger -----------------------------------------------------------------------------------
+
+    def answer(self, inquiry: Inquiry, now: float) -> bytes:
+        """What we know of a ticket of ours that the ledger does not know."""
+        assert inquiry.ticket is not None, "an origin is asked about tickets"
+        ticket, query = inquiry.ticket, _query(inquiry.verb, inquiry.ticket)
+        ended = self.ended(ticket)
+        if isinstance(query, lines.Logs) and ended is not None and not ended.counts:
+            return self.logs(ticket, ended, inquiry)
+        known = self.known(ticket, query)
+        if known is not None:
+            return known
+        if self._intake.live(array_of(ticket)) is not None:
+            return self.as_last_known(ticket, query, now, linked=True)
+        if ended is not None:  # the ledger has still to learn of it, and then to retry or forget it
+            return lines.pending(ticket, state=ended.state)
+        return expired(ticket) if self._intake.issued(ticket) else unknown_reply(ticket)
+
+
+def explanation(ticket: str, state: State, reason: Why | Reason, text: str, **fields: object) -> bytes:
+    """The reply to EXPLAIN: a code for programs, and a text for people."""
+    return lines.ok(ticket, state=state, reason=reason, **fields, body=text.encode())
+
+
+def how_it_ended(ticket: str, ended: Ended) -> str:
+    """For people: what an ended job came to, and what can be done about it."""
+    attempt = f" in attempt {ended.attempt}" if ended.attempt else ""
+    node = f" on {ended.node}" if ended.node else ""
+    exit_code = f", with exit code {ended.exit}" if ended.exit is not None else ""
+    how = f"{ticket} {_ENDS[ended.state]}{attempt}{node}{exit_code}"
+    if ended.state is State.SUCCEEDED:
+        return f"{how}. RESULT has its output.\n"
+    return f"{how}: reason={ended.reason}. RETRY queues it again.\n"
+
+
+def expired(ticket: str) -> bytes:
+    return lines.err(Code.EXPIRED, f"{ticket} ended, and its result is no longer kept (JOBYARD_RETENTION)")
+
+
+_ENDS: Final = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.CANCELLED: "was cancelled"}
+
+
+def _query(verb: str, ticket: str) -> lines.Query:
+    """The client's request that the ledger passes on."""
+    match verb:
+        case "status":
+            return lines.Status(ticket)
+        case "cancel":
+            return lines.Cancel(ticket, None)
+        case "retry":
+            return lines.Retry(ticket, None)
+        case "forget":
+            return lines.Forget(ticket, None)
+        case "explain":
+            return lines.Explain(ticket)
+        case "logs":
+            return lines.Logs(ticket, follow=False)
+    return lines.Result(ticket)
+
+
+def _matches(query: lines.List, state: State, group: str | None) -> bool:
+    return (query.state is None or query.state == state) and (query.group is None or query.group == group)

@@ -1,0 +1,51 @@
+"""What a step of the node does: replies, messages over the link, notes. The worker and its parts put it here, in the
+order in which they decide it, and it is done in this order once the step is on disk.
+
+Pure.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from common.effects import Note, Reply, Send
+from common.frames import batches
+from common.messages import Jobs, Message, Pair, Result, Submission
+
+_ENVELOPE_BYTES = 40  # about what a record weighs beside its bytes
+
+
+class Outbox:
+    """The actions of the step that is being taken, and the link over which its messages go, while there is one."""
+
+    def __init__(self) -> None:
+        self.link: int | None = None
+        self._actions: list[Any] = []
+
+    def take(self) -> tuple[Any, ...]:
+        """The actions of the step, which is over."""
+        actions = tuple(self._actions)
+        self._actions.clear()
+        return actions
+
+    def do(self, action: object) -> None:
+        self._actions.append(action)
+
+    def reply(self, query_id: int, reply: bytes, *, more: bool = False) -> None:
+        self._actions.append(Reply(query_id, reply, more))
+
+    def note(self, event: str, level: str = "info", **fields: object) -> None:
+        self._actions.append(Note(event, level, fields))
+
+    def send(self, message: Message) -> None:
+        assert self.link is not None, f"a {type(message).__name__} needs a link"
+        self._actions.append(Send(self.link, message))
+
+    def send_jobs(self, submissions: Sequence[Submission]) -> None:
+        for items in batches(
+            submissions, lambda item: len(item.job) + len(item.body) + len(item.output) + _ENVELOPE_BYTES
+        ):
+            self.send(Jobs(items))
+
+    def send_results(self, pairs: Sequence[Pair]) -> None:
+        for items in batches(pairs, lambda pair: len(pair.record) + len(pair.output) + _ENVELOPE_BYTES):
+            self.send(Result(items))
