@@ -120,7 +120,7 @@ class Chronicle:
         at = seen or 0
         lost = since is not None and seen is None
         room = BATCH_BYTES
-        for first, lines in self._behind(at):
+        for first, lines in self._behind(at) if at < self._last else ():
             if not kept and since is not None:
                 lost = lost or first > at + 1
             for number, line in enumerate(lines, first):

@@ -25,10 +25,11 @@ from balancer.records import Entry
 from balancer.referrals import Referral, Referrals
 from balancer.watches import Watches
 from common import lines
+from common.arrays import parse_indexes
 from common.errors import Code
 from common.limits import ANSWER_WAIT_S
 from common.messages import Answer, Inquiry
-from common.model import Ended, State, index_of, parse_ticket
+from common.model import Ended, State, element, index_of, parse_ticket
 from common.status import expired_reply, stats_reply, unknown_reply
 from common.timers import Timers
 
@@ -193,8 +194,9 @@ class Clerk:
         has failed gets the rest of it before anything of the next."""
         last, inquiry = self._books.ledger.last_failure(entry), question.inquiry
         owed = last is not None and last.attempt == inquiry.attempt and _is_behind(inquiry, last)
-        if self._is_array(entry.ticket):
-            self._answer(question, _logs_of_array(entry.ticket))
+        array = self._array(entry.ticket)
+        if array is not None:
+            self._answer(question, _logs_of_array(entry.ticket, array))
         elif entry.begun and entry.record.node_id is not None and not owed:
             self._referrals.to_runner(question, entry.ticket, entry.record.node_id, entry.record.attempt)
         elif last is not None:
@@ -203,7 +205,10 @@ class Clerk:
             self._answer(question, lines.logs_reply(entry.ticket, entry.state, 0))
 
     def _logs_of_ended(self, inquiry: Inquiry, ticket: str, ended: Ended) -> bytes:
-        return _logs_of_array(ticket) if self._is_array(ticket) else self._printed(inquiry, ticket, ended.state, ended)
+        array = self._array(ticket)
+        if array is not None:
+            return _logs_of_array(ticket, array)
+        return self._printed(inquiry, ticket, ended.state, ended)
 
     def _printed(self, inquiry: Inquiry, ticket: str, state: State, ended: Ended) -> bytes:
         """The kept output of an attempt, behind what the client has of it."""
@@ -213,8 +218,9 @@ class Clerk:
             stdout, stderr = stdout[inquiry.stdout_at :], stderr[inquiry.stderr_at :]
         return lines.logs_reply(ticket, state, ended.attempt, stdout, stderr)
 
-    def _is_array(self, ticket: str) -> bool:
-        return index_of(ticket) is None and self._books.job(ticket).array is not None
+    def _array(self, ticket: str) -> str | None:
+        """The range of an array; None for any other job, and for its elements."""
+        return self._books.job(ticket).array if index_of(ticket) is None else None
 
     # --- what other nodes have to say ----------------------------------------------------------------------------
 
@@ -382,6 +388,6 @@ def _is_behind(inquiry: Inquiry, ended: Ended) -> bool:
     return inquiry.stdout_at < ended.stdout_bytes or inquiry.stderr_at < ended.stderr_bytes
 
 
-def _logs_of_array(ticket: str) -> bytes:
-    message = f"{ticket} is an array, which prints nothing itself; ask for an element of it, such as {ticket}_1"
-    return lines.err(Code.BAD_REQUEST, message)
+def _logs_of_array(ticket: str, array: str) -> bytes:
+    first = element(ticket, parse_indexes(array).first)
+    return lines.err(Code.BAD_REQUEST, f"{ticket} is an array and prints nothing itself; ask for an element: {first}")

@@ -9,7 +9,7 @@ import attrs
 
 from balancer.outbox import Outbox
 from balancer.questions import Parked, Place, Question, return_of
-from balancer.roster import Node, Roster
+from balancer.roster import Roster
 from common.messages import Inquiry
 
 
@@ -31,31 +31,41 @@ class Referrals:
         self._open: dict[int, dict[int, Referral]] = {}  # by link, then by the id under which we ask
         self._next_id = 0
 
-    def to_origin(self, question: Question, ticket: str, verb: str | None = None) -> bool:
+    def to_origin(self, question: Question, ticket: str) -> bool:
         """Asks the origin of a ticket, as soon as it is here. False where no node that issues such tickets was ever
-        met: then nobody can know the job."""
+        met: then nobody can know the job. WATCH asks for the STATUS of each ticket by itself."""
         node_id = self._roster.origin(ticket.partition("-")[0])
         if node_id is None:
             return False
-        inquiry = attrs.evolve(question.inquiry, verb=verb or question.verb, ticket=ticket, tickets=(), since=None)
-        self._refer(Referral(question, ticket, ("referral", (node_id, ticket))), node_id, inquiry)
+        verb = "status" if question.inquiry.tickets else question.verb
+        self._refer(question, ticket, node_id, verb)
         return True
 
     def to_runner(self, question: Question, ticket: str, node_id: str, attempt: int) -> None:
-        """Asks the node that runs an attempt, as soon as it is here."""
-        referral = Referral(question, ticket, ("referral", (node_id, ticket)), attempt)
-        self._refer(referral, node_id, attrs.evolve(question.inquiry, ticket=ticket))
+        """Asks the node that runs an attempt what it has printed, as soon as the node is here."""
+        self._refer(question, ticket, node_id, question.verb, attempt)
 
-    def _refer(self, referral: Referral, node_id: str, inquiry: Inquiry) -> None:
+    def _refer(self, question: Question, ticket: str, node_id: str, verb: str, attempt: int = 0) -> None:
         node = self._roster.get(node_id)
-        if node is None or not _is_here(node):
-            self._parked.park(referral.question, return_of(node_id))
+        if node is None or node.link is None or not node.ready:
+            self._parked.park(question, return_of(node_id))
             return
-        assert node.link is not None
+        referral = Referral(question, ticket, ("referral", (node_id, ticket)), attempt)
+        self._parked.park(question, referral.place)
         self._next_id += 1
-        self._parked.park(referral.question, referral.place)
         self._open.setdefault(node.link, {})[self._next_id] = referral
-        self._outbox.send(node, attrs.evolve(inquiry, id=self._next_id))
+        asked = question.inquiry
+        self._outbox.send(
+            node,
+            Inquiry(
+                self._next_id,
+                verb,
+                ticket,
+                attempt=asked.attempt,
+                stdout_at=asked.stdout_at,
+                stderr_at=asked.stderr_at,
+            ),
+        )
 
     def answered(self, link: int, id: int) -> Referral | None:
         """A node has answered: what it was asked, where somebody still waits for it."""
@@ -71,7 +81,3 @@ class Referrals:
             return False
         self._parked.leave_place(referral.question, referral.place)
         return True
-
-
-def _is_here(node: Node) -> bool:
-    return node.link is not None and node.ready

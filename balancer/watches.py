@@ -25,7 +25,7 @@ from balancer.referrals import Referrals
 from common import lines
 from common.errors import Code
 from common.limits import BATCH_BYTES, WATCH_LINES_MAX
-from common.model import Ended, array_of, index_of
+from common.model import Ended, array_of, index_of, parse_ticket
 from common.status import ended_fields
 
 
@@ -165,13 +165,9 @@ class Watches:
 
     def _look_up(self, watch: Watch, name: str) -> Found | None:
         """Puts a name where it belongs: live, ended, told of before, unknown, or nothing to be waited for."""
-        found = self._books.find(name)
-        first = self._books.ledger.first_name(name)
-        nobody = self._books.roster.origin(name.partition("-")[0]) is None
-        if found is None and (nobody or self._books.ledger.knows(first)):
-            watch.errors[name] = _error(name, Code.UNKNOWN_TICKET)
-        elif found is None:
-            watch.unknown.setdefault(array_of(first), {}).setdefault(first, []).append(name)
+        found = self._books.find(name) if parse_ticket(name) is not None else None
+        if found is None:
+            self._expect(watch, name)
         elif found.entry is not None:
             watch.live.setdefault(found.ticket, []).append(name)
         elif found.ended is None:
@@ -180,6 +176,17 @@ class Watches:
             watch.ends.append(End(found.ended.sequence, name, found.ticket, found.ended))
         return found
 
+    def _expect(self, watch: Watch, name: str) -> None:
+        """The ledger has nothing of it. Whether it may still come is for its origin to say, be it here or away; unless
+        it was forgotten, or is no element of its array."""
+        ledger = self._books.ledger
+        first = ledger.first_name(name) if parse_ticket(name) is not None else None
+        nobody = self._books.roster.origin(name.partition("-")[0]) is None
+        if first is None or nobody or ledger.knows(first):
+            watch.errors[name] = _error(name, Code.UNKNOWN_TICKET)
+        else:
+            watch.unknown.setdefault(array_of(first), {}).setdefault(first, []).append(name)
+
     def _await_end(self, question: Question, ticket: str) -> None:
         self._parked.park(question, watched_end_of(ticket))
         if index_of(ticket) is not None:
@@ -187,7 +194,7 @@ class Watches:
 
     def _await_word(self, question: Question, ticket: str) -> None:
         self._parked.park(question, arrival_of(ticket))
-        self._referrals.to_origin(question, ticket, verb="status")
+        self._referrals.to_origin(question, ticket)
 
     # --- what becomes of those that wait -------------------------------------------------------------------------
 

@@ -118,10 +118,10 @@ def test_a_ticket_that_nobody_knows_has_no_logs() -> None:
 
 def test_an_array_has_no_logs_and_its_elements_are_named() -> None:
     cluster = Cluster(1, slots=0)
-    ticket = cluster.submit("n1", "array=1-3 sh true")
+    ticket = cluster.submit("n1", "array=7-9 sh true")
     reply = Asker(cluster).say("logs", ticket=ticket)
     assert reply.startswith(f"ERR BAD_REQUEST {ticket} is an array")
-    assert f"{ticket}_1" in reply
+    assert reply.endswith(f": {ticket}_7\n")
 
 
 # --- running ------------------------------------------------------------------------------------------------------

@@ -188,10 +188,10 @@ def test_where_nothing_is_live_the_errors_alone_are_the_answer() -> None:
     cluster.finish_all()
     asker = Asker(cluster)
     cursor = field(asker.say("watch", ticket), "cursor")
-    never_issued, never_met = ticket.replace("-1", "-77"), "zzzzzz-1"
-    reply = asker.say("watch", ticket, never_issued, never_met, since=cursor)
+    unknown = ["aaaaab-77", "aaaaab-x", "zzzzzz-1"]  # never issued, no ticket, of a node that was never met
+    reply = asker.say("watch", ticket, *unknown, since=cursor)
     assert head(reply).startswith(f"OK count=0 live=0 cursor={cursor} ")
-    assert sorted(body(reply)) == [f"{never_issued} error=UNKNOWN_TICKET", f"{never_met} error=UNKNOWN_TICKET"]
+    assert sorted(body(reply)) == [f"{name} error=UNKNOWN_TICKET" for name in unknown]
 
 
 def test_a_ticket_whose_origin_is_away_counts_as_live_until_it_is_back() -> None:
