@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from balancer.books import Books, Found
-from balancer.chronicle import Told
+from balancer.chronicle import NOW, Told
 from balancer.explanations import Explanations, Rules
 from balancer.listing import Listing
 from balancer.outbox import Outbox
@@ -315,9 +315,11 @@ class Clerk:
     # --- events --------------------------------------------------------------------------------------------------
 
     def _tell_events(self, question: Question) -> None:
-        """`events` are answered at once; who wants to `follow` them, when there are some behind his cursor."""
-        told = self._books.chronicle.read(question.inquiry.since)
-        if told.count or told.lost or question.verb == "events":
+        """`events` are answered at once; who wants to `follow` them, when there are some behind his cursor, or with
+        the present one where he asks for what is to come."""
+        since = question.inquiry.since
+        told = self._books.chronicle.now() if since == NOW else self._books.chronicle.read(since)
+        if told.count or told.lost or since == NOW or question.verb == "events":
             self._answer(question, _events_reply(told))
         else:
             self._parked.park(question, NEXT_EVENT)
