@@ -72,6 +72,7 @@ class Clerk:
         self._listing = Listing(books, self._explanations)
         self._watches = Watches(books, self._referrals, self._parked, self._answer)
         self._located = 0  # how many tickets were asked after on our own account
+        self._locating: set[str] = set()
         self._unknown: list[str] = []
 
     # --- questions in ------------------------------------------------------------------------------------------
@@ -232,6 +233,9 @@ class Clerk:
 
     def locate(self, ticket: str, now: float) -> None:
         """Has the origin of a ticket asked whether it issued it, on our own account; see `take_unknown`."""
+        if ticket in self._locating:
+            return
+        self._locating.add(ticket)
         self._located += 1
         self._of_ticket(Question(_OURS, Inquiry(self._located, "status", ticket)), ticket, now)
 
@@ -360,8 +364,9 @@ class Clerk:
         self._drop(question)
         if question.link != _OURS:
             self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
-        elif reply.startswith(b"ERR"):
-            self._unknown.append(question.ticket)
+        else:
+            self._locating.discard(question.ticket)
+            self._unknown += [question.ticket] if reply.startswith(b"ERR") else []
 
     def __len__(self) -> int:
         return len(self._parked)

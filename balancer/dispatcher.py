@@ -224,11 +224,13 @@ class Dispatcher:
 
     def _follow_up(self, now: float) -> None:
         """What ends and arrives moves jobs that wait for it, and so on until nothing moves."""
+        for ticket in self._reunion.take_to_locate():
+            if self._roster.origin(ticket.partition("-")[0]) is not None:  # else it has still to come
+                self._clerk.locate(ticket, now)
+        self._flow.settle(now, self._wall)
         for ticket in self._clerk.take_unknown():
             self._flow.unknown(ticket, self._wall)
-        self._flow.settle(now, self._wall)
-        for ticket in self._clerk.take_unknown():  # where no node was ever met that would issue it
-            self._flow.unknown(ticket, self._wall)
+            self._reunion.unknown(ticket)
         while ends := self._ledger.take_ends():
             for ticket, ended, _ in ends:
                 self._flow.ended(ticket, ended)

@@ -44,6 +44,7 @@ class Reunion:
         self._roster = roster
         self._outbox = outbox
         self._held: dict[str, dict[AttemptId, Held]] = {}  # by ticket, then by node and attempt
+        self._to_locate: list[str] = []
 
     def reunite(self, node: Node, hello: Hello, holdings: Holdings, wall: float) -> None:
         """Takes the first word of a link. Afterwards the node can be given jobs."""
@@ -55,6 +56,7 @@ class Reunion:
             self._recognise(node, hello.boot_id, id, begun=id in begun)
         for ticket, attempt, boot_id in holdings.outcomes:
             self._expect(node, ticket, attempt, boot_id)
+        self._to_locate += [array_of(ticket) for ticket in self._held if ticket.startswith(f"{hello.prefix}-")]
 
     def _settle_leases(self, node: Node, hello: Hello, holdings: Holdings, wall: float) -> None:
         begun, outcomes = set(holdings.begun), set(holdings.outcomes)
@@ -138,7 +140,15 @@ class Reunion:
                 del self._held[ticket]
 
     def remember(self, ticket: str, held: Held) -> None:
+        """Whether its origin will ever bring the job is asked where its outcome is all that is left of it."""
         self._held.setdefault(ticket, {})[held.node.id, held.attempt] = held
+        if held.over:
+            self._to_locate.append(array_of(ticket))
+
+    def take_to_locate(self) -> list[str]:
+        """Jobs whose origins are to be asked whether they know them."""
+        tickets, self._to_locate = self._to_locate, []
+        return tickets
 
     def arrived(self, entry: Entry) -> None:
         """A job is known again: where nodes have attempts of it, the highest counts, and numbering goes on above."""
@@ -161,6 +171,11 @@ class Reunion:
             self._outbox.send(best.node, RequestOfRes((entry.ticket,)))
         else:
             self.begun(best.node, entry, best.begun)
+
+    def unknown(self, ticket: str) -> None:
+        """Its origin knows no such job: it was forgotten, or expired long ago."""
+        for name in [name for name in self._held if array_of(name) == ticket]:
+            self.arrived_otherwise(name)
 
     def arrived_otherwise(self, ticket: str) -> None:
         """A job is known again, but needs no attempt: it has ended, or is another job's second name."""

@@ -291,6 +291,24 @@ def test_a_late_outcome_of_a_forgotten_job_is_acknowledged_and_dropped() -> None
     assert (cluster.say(other, f"status {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
 
 
+@pytest.mark.parametrize("first", ["n1", "n2"])
+def test_a_late_outcome_is_let_go_of_when_even_the_ledger_that_forgot_its_job_is_lost(first: str) -> None:
+    cluster = Cluster(2, slots=1)
+    cluster.submit("n1", "sleep 1h")
+    ticket = cluster.submit("n1", "crash_limit=1 sh false")
+    assert cluster.where(ticket) == [("n2", (ticket, 1))]
+    cluster.cut(cluster.nodes["n2"].link or 0)
+    cluster.advance(20)
+    assert cluster.say("n1", f"forget {ticket}") == f"OK {ticket}\n"
+    cluster.finish("n2", (ticket, 1), output=b"late")
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    for name in (first, "n1", "n2"):
+        if cluster.nodes[name].link is None:
+            cluster.dial(name)
+    assert not cluster.nodes["n2"].disk.tables[Table.OUTCOMES]
+
+
 def test_a_live_job_is_not_forgotten() -> None:
     cluster = Cluster(1)
     ticket = cluster.submit("n1")
