@@ -30,7 +30,7 @@ from node.executors.processes import Family
 from node.executors.sessions import hold_group, let_go
 from node.executors.table import TICKS_PER_S, Beat, Pulse, Seen, Table, look_at, proportional_bytes
 
-TICK_S: Final = 0.05
+TICK_S: Final = 0.1
 MEMORY_S: Final = 0.1
 CPU_S_MIN: Final = 0.1
 LOOK_S: Final = 1.0

@@ -114,15 +114,6 @@ class Table:
     def forget(self) -> None:
         self._others.clear()
 
-    def newest_first(self, beat: Beat) -> Iterator[Seen]:
-        known = self._others if beat.last_pid else frozenset()
-        for pid in sorted(_pids(), key=lambda pid: (beat.last_pid - pid) % 4194304):
-            if pid in known and not _given_since(pid, self._last_pid, beat.last_pid):
-                continue
-            seen = look_at(pid)
-            if seen is not None:
-                yield seen
-
     def newest(self, beat: Beat, count: int) -> Iterator[Seen]:
         """Who lives of the last numbers given; of processes, and of threads, which look the same here."""
         for pid in range(beat.last_pid, max(0, beat.last_pid - count), -1):
