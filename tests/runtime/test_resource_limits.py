@@ -23,7 +23,7 @@ from node.executors.commands import ended_by_fence
 from node.executors.guard import Ward
 from node.executors.loop import Loop
 from node.executors.processes import Family
-from node.executors.table import TICKS_PER_S, Beat, Seen, Table, everybody
+from node.executors.table import TICKS_PER_S, Beat, Pulse, Seen, Table, everybody
 from tests.runtime.executing import Yard, is_alive, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
@@ -277,6 +277,18 @@ def test_only_who_may_have_been_given_a_number_since_is_looked_at_again(monkeypa
     assert look(20) == ([7, 8, 20], [7, 8, 20, 21])
     for _ in range(2):
         assert look(0) == ([7, 8, 20], [7, 8, 20, 21]), "where the kernel does not tell, everybody is looked at"
+
+
+def test_the_kernel_tells_how_many_there_are_and_who_was_born_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulse = Pulse()
+    before = pulse.beat()
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    assert before.threads > 1
+    assert before.last_pid != pulse.beat().last_pid
+    for told in (b"", b"0.1 0.2 0.3 4\n", b"0.1 0.2 0.3 1/x 7\n"):
+        monkeypatch.setattr(os, "pread", lambda *_, told=told: told)
+        assert pulse.beat() == Beat(0, 0)
 
 
 async def test_nobody_is_looked_after_where_nothing_runs_or_nothing_is_limited(tmp_path: Path) -> None:
