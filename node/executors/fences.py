@@ -67,8 +67,3 @@ def be_taken_first() -> None:
         raised = min(int(file.read()) + OOM_SCORE_RAISED, OOM_SCORE_MAX)
         file.seek(0)
         file.write(str(raised))
-
-
-def cpu_count() -> int:
-    """Processors that can work for one group at once."""
-    return len(os.sched_getaffinity(0))

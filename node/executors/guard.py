@@ -14,6 +14,7 @@ seen is what is told: usage is never guessed, so a limit may be exceeded for a m
 
 import contextlib
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,13 +25,12 @@ import attrs
 
 from common.model import Reason
 from node.executors import Limits
-from node.executors.fences import cpu_count
 from node.executors.loop import Loop
 from node.executors.processes import Family
 from node.executors.sessions import hold_group, let_go
 from node.executors.table import TICKS_PER_S, Beat, Pulse, Seen, Table, look_at, proportional_bytes
 
-TICK_S: Final = 0.05
+TICK_S: Final = 0.1
 MEMORY_S: Final = 0.1
 CPU_S_MIN: Final = 0.1
 LOOK_S: Final = 1.0
@@ -82,7 +82,7 @@ class Ward:
         """How long it needs no look for its own sake."""
         wait_s = LOOK_S if self.limits.memory_bytes is None else MEMORY_S
         if self.limits.cpu_s is not None:
-            left_s = (self.limits.cpu_s - self.cpu_s) / cpu_count()
+            left_s = (self.limits.cpu_s - self.cpu_s) / len(os.sched_getaffinity(0))
             wait_s = min(wait_s, max(CPU_S_MIN, left_s))
         return wait_s
 

@@ -82,8 +82,11 @@ class Beat:
     last_pid: int  # numbers are given in a circle, to processes and to threads
 
 
+NO_BEAT: Final = Beat(0, 0)
+
+
 class Pulse:
-    """/proc/loadavg, kept open. Where it cannot be read, or tells nothing, every beat is `Beat(0, 0)`."""
+    """/proc/loadavg, kept open. Where it cannot be read, or tells something else, every beat is NO_BEAT."""
 
     def __init__(self) -> None:
         try:
@@ -92,10 +95,11 @@ class Pulse:
             self._fd = -1
 
     def beat(self) -> Beat:
-        if self._fd < 0:
-            return Beat(0, 0)
-        fields = os.pread(self._fd, 128, 0).split()
-        return Beat(int(fields[3].partition(b"/")[2]), int(fields[4]))
+        try:
+            _, _, _, threads, last_pid = os.pread(self._fd, 128, 0).split()
+            return Beat(int(threads.partition(b"/")[2]), int(last_pid))
+        except (OSError, ValueError):
+            return NO_BEAT
 
 
 class Table:
@@ -113,15 +117,6 @@ class Table:
 
     def forget(self) -> None:
         self._others.clear()
-
-    def newest_first(self, beat: Beat) -> Iterator[Seen]:
-        known = self._others if beat.last_pid else frozenset()
-        for pid in sorted(_pids(), key=lambda pid: (beat.last_pid - pid) % 4194304):
-            if pid in known and not _given_since(pid, self._last_pid, beat.last_pid):
-                continue
-            seen = look_at(pid)
-            if seen is not None:
-                yield seen
 
     def newest(self, beat: Beat, count: int) -> Iterator[Seen]:
         """Who lives of the last numbers given; of processes, and of threads, which look the same here."""

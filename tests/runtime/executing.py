@@ -35,6 +35,7 @@ class Yard:
         self.begun: dict[str, Begun] = {}
         self.over: dict[str, Over] = {}
         self.printed: dict[int, Printed] = {}
+        self.reports: list[Begun | Printed | Over] = []  # all of them, in order
         self._news = trio.Event()
         self._number = 0
 
@@ -78,6 +79,7 @@ class Yard:
                 await self._news.wait()
 
     def _report(self, news: Sequence[Begun | Printed | Over]) -> None:
+        self.reports += news
         for value in news:
             if isinstance(value, Begun):
                 assert value.ticket not in self.begun, f"{value.ticket} has begun twice"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.limits import KIB, MIB
-from node.executors import Peek, Start
+from node.executors import Begun, Over, Peek, Printed, Start
 from node.executors.spawner import PEEK_BYTES_MAX
-from tests.runtime.executing import OWNER, Yard, stderr, stdout, until, yard_in
+from tests.runtime.executing import OWNER, Yard, is_alive, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
 
@@ -115,12 +115,17 @@ async def test_a_peek_in_the_batch_of_its_start_finds_it_started(yard: Yard) -> 
     assert (await yard.answer_to(1)).running
 
 
-async def test_whoever_is_told_that_an_attempt_has_ended_has_its_end_already(yard: Yard) -> None:
-    for _ in range(20):
-        ticket = yard.start("exec", "true")
-        while (await yard.peek(ticket)).running:
-            pass
-        assert ticket in yard.over
+async def test_whoever_is_told_that_an_attempt_does_not_run_was_told_its_end_before(yard: Yard) -> None:
+    spawner = yard.executors.spawner_pid
+    assert spawner is not None
+    ticket, pid = await yard.begin("exec", "sleep 60")
+    os.kill(spawner, signal.SIGSTOP)  # so that it finds the end and the question together
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not is_alive(pid))
+    yard.executors.submit([Peek(1, ticket, 1)])
+    os.kill(spawner, signal.SIGCONT)
+    assert not (await yard.answer_to(1)).running
+    assert [type(report) for report in yard.reports] == [Begun, Over, Printed]
 
 
 async def test_a_peek_that_the_spawner_dies_with_is_answered(yard: Yard) -> None:

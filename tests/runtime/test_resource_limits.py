@@ -4,9 +4,10 @@ Everything here that grows is bounded in itself too, so that a limit that does n
 """
 
 import os
+import resource
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import trio
 
 from common.limits import GIB, MIB
 from common.model import Reason, Verdict
-from node.executors import Limits, Over
+from node.executors import NO_LIMITS, Limits, Over
 from node.executors import table as process_table
 from node.executors.commands import ended_by_fence
 from node.executors.guard import Ward
-from node.executors.table import TICKS_PER_S, Beat, Seen, Table, everybody
+from node.executors.loop import Loop
+from node.executors.processes import Family
+from node.executors.table import TICKS_PER_S, Beat, Pulse, Seen, Table, everybody
 from tests.runtime.executing import Yard, is_alive, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
@@ -120,6 +123,39 @@ async def test_the_kernel_ends_a_process_that_has_left_its_session_at_a_fence_be
     await until(lambda: not is_alive(int(pids.read_text())), within_s=25)
 
 
+async def test_the_fence_holds_while_nobody_watches(yard: Yard) -> None:
+    spawner = yard.executors.spawner_pid
+    assert spawner is not None
+    ticket, pid = await yard.begin("exec", script(yard, "burn 60"), limits={"cpu_s": 0.1})
+    os.kill(spawner, signal.SIGSTOP)
+    await until(lambda: not is_alive(pid), within_s=25)
+    os.kill(spawner, signal.SIGCONT)
+    assert ended(await yard.end_of(ticket)) == (Verdict.FAILED, Reason.CPU, 128 + signal.SIGXCPU)
+
+
+@pytest.fixture
+def our_own_limit_of_files() -> Iterator[None]:
+    """Whoever starts processes raises it."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("our_own_limit_of_files")
+def test_what_a_leader_and_its_children_have_used_is_known_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(JOBS)
+    loop = Loop()
+    ends: list[int] = []
+    line = f"{sys.executable} {tmp_path}/jobs.py burn 1; exit 3"
+    process = Family(loop).launch(
+        ("/bin/sh", "-c", line), {}, (0, 1, 2), NO_LIMITS, lambda code, group_is_empty: ends.append(code)
+    )
+    while not ends:
+        loop.turn()
+    assert ends == [3]
+    assert 1 <= process.cpu_s < 3
+
+
 def test_a_leader_that_the_fence_has_ended_has_failed_for_its_processor_time() -> None:
     limits = Limits(cpu_s=1.5)
     for code in (-signal.SIGXCPU, 128 + signal.SIGXCPU, -signal.SIGKILL, KILLED):
@@ -209,6 +245,12 @@ async def test_many_that_follow_each_other_are_not_many_at_once(yard: Yard) -> N
     assert stdout(await yard.run("sh", line, limits={"processes": 10})) == b"done\n"
 
 
+async def test_a_busy_job_that_was_held_to_be_counted_goes_on(yard: Yard) -> None:
+    """Many are born, and most of the newest live on, as with a fork bomb; but they are no more than allowed."""
+    line = "for i in $(seq 150); do /bin/true; done; for i in $(seq 120); do sleep 1 & done; wait; echo done"
+    assert stdout(await yard.run("sh", line, limits={"processes": 200})) == b"done\n"
+
+
 def test_only_who_may_have_been_given_a_number_since_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = {7: 7, 8: 7, 20: 20, 21: 20}
     looked_at: list[int] = []
@@ -233,7 +275,20 @@ def test_only_who_may_have_been_given_a_number_since_is_looked_at_again(monkeypa
     assert look(20) == ([7, 8, 20], [7, 8, 20])
     table.forget()
     assert look(20) == ([7, 8, 20], [7, 8, 20, 21])
-    assert look(0) == ([7, 8, 20], [7, 8, 20, 21]), "where the kernel does not tell, everybody is looked at"
+    for _ in range(2):
+        assert look(0) == ([7, 8, 20], [7, 8, 20, 21]), "where the kernel does not tell, everybody is looked at"
+
+
+def test_the_kernel_tells_how_many_there_are_and_who_was_born_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulse = Pulse()
+    before = pulse.beat()
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    assert before.threads > 1
+    assert before.last_pid != pulse.beat().last_pid
+    for told in (b"", b"0.1 0.2 0.3 4\n", b"0.1 0.2 0.3 1/x 7\n"):
+        monkeypatch.setattr(os, "pread", lambda *_, told=told: told)
+        assert pulse.beat() == Beat(0, 0)
 
 
 async def test_nobody_is_looked_after_where_nothing_runs_or_nothing_is_limited(tmp_path: Path) -> None:
@@ -241,11 +296,15 @@ async def test_nobody_is_looked_after_where_nothing_runs_or_nothing_is_limited(t
     async with yard_of(tmp_path, processes=50) as limited, yard_of(tmp_path / "2", files=50) as unlimited:
         await trio.sleep(0.1)  # they have just come up
         assert await wakes_in(0.4, limited) == 0
-        limited.start("exec", "sleep 60")
+        ticket = limited.start("exec", "sleep 60")
         unlimited.start("exec", "sleep 60")
         await trio.sleep(0.1)
-        assert await wakes_in(0.4, limited) > 3
+        assert await wakes_in(1.5, limited) > 5
         assert await wakes_in(0.4, unlimited) == 0
+        limited.kill(ticket, signal.SIGKILL)
+        await limited.end_of(ticket)
+        await trio.sleep(0.3)
+        assert await wakes_in(0.4, limited) == 0
 
 
 async def wakes_in(seconds: float, yard: Yard) -> int:
@@ -304,7 +363,6 @@ async def test_the_limit_of_open_files_is_the_jobs_and_not_the_spawners(tmp_path
 
 
 async def test_without_a_limit_a_job_may_open_what_the_node_may(yard: Yard) -> None:
-    import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert stdout(await yard.run("sh", "ulimit -Sn; ulimit -Hn")).split() == [b"%d" % soft, b"%d" % hard]
