@@ -188,6 +188,9 @@ class Array:
         begun = self.next + len(self.ahead)
         ended = self.succeeded + self.failed + self.cancelled
         assert ended + len(self.live) == begun, f"the elements of {self.ticket} are miscounted: {self.record}"
+        back = {ticket for _, ticket in self.back}
+        for ticket, entry in self.live.items():
+            assert entry.state is not State.QUEUED or ticket in back, f"{ticket} waits for a node and is not offered"
         leased = {ticket for ticket, entry in self.live.items() if entry.record.leased}
         assert self.leased == leased, f"{self.ticket} has {leased} at nodes, and counts {self.leased}"
         assert not self.ahead or min(self.ahead) >= self.next, f"{self.ticket} has passed {min(self.ahead)} by"

@@ -30,6 +30,9 @@ _SCAN: Final = 16  # records read at once: one can be as large as the largest st
 _DROP_SCANS_MAX: Final = 64  # so that a step drops about a thousand small records, and then leaves it to the next
 
 
+NOW: Final = "now"  # in place of a cursor: what happens from here on
+
+
 @attrs.frozen
 class Told:
     """Events behind a cursor, as JSON lines, and the cursor behind them. `lost`: events that the cursor had not seen
@@ -132,6 +135,10 @@ class Chronicle:
                 room -= len(line)
                 at = number
         return self._told_of(kept, at, lost)
+
+    def now(self) -> Told:
+        """Nothing, and the cursor behind everything that was told in earlier steps."""
+        return self._told_of([], self._last, False)
 
     def _told_of(self, kept: list[bytes], last: int, lost: bool) -> Told:
         return Told(len(kept), b"".join(kept), write_cursor(self._tag, last), lost)

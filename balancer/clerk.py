@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from balancer.books import Books, Found
-from balancer.chronicle import Told
+from balancer.chronicle import NOW, Told
 from balancer.explanations import Explanations, Rules
 from balancer.listing import Listing
 from balancer.outbox import Outbox
@@ -190,14 +190,17 @@ class Clerk:
     # --- what a job has printed ----------------------------------------------------------------------------------
 
     def _logs_of_live(self, question: Question, entry: Entry) -> None:
-        """What runs is at its runner; of what is tried again the last failure is here."""
+        """What runs is at its runner; of anything else there is nothing to show yet. Whoever follows an attempt that
+        has failed gets the rest of it before anything of the next."""
+        last, inquiry = self._books.ledger.last_failure(entry), question.inquiry
+        owed = last is not None and last.attempt == inquiry.attempt and _is_behind(inquiry, last)
         array = self._array(entry.ticket)
         if array is not None:
             self._answer(question, _logs_of_array(entry.ticket, array))
-        elif entry.begun and entry.record.node_id is not None:
+        elif entry.begun and entry.record.node_id is not None and not owed:
             self._referrals.to_runner(question, entry.ticket, entry.record.node_id, entry.record.attempt)
-        elif (last := self._books.ledger.last_failure(entry)) is not None:
-            self._answer(question, self._printed(question.inquiry, entry.ticket, entry.state, last))
+        elif last is not None:
+            self._answer(question, self._printed(inquiry, entry.ticket, entry.state, last))
         else:
             self._answer(question, lines.logs_reply(entry.ticket, entry.state, 0))
 
@@ -312,9 +315,11 @@ class Clerk:
     # --- events --------------------------------------------------------------------------------------------------
 
     def _tell_events(self, question: Question) -> None:
-        """`events` are answered at once; who wants to `follow` them, when there are some behind his cursor."""
-        told = self._books.chronicle.read(question.inquiry.since)
-        if told.count or told.lost or question.verb == "events":
+        """`events` are answered at once; who wants to `follow` them, when there are some behind his cursor, or with
+        the present one where he asks for what is to come."""
+        since = question.inquiry.since
+        told = self._books.chronicle.now() if since == NOW else self._books.chronicle.read(since)
+        if told.count or told.lost or since == NOW or question.verb == "events":
             self._answer(question, _events_reply(told))
         else:
             self._parked.park(question, NEXT_EVENT)
@@ -378,6 +383,11 @@ _ALLOWED: Final = {
 
 def _refused(verb: str, ticket: str, state: State) -> bytes:
     return lines.err(Code.CONFLICT, f"{ticket} is {state}; {_ALLOWED[verb]}")
+
+
+def _is_behind(inquiry: Inquiry, ended: Ended) -> bool:
+    """Whether the asker has not got all that this attempt has printed."""
+    return inquiry.stdout_at < ended.stdout_bytes or inquiry.stderr_at < ended.stderr_bytes
 
 
 def _logs_of_array(ticket: str, array: str) -> bytes:

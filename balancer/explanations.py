@@ -21,8 +21,8 @@ from balancer.records import Entry
 from balancer.roster import Node
 from balancer.rounds import can_run, room_bytes
 from common.durations import format_duration
-from common.model import Ended, State, array_of, index_of
-from common.status import explain_reply, moment
+from common.model import State, array_of, index_of
+from common.status import explain_ended, explain_reply, moment
 from common.why import Row, Why, page
 
 _NAMED_MAX: Final = 10  # nodes, or jobs that are waited for; of the others it is said how many there are
@@ -108,7 +108,7 @@ class Explanations:
         if found.entry is not None:
             return self._of_live(found.entry, now)
         assert found.ended is not None, f"{found.ticket} has expired and is to be explained"
-        return self._of_ended(found.ticket, found.ended)
+        return explain_ended(found.ticket, found.ended)
 
     def of_expected(self, ticket: str) -> bytes:
         """The reply for a job that its origin has, and the ledger has still to learn of."""
@@ -232,25 +232,6 @@ class Explanations:
 
     def _elements(self, entry: Entry) -> str:
         return _counted((self._books.counts(entry) or {}).items())
-
-    # --- ended jobs ----------------------------------------------------------------------------------------------
-
-    def _of_ended(self, ticket: str, ended: Ended) -> bytes:
-        code = ended.reason or Why.DONE
-        return explain_reply(ticket, ended.state, code, page(ticket, ended.state, code, _end_rows(ended)))
-
-
-def _end_rows(ended: Ended) -> list[Row]:
-    rows: list[Row] = [("ended", moment(ended.ended_wall))]
-    if ended.exit is not None:
-        rows.append(("exit code", str(ended.exit)))
-    if ended.node is not None and ended.seconds is not None:
-        rows.append(("ran", f"{ended.seconds:.3f} s on {ended.node}"))
-    if ended.counts:
-        rows.append(("elements", _counted(ended.counts)))
-    retried = f"; RETRY has brought it back {_count(ended.retried, 'time')}" if ended.retried else ""
-    begun = max(ended.begun, ended.attempt)
-    return [*rows, ("attempts", f"{begun or 'none'}{retried}")]
 
 
 def _attempts(entry: Entry) -> str:

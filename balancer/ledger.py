@@ -320,12 +320,15 @@ class Ledger:
         self.release(entry, crashed=False, wall=wall, why="returned")
 
     def _update(self, entry: Entry, **changes: object) -> None:
-        if entry.ticket not in self._live:
+        begins = entry.ticket not in self._live
+        if begins:
             self.elements.begin(entry)
         for name, value in changes.items():
             setattr(entry.record, name, value)
         self._save(entry)
         self.elements.note(entry)
+        if begins:
+            self._offer(entry)
 
     # --- ends --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from common.errors import Code
 from common.lines import err, job_line, ok
 from common.model import Ended, Job, Reason, State
-from common.why import Why
+from common.why import Row, Why, page
 
 
 def live_fields(
@@ -53,9 +53,28 @@ def status_reply(ticket: str, fields: Mapping[str, object]) -> bytes:
     return b"OK " + job_line(ticket, fields)
 
 
-def explain_reply(ticket: str, state: State, reason: Why | Reason, text: str) -> bytes:
-    """The reply to EXPLAIN; the text is for people."""
-    return ok(ticket, state=state, reason=reason, body=text.encode())
+def explain_reply(ticket: str, state: State, reason: Why | Reason, text: str, *, as_of_s: float | None = None) -> bytes:
+    """The reply to EXPLAIN; the text is for people. `as_of_s` is how old the knowledge is of who cannot ask."""
+    return ok(ticket, state=state, reason=reason, as_of_s=as_of_s, body=text.encode())
+
+
+def explain_ended(ticket: str, ended: Ended) -> bytes:
+    """The reply to EXPLAIN of a job that has ended, the ledger's or its origin's."""
+    code = ended.reason or Why.DONE
+    return explain_reply(ticket, ended.state, code, page(ticket, ended.state, code, _end_rows(ended)))
+
+
+def _end_rows(ended: Ended) -> list[Row]:
+    rows: list[Row] = [("ended", moment(ended.ended_wall))]
+    if ended.exit is not None:
+        rows.append(("exit code", str(ended.exit)))
+    if ended.node is not None and ended.seconds is not None:
+        rows.append(("ran", f"{ended.seconds:.3f} s on {ended.node}"))
+    if ended.counts:
+        rows.append(("elements", ", ".join(f"{count} {state}" for state, count in ended.counts if count)))
+    times = f"{ended.retried} time{'s' if ended.retried > 1 else ''}"
+    retried = f"; RETRY has brought it back {times}" if ended.retried else ""
+    return [*rows, ("attempts", f"{max(ended.begun, ended.attempt) or 'none'}{retried}")]
 
 
 def unknown_reply(ticket: str) -> bytes:

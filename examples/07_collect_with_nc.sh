@@ -25,14 +25,11 @@ while [ "$ended" -lt "$count" ]; do
     [ "$ok" = OK ] || { echo "$ok $fields" >&2; exit 1; }  # UNAVAILABLE, for instance: ask again, with the same cursor
     cursor=${fields#*cursor=}; cursor=${cursor%% *}
     [ -n "$jobs" ] || continue  # the time was over
-    while read -r ticket _; do
-        echo "RESULT $ticket"
-        ended=$((ended + 1))
-    done <<< "$jobs" > requests.$$
-    sum=$((sum + $(ask < requests.$$ | grep -xE '[0-9]+' | paste -sd+ || echo 0)))  # each a line of its own: its output
+    results=$(sed 's/ .*//; s/^/RESULT /' <<< "$jobs" | ask | grep -xE '[0-9]+' || true)  # what they printed
+    ended=$((ended + $(wc -l <<< "$jobs")))
+    sum=$((sum + $(paste -sd+ <<< "$results")))
     echo "$ended of $count" >&2
 done
-rm requests.$$
 
 echo "the squares up to $count come to $sum"
 [ "$sum" -eq $((count * (count + 1) * (2 * count + 1) / 6)) ]

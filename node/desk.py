@@ -24,10 +24,10 @@ from common.errors import Code
 from common.limits import ANSWER_WAIT_S, LOGS_PERIOD_S
 from common.messages import Forget, Inquiry
 from common.model import Ended, State
-from common.status import stats_reply, unknown_reply
+from common.status import expired_reply, stats_reply, unknown_reply
 from common.timers import Timers
 from node.intake import Intake
-from node.origin import Origin, expired
+from node.origin import Origin
 from node.outbox import Outbox
 from node.streams import Happenings, Printing, Stream
 
@@ -141,7 +141,7 @@ class Desk:
 
     def lapsed(self, ticket: str) -> None:
         for query_id in self._waiters.pop(ticket, ()):
-            self._close(query_id, expired(ticket))
+            self._close(query_id, expired_reply(ticket))
 
     def forgotten(self, ticket: str) -> None:
         self._intake.forget(ticket)

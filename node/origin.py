@@ -20,11 +20,19 @@ from common.errors import Code
 from common.history import History
 from common.limits import LIST_SCAN_MAX
 from common.messages import Inquiry
-from common.model import Ended, Reason, State, array_of, element, index_of, parse_ticket
-from common.status import ended_fields, live_fields, status_reply, unknown_reply
-from common.why import Why
+from common.model import Ended, State, array_of, element, index_of, parse_ticket
+from common.status import (
+    ended_fields,
+    expired_reply,
+    explain_ended,
+    explain_reply,
+    live_fields,
+    status_reply,
+    unknown_reply,
+)
+from common.why import Why, page
 from node.intake import Intake
-from node.streams import places, printed
+from node.streams import places
 
 _WHY_BY_STATE: Final = {
     State.SCHEDULED: Why.DELAYED,
@@ -33,16 +41,6 @@ _WHY_BY_STATE: Final = {
     State.RUNNING: Why.RUNNING,
     State.RETRYING: Why.RETRY,
     State.CANCELLED: Why.ENDING,
-}
-_TEXTS: Final = {
-    Why.BALANCER_UNREACHABLE: (
-        "The balancer, which decides when and where it runs, cannot be reached from here or does not answer. The node "
-        "dials again by itself; see that the balancer runs.\n"
-    ),
-    Why.ON_ITS_WAY: (
-        "The balancer has not acknowledged it yet. That takes a moment; if it does not pass, the balancer has no room: "
-        "look for store.full in its log.\n"
-    ),
 }
 
 
@@ -97,7 +95,7 @@ class Origin:
             case lines.Cancel():
                 return lines.ok(ticket, state=ended.state)
             case lines.Explain():
-                return explanation(ticket, ended.state, ended.reason or Why.DONE, how_it_ended(ticket, ended))
+                return explain_ended(ticket, ended)
             case lines.Logs(follow=follow):
                 return self.logs(ticket, ended, end=follow)
         return lines.result_reply(ticket, ended, self._history.output(ticket, ended))
@@ -105,7 +103,7 @@ class Origin:
     def _gone(self, ticket: str, query: lines.Query) -> bytes | None:
         if not self._history.expired(ticket):
             return unknown_reply(ticket)
-        return None if isinstance(query, lines.Retry | lines.Forget) else expired(ticket)
+        return None if isinstance(query, lines.Retry | lines.Forget) else expired_reply(ticket)
 
     def ended(self, ticket: str) -> Ended | None:
         """How one of our jobs ended, if it has."""
@@ -116,7 +114,7 @@ class Origin:
         stdout_at, stderr_at = (0, 0) if behind is None else places(behind, ended.attempt)
         output = self._history.output(ticket, ended)
         stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
-        return printed(ticket, ended.state, ended.attempt, stdout[stdout_at:], stderr[stderr_at:], end=end)
+        return lines.logs_reply(ticket, ended.state, ended.attempt, stdout[stdout_at:], stderr[stderr_at:], end=end)
 
     # --- what we last knew -------------------------------------------------------------------------------------
 
@@ -133,20 +131,16 @@ class Origin:
             case lines.Explain():
                 on_its_way = linked and self._intake.unacknowledged(array)
                 why = Why.ON_ITS_WAY if on_its_way else Why.BALANCER_UNREACHABLE
-                text = f"{ticket} was {state} when its origin, this node, last heard of it. {_TEXTS[why]}"
-                return explanation(ticket, state, why, text, as_of_s=as_of_s)
+                return explain_reply(ticket, state, why, page(ticket, state, why), as_of_s=as_of_s)
             case lines.Logs():
-                return printed(ticket, state)
+                return lines.logs_reply(ticket, state, 0)
         return lines.pending(ticket, state=state, as_of_s=as_of_s)
 
     def _live_fields(self, ticket: str, linked: bool) -> dict[str, object]:
         own = self._intake.live(ticket)
         assert own is not None, f"{ticket} is not live here"
         state = self._intake.state(ticket)
-        told = live_fields(self._intake.job(ticket), state, own.attempt)
-        return {"state": state, "attempt": own.attempt, "reason": self._why(ticket, state, linked)} | {
-            name: value for name, value in told.items() if name not in ("state", "attempt", "reason")
-        }
+        return live_fields(self._intake.job(ticket), state, own.attempt, reason=self._why(ticket, state, linked))
 
     def _why(self, ticket: str, state: State, linked: bool) -> Why | None:
         """Why a job is where it is, as far as its origin knows: nothing, when all it knows is that it is queued."""
@@ -189,30 +183,7 @@ class Origin:
             return self.as_last_known(ticket, query, now, linked=True)
         if ended is not None:  # the ledger has still to learn of it, and then to retry or forget it
             return lines.pending(ticket, state=ended.state)
-        return expired(ticket) if self._intake.issued(ticket) else unknown_reply(ticket)
-
-
-def explanation(ticket: str, state: State, reason: Why | Reason, text: str, **fields: object) -> bytes:
-    """The reply to EXPLAIN: a code for programs, and a text for people."""
-    return lines.ok(ticket, state=state, reason=reason, **fields, body=text.encode())
-
-
-def how_it_ended(ticket: str, ended: Ended) -> str:
-    """For people: what an ended job came to, and what can be done about it."""
-    attempt = f" in attempt {ended.attempt}" if ended.attempt else ""
-    node = f" on {ended.node}" if ended.node else ""
-    exit_code = f", with exit code {ended.exit}" if ended.exit is not None else ""
-    how = f"{ticket} {_ENDS[ended.state]}{attempt}{node}{exit_code}"
-    if ended.state is State.SUCCEEDED:
-        return f"{how}. RESULT has its output.\n"
-    return f"{how}: reason={ended.reason}. RETRY queues it again.\n"
-
-
-def expired(ticket: str) -> bytes:
-    return lines.err(Code.EXPIRED, f"{ticket} ended, and its result is no longer kept (JOBYARD_RETENTION)")
-
-
-_ENDS: Final = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.CANCELLED: "was cancelled"}
+        return expired_reply(ticket) if self._intake.issued(ticket) else unknown_reply(ticket)
 
 
 def _query(verb: str, ticket: str) -> lines.Query:

@@ -13,13 +13,14 @@ Pure: the caller sends the answers and hands on the commands.
 
 import attrs
 
+from common import lines
 from common.codec import unpack
 from common.messages import Answer, AttemptId, Inquiry, Reported
 from common.model import State
 from node.backlog import Backlog, Held
 from node.executors import Peek, Printed
 from node.outcomes import Outcomes
-from node.streams import places, printed
+from node.streams import places
 
 
 @attrs.frozen
@@ -52,7 +53,7 @@ class Peeks:
             kept = self._outcomes.of([inquiry.ticket])
             return (self._left(inquiry, kept[0]) if kept else None) or _nothing(inquiry)
         if held.job.kind == "sleep":
-            return Answer(inquiry.id, printed(inquiry.ticket, State.RUNNING, held.id[1]))
+            return Answer(inquiry.id, lines.logs_reply(inquiry.ticket, State.RUNNING, held.id[1]))
         self._last += 1
         self._under_way[self._last] = Look(inquiry, held.id)
         self.commands.append(Peek(self._last, *held.id, *places(inquiry, held.id[1])))
@@ -66,7 +67,7 @@ class Peeks:
         if not report.running:
             return self._left(look.inquiry, look.id) or _nothing(look.inquiry)
         ticket, attempt = look.id
-        return Answer(look.inquiry.id, printed(ticket, State.RUNNING, attempt, report.stdout, report.stderr))
+        return Answer(look.inquiry.id, lines.logs_reply(ticket, State.RUNNING, attempt, report.stdout, report.stderr))
 
     def link_closed(self) -> None:
         """Whoever asked will ask again."""
@@ -90,9 +91,9 @@ class Peeks:
         stdout, stderr = pair.output[:stdout_bytes][stdout_at:], pair.output[stdout_bytes:][stderr_at:]
         if not stdout and not stderr:
             return None
-        return Answer(inquiry.id, printed(id[0], State.RUNNING, id[1], stdout, stderr))
+        return Answer(inquiry.id, lines.logs_reply(id[0], State.RUNNING, id[1], stdout, stderr))
 
 
 def _nothing(inquiry: Inquiry) -> Answer:
     assert inquiry.ticket is not None, "LOGS names a ticket"
-    return Answer(inquiry.id, printed(inquiry.ticket, State.RUNNING, inquiry.attempt))
+    return Answer(inquiry.id, lines.logs_reply(inquiry.ticket, State.RUNNING, inquiry.attempt))

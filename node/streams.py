@@ -78,7 +78,7 @@ class Printing:
             return None
         self.begun = True
         if last and attempt < self.attempt:
-            return Part(printed(self.ticket, State(state), self.attempt, end=True), last=True)
+            return Part(lines.logs_reply(self.ticket, State(state), self.attempt, end=True), last=True)
         return Part(_with_end(reply), last=True) if last else Part(reply, last=False)
 
     def _go_on(self, attempt: int, stdout_bytes: int, stderr_bytes: int) -> bool:
@@ -112,24 +112,6 @@ class Happenings:
             return None
         self.begun = True
         return Part(reply, last=False)
-
-
-# --- the replies to LOGS ---------------------------------------------------------------------------------------
-
-
-def printed(
-    ticket: str, state: State, attempt: int = 0, stdout: bytes = b"", stderr: bytes = b"", *, end: bool = False
-) -> bytes:
-    """A reply to LOGS: standard output, then standard error. Attempt 0: nothing has begun."""
-    return lines.ok(
-        ticket,
-        state=state,
-        attempt=attempt,
-        stdout=len(stdout),
-        stderr=len(stderr),
-        end=1 if end else None,
-        body=stdout + stderr,
-    )
 
 
 def places(inquiry: Inquiry, attempt: int) -> tuple[int, int]:

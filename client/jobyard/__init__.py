@@ -23,7 +23,7 @@ It speaks nothing but the documented client protocol. What decides is shared and
     aio/           its twin for trio
     futures/       JobyardExecutor: Python functions on a cluster, as concurrent.futures has them
     joblib.py      a backend for joblib, and so for scikit-learn
-    cli.py         the command `jobyard`
+    cli/           the command `jobyard`
 """
 
 from jobyard.client import Client

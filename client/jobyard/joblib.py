@@ -4,7 +4,7 @@
     import jobyard.joblib
 
     jobyard.joblib.register()
-    with joblib.parallel_config(backend="jobyard", memory_bytes=2**30):     # url=…, and the options of jobs
+    with joblib.parallel_config(backend="jobyard", retries=1):      # url=…, and the options of jobs
         GridSearchCV(SVC(), grid).fit(data, target)
 
 A batch of joblib's is a job of the kind `call`. How many calls make a batch joblib finds out by itself, so that a batch

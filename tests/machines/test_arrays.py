@@ -305,6 +305,23 @@ def test_an_array_survives_the_loss_of_the_ledgers_volume_with_what_its_nodes_ho
     assert set(cluster.starts.values()) == {1}
 
 
+def test_elements_of_which_a_lost_ledger_had_given_out_attempts_run_again_when_their_node_is_gone() -> None:
+    cluster = Cluster(2, slots=2)
+    ticket = cluster.submit("n1", "array=1-4 sh work {}")
+    outcomes = [(name, id) for name, node in cluster.nodes.items() for id in list(node.running)]
+    cluster.kill_balancer()
+    for name, id in outcomes:
+        cluster.finish(name, id)
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n2")
+    cluster.kill_node("n2")  # it has told what it has, and is gone before the job is known
+    cluster.dial("n1")
+    cluster.add_node("n3", slots=2)
+    cluster.advance(20)
+    cluster.finish_all()
+    assert counts(cluster, ticket) == {"succeeded": 4}
+
+
 def test_a_backlog_of_elements_that_is_recalled_goes_to_the_idle_node_first_come_first_served() -> None:
     cluster = Cluster(1, slots=1)
     ticket = cluster.submit("n1", "array=1-9 sh work {}")

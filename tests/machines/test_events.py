@@ -169,6 +169,19 @@ def test_who_follows_without_a_cursor_is_told_from_the_beginning() -> None:
     assert body(Asker(cluster).say("follow")) == body(Asker(cluster).say("events"))
 
 
+def test_from_now_on_is_told_by_the_cursor_of_the_moment() -> None:
+    cluster = Cluster(1)
+    cluster.submit("n1")
+    asker = Asker(cluster)
+    for verb in ("events", "follow"):
+        reply = asker.say(verb, since="now")
+        assert body(reply) == []
+        following = asker.ask("follow", since=field(reply, "cursor"))
+        assert asker.reply(following) is None, "nothing has happened since"
+        ticket = cluster.submit("n1")
+        assert {event.get("ticket") for event in events_of(asker.reply(following))} == {ticket}
+
+
 def test_who_follows_no_longer_is_told_nothing() -> None:
     cluster = Cluster(1)
     asker = Asker(cluster)

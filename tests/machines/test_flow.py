@@ -1,12 +1,14 @@
 """Delays and dependencies: a job is handed out when its time has come and what it waits for has succeeded."""
 
+import attrs
 import pytest
 
 from common.model import Outcome, Reason, Verdict
 from tests.machines.asking import field, state_of, status
-from tests.machines.cluster import Cluster
+from tests.machines.cluster import PERIODS, Cluster
 
 FAILED = Outcome(Verdict.FAILED, Reason.EXIT, 1, 0.5)
+SOON_EXPIRED = attrs.evolve(PERIODS, retention_s=60.0)
 
 
 # --- delay -----------------------------------------------------------------------------------------------------
@@ -152,24 +154,24 @@ def test_a_job_of_an_origin_that_is_away_is_waited_for_and_not_taken_for_unknown
 
 
 def test_an_expired_job_cannot_be_waited_for() -> None:
-    cluster = Cluster(1)
+    cluster = Cluster(1, periods=SOON_EXPIRED)
     first = cluster.submit("n1")
     cluster.finish("n1", (first, 1))
-    cluster.advance(86_400 + 10)
+    cluster.advance(70)
     last = cluster.submit("n1", f"after={first} sh true")
     assert field(status(cluster, last), "reason") == "dependency"
 
 
 def test_what_has_succeeded_stays_ticked_off_when_its_record_has_expired() -> None:
-    cluster = Cluster(1)
-    early, late = cluster.submit("n1"), cluster.submit("n1", "delay=3d sh true")
+    cluster = Cluster(1, periods=SOON_EXPIRED)
+    early, late = cluster.submit("n1"), cluster.submit("n1", "delay=200 sh true")
     last = cluster.submit("n1", f"after={early},{late} sh true")
     cluster.finish("n1", (early, 1))
-    cluster.advance(2 * 86_400 + 10)
+    cluster.advance(130)
     cluster.kill_balancer()
     cluster.start_balancer()
     cluster.dial("n1")
-    cluster.advance(86_400)
+    cluster.advance(80)
     cluster.finish_all()
     assert state_of(cluster, last) == "succeeded"
 

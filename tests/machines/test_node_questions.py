@@ -153,8 +153,7 @@ def test_without_a_link_the_origin_explains_that_the_balancer_cannot_be_reached(
     node.advance(3.0)
     line, _, text = node.say(f"explain {ticket}").partition("\n")
     assert line == f"OK {ticket} state=running reason=balancer_unreachable as_of_s=3.000 bytes={len(text) - 1}"
-    assert "was running when its origin, this node, last heard of it" in text
-    assert "cannot be reached from here" in text
+    assert text.startswith(f"{ticket} is running: the node that took it in has no link to the balancer.\n")
 
 
 def test_an_explanation_that_is_owed_when_the_link_breaks_is_given_by_the_origin() -> None:
@@ -181,32 +180,31 @@ def test_a_job_that_the_ledger_does_not_know_is_explained_as_on_its_way() -> Non
     assert isinstance(answer, Answer)
     line, _, text = answer.reply.decode().partition("\n")
     assert line == f"OK {ticket} state=queued reason=on_its_way as_of_s=0.000 bytes={len(text) - 1}"
-    assert "has not acknowledged it yet" in text
+    assert text.startswith(f"{ticket} is queued: the node that took it in has not heard yet that the ledger")
 
 
 @pytest.mark.parametrize(
-    ("ended", "said", "text"),
+    ("ended", "said"),
     [
-        (
-            Ended(State.SUCCEEDED, 0.0, None, 2, 0, "n2", 0.5),
-            "state=succeeded reason=done",
-            "succeeded in attempt 2 on n2",
-        ),
-        (
-            Ended(State.FAILED, 0.0, Reason.EXIT, 1, 3, "n2"),
-            "state=failed reason=exit",
-            "on n2, with exit code 3: reason=",
-        ),
-        (Ended(State.CANCELLED, 0.0, Reason.USER), "state=cancelled reason=user", "was cancelled: reason=user. RETRY"),
+        (Ended(State.SUCCEEDED, 0.0, None, 2, 0, "n2"), "state=succeeded reason=done"),
+        (Ended(State.FAILED, 0.0, Reason.EXIT, 1, 3, "n2"), "state=failed reason=exit"),
+        (Ended(State.CANCELLED, 0.0, Reason.USER), "state=cancelled reason=user"),
     ],
 )
-def test_the_end_of_our_own_job_is_explained_here(ended: Ended, said: str, text: str) -> None:
+def test_the_end_of_our_own_job_is_explained_here(ended: Ended, said: str) -> None:
     node = Alone()
     ticket = node.submit()
     node.end(ticket, ended)
-    reply = node.say(f"explain {ticket}")
-    assert reply.startswith(f"OK {ticket} {said} bytes=")
-    assert text in reply
+    assert node.say(f"explain {ticket}").startswith(f"OK {ticket} {said} bytes=")
+
+
+def test_an_end_is_explained_alike_by_its_origin_and_by_the_ledger() -> None:
+    cluster = Cluster(2)
+    ticket = cluster.submit("n1")
+    cluster.finish_all()
+    here, there = (cluster.say(name, f"explain {ticket}") for name in ("n1", "n2"))
+    assert here == there
+    assert (here or "").startswith(f"OK {ticket} state=succeeded reason=done ")
 
 
 def test_what_has_expired_here_is_not_explained() -> None:

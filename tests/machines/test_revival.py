@@ -1,12 +1,13 @@
 """RETRY and FORGET: the two ways in which an ended job changes, and how its origin hears of it."""
 
+import attrs
 import pytest
 
 from common.effects import Table
 from common.messages import Notices
 from common.model import Outcome, Reason, Verdict
 from tests.machines.asking import field, state_of, status
-from tests.machines.cluster import Cluster
+from tests.machines.cluster import PERIODS, Cluster
 
 FAILED = Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5)
 
@@ -259,7 +260,7 @@ def test_one_element_that_was_dropped_with_its_array_can_be_retried_alone() -> N
 
 
 def test_a_forgotten_job_is_unknown_everywhere_and_nothing_of_it_is_left() -> None:
-    cluster = Cluster(2)
+    cluster = Cluster(2, periods=attrs.evolve(PERIODS, retention_s=60.0))
     ticket = failed_job(cluster, "group=g sh false")
     assert cluster.say("n2", f"forget {ticket}") == f"OK {ticket}\n"
     for asked in ("n1", "n2"):
@@ -270,7 +271,7 @@ def test_a_forgotten_job_is_unknown_everywhere_and_nothing_of_it_is_left() -> No
     for disk, more in ((cluster.balancer.disk, tombstone), (cluster.nodes["n1"].disk, set())):
         left = {table for table, records in disk.tables.items() if records}
         assert left <= {Table.META, Table.ORIGINS, Table.NODES, Table.EVENTS, *more}, left
-    cluster.advance(86_400 + 10)
+    cluster.advance(70)
     assert not cluster.balancer.disk.tables[Table.TOMBSTONES]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobyard.cli import exits, last, selectors, terminal
+from jobyard.cli import exits, last, selectors, submitting, terminal
 from jobyard.cli.root import VERBS
 from tests.runtime.fake_cluster import End, FakeCluster, FakeJob
 from tests.runtime.fake_node import HOLD, FakeNode, only, with_body
@@ -25,6 +25,11 @@ DONE = with_body("OK k-1 state=succeeded exit=0 attempt=1 node=n1 seconds=0.5 st
 @pytest.fixture
 def jobyard(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
     return Shell(capfdbinary)
+
+
+@pytest.fixture(autouse=True)
+def _no_real_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "MOMENT_S", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +118,8 @@ def logs(line: str, body: str) -> bytes:
     return with_body(f"OK k-1 {line}", body)
 
 
-SUBMIT = [(b"SUBMIT sh x\n", b"OK k-1\n")]  # and then the node hangs up, so that the next conversation is another
+SUBMIT = [(b"SUBMIT sh x\n", b"OK k-1\n")]
+GOES_ON = [*SUBMIT, (b"WAIT timeout=0 k-1\n", b"PENDING k-1 state=running\n")]  # and then the node hangs up
 FOLLOW = b"LOGS follow=1 k-1\n"
 
 
@@ -132,7 +138,7 @@ def test_run_prints_output_as_it_comes_and_each_byte_once(jobyard: Shell) -> Non
         logs("state=running attempt=1 stdout=2 stderr=1", "abE"),
         logs("state=succeeded attempt=1 stdout=1 stderr=0 end=1", "c"),
     )
-    with FakeNode(SUBMIT, followed(*parts), ended("abc", "E")) as node:
+    with FakeNode(GOES_ON, followed(*parts), ended("abc", "E")) as node:
         assert jobyard(node.url, "run", "--scratch", "--sh", "x") == 0
     assert (jobyard.out, jobyard.err) == (b"abc", b"E")
 
@@ -144,7 +150,7 @@ def test_what_a_lost_attempt_printed_is_not_printed_again_by_the_next(jobyard: S
         logs("state=running attempt=2 stdout=4 stderr=0", "2\n3\n"),
         logs("state=succeeded attempt=2 stdout=0 stderr=0 end=1", ""),
     )
-    with FakeNode(SUBMIT, followed(*parts), ended("1\n2\n3\n4\n", "")) as node:
+    with FakeNode(GOES_ON, followed(*parts), ended("1\n2\n3\n4\n", "")) as node:
         assert jobyard(node.url, "run", "--scratch", "--sh", "x") == 0
     assert (jobyard.out, jobyard.err) == (b"1\n2\n3\n4\n", b"")
 
@@ -154,13 +160,20 @@ def test_an_attempt_that_prints_something_else_is_printed_whole_and_told_of(joby
         logs("state=running attempt=1 stdout=2 stderr=0", "a\n"),
         logs("state=succeeded attempt=2 stdout=2 stderr=0 end=1", "b\n"),
     )
-    with FakeNode(SUBMIT, followed(*parts), ended("b\n", "")) as node:
+    with FakeNode(GOES_ON, followed(*parts), ended("b\n", "")) as node:
         assert jobyard(node.url, "run", "--scratch", "--sh", "x") == 0
     assert (jobyard.out, jobyard.err) == (b"a\nb\n", b"jobyard: k-1 began again, and prints something else:\n")
 
 
+def test_a_job_that_ends_in_a_moment_takes_one_question(jobyard: Shell) -> None:
+    (_, answer), _ = ended("abc", "E")
+    with only([*SUBMIT, (b"WAIT timeout=0 k-1\n", answer)]) as node:
+        assert jobyard(node.url, "run", "--scratch", "--sh", "x") == 0
+    assert (jobyard.out, jobyard.err) == (b"abc", b"E")
+
+
 def test_where_output_cannot_be_followed_it_comes_at_the_end(jobyard: Shell) -> None:
-    with FakeNode(SUBMIT, [(FOLLOW, b"ERR UNKNOWN_COMMAND LOGS\n"), HOLD], ended("abc", "E")) as node:
+    with FakeNode(GOES_ON, [(FOLLOW, b"ERR UNKNOWN_COMMAND LOGS\n"), HOLD], ended("abc", "E")) as node:
         assert jobyard(node.url, "run", "--scratch", "--sh", "x") == 0
     assert (jobyard.out, jobyard.err) == (b"abc", b"E")
 

@@ -3,7 +3,7 @@
     | there | here | note <!-- check: T is failed; exits 1; prints ^$T +failed --> |
 
 A cell "here" is code, in one span or in several with `<br>` between, or it says *not here* and runs nothing. The check
-is a comment at the end of the note, so that people who read the page do not see it; its parts, in any order:
+is a comment at the end of the note, so that people who read the page do not see it; its parts, with "; " between:
 
     T is STATE       the state in which the row finds the job T: one of JOBS, or succeeded, if it is not said
     exits N          the exit code, 0 if it is not said; of Python nothing but 0 can be
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 TICKET: Final = r"[a-z2-7]{6}-\d+"
-JOBS: Final = frozenset({"succeeded", "failed", "running", "scheduled", "brief"})  # brief: runs, and ends soon
+JOBS: Final = frozenset({"succeeded", "failed", "running", "queued", "scheduled", "brief"})  # brief: it ends soon
 NOT_HERE: Final = "*not here*"
 TITLES: Final = ["there", "here", "note"]
 
@@ -63,17 +63,28 @@ class Row:
         return "\n".join(spans)
 
     @property
+    def speaks_of_the_job(self) -> bool:
+        """Whether there has to be a job T."""
+        return re.search(r"\bT\b|\bnight\b", f"{self.here} {self._check}") is not None
+
+    @property
     def check(self) -> Check:
-        match = _CHECK.search(self.note)
-        if match is None:
-            raise RowError(f"line {self.line}: the note does not end with <!-- check: … -->")
-        said = dict(self._part(text) for text in match[1].split("; "))
+        said = dict(self._part(text) for text in self._check.split("; "))
         job = said.get("job", "succeeded")
         if job not in JOBS:
             raise RowError(f"line {self.line}: no job T can be {job!r}; allowed: {', '.join(sorted(JOBS))}")
         if said.keys() <= {"job", "exits"} and said.get("exits", "0") == "0":
             raise RowError(f"line {self.line}: nothing is said of what it prints or does")
         return Check(job, int(said.get("exits", "0")), said.get("prints"), said.get("says"), said.get("then"))
+
+    @property
+    def _check(self) -> str:
+        match = _CHECK.search(self.note)
+        if match is None:
+            raise RowError(f"line {self.line}: the note does not end with <!-- check: … -->")
+        if "--" in match[1]:
+            raise RowError(f"line {self.line}: a comment with -- in it is none in Markdown, and would be seen")
+        return match[1]
 
     def _part(self, text: str) -> tuple[str, str]:
         for word, name in _PARTS.items():

@@ -79,14 +79,14 @@ def test_output_comes_while_the_job_runs(jobyard: Jobyard) -> None:
 
 
 def started(jobyard: Jobyard, line: str) -> "subprocess.Popen[bytes]":
-    """A `run` whose job runs already."""
-    process = jobyard.start("run", "--sh", f"touch begun; {line}")
+    """A `run` whose job has come to `touch begun`."""
+    process = jobyard.start("run", "--sh", line)
     until("the job has begun", (jobyard.directory / "begun").exists)
     return process
 
 
 def test_ctrl_c_ends_the_job_and_what_it_says_then_is_printed(jobyard: Jobyard) -> None:
-    process = started(jobyard, "trap 'echo bye; exit 7' TERM; while :; do sleep 0.05; done")
+    process = started(jobyard, "trap 'echo bye; exit 7' TERM; touch begun; while :; do sleep 0.05; done")
     process.send_signal(signal.SIGINT)
     done = ended(process)
     assert (done.code, done.out) == (130, b"bye\n")
@@ -94,7 +94,7 @@ def test_ctrl_c_ends_the_job_and_what_it_says_then_is_printed(jobyard: Jobyard) 
 
 
 def test_a_second_ctrl_c_does_not_wait_for_a_job_that_takes_its_time(jobyard: Jobyard) -> None:
-    process = started(jobyard, "trap '' TERM; sleep 60; sleep 60")
+    process = started(jobyard, "trap '' TERM; touch begun; sleep 60; sleep 60")
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert b"cancelling" in process.stderr.readline()
@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_job_that_takes_its_time(jobyard: Jo
 
 
 def test_a_job_whose_output_nobody_reads_any_more_is_cancelled(jobyard: Jobyard) -> None:
-    process = started(jobyard, "while :; do echo y; sleep 0.01; done")
+    process = started(jobyard, "touch begun; while :; do echo y; sleep 0.01; done")
     assert process.stdout is not None
     assert process.stdout.readline() == b"y\n"
     process.stdout.close()
@@ -241,11 +241,11 @@ def test_a_reader_who_has_enough_is_no_error(jobyard: Jobyard) -> None:
 def test_map_runs_a_command_for_each_input(jobyard: Jobyard) -> None:
     names = [f"it's {number}.txt" for number in range(40)]
     for name in names:
-        (jobyard.directory / name).write_text(name)
+        (jobyard.directory / name).write_text(f"{name}\n")
     done = jobyard("map", "--keep-order", "--tag", "cp {} {.}.bak; cat {}; test {#} -ne 7", ":::", *names)
     assert done.code == 1
     assert done.lines == [f"{name}\t{name}" for name in names]
-    assert all((jobyard.directory / name).with_suffix(".bak").read_text() == name for name in names)
+    assert all((jobyard.directory / name).with_suffix(".bak").read_text() == f"{name}\n" for name in names)
     assert done.err == b""
 
 

@@ -109,9 +109,10 @@ def test_a_whole_group_is_cancelled_and_what_had_ended_stays(cluster: LocalClust
 
 
 def test_list_shows_the_jobs_of_the_cluster_the_newest_first(cluster: LocalCluster, node: str) -> None:
-    tickets = [submit(cluster.address(name), f"group=listed name=from-{name} sh true") for name in cluster.node_names]
-    for ticket in tickets:
-        wait(node, ticket)
+    tickets = []
+    for name in cluster.node_names:  # one ends before the next begins: the order is that of the ends
+        tickets.append(submit(cluster.address(name), f"group=listed name=from-{name} sh true"))
+        wait(node, tickets[-1])
     listed = ask(cluster.address("node2"), "list group=listed state=succeeded limit=2")
     rows = listed.body.decode().splitlines()
     assert listed.field("count") == "2"

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -16,7 +17,7 @@ from typing import Final
 import pytest
 
 from examples.local_cluster import REPOSITORY, LocalCluster
-from jobyard import Client
+from jobyard import Client, JobOptions
 from tests.system.client import missing, until
 from tests.system.conftest import StartCluster
 from tests.system.rows import TICKET
@@ -25,6 +26,7 @@ from tests.system.shells import Done, Shell
 pytestmark = pytest.mark.system
 
 EXAMPLES: Final = REPOSITORY / "examples"
+SLOTS: Final = 3
 CASE: Final = """import unittest
 
 class Case(unittest.TestCase):
@@ -55,7 +57,7 @@ def _how_to_run(recipe: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def kitchen(start_cluster_of_module: StartCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kitchen]:
-    kitchen = Kitchen(start_cluster_of_module(2, slots=3), tmp_path_factory.mktemp("home"))
+    kitchen = Kitchen(start_cluster_of_module(2, slots=SLOTS), tmp_path_factory.mktemp("home"))
     yield kitchen
     kitchen.yard.close()
 
@@ -191,7 +193,7 @@ def test_each_limit_ends_what_goes_beyond_it_and_nothing_else(kitchen: Kitchen, 
         "yes; sleep 60": "output",
     }
     commands = "".join(f"{command}\n" for command in verdicts)
-    limits = {"TIMEOUT": "3s", "CPU": "500ms", "MEMORY": "128MiB"}
+    limits = {"TIMEOUT": "4s", "CPU": "500ms", "MEMORY": "128MiB"}
     told = well(kitchen.cook("11_limits.sh", cwd=tmp_path, stdin=commands, **limits)).splitlines()
     for command, verdict in verdicts.items():
         (line,) = (line for line in told if line.endswith(f"  {command}"))
@@ -223,17 +225,24 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(kitchen: Kitchen, tmp_path: Pa
 
 
 def test_a_node_is_in_maintenance_only_when_nothing_runs_there(kitchen: Kitchen, tmp_path: Path) -> None:
-    kitchen.yard.submit("sh", f"sleep 0.3; touch {tmp_path}/ended", slots=3)  # as large as a node, so on one each
-    kitchen.yard.submit("sh", f"sleep 0.3; touch {tmp_path}/ended-too", slots=3)
-    command = ["sh", "-c", "ls; jobyard nodes"]
-    node = kitchen.cluster.url("node2")
-    until("both run", lambda: all(each.running == 1 for each in kitchen.yard.nodes()))
-    printed = well(kitchen.cook("13_maintenance.sh", node, *command, cwd=tmp_path, PERIOD="0.1")).splitlines()
-    assert printed[0].startswith("draining: finishes 1 ")
-    assert printed[1] == "nothing runs there any more"
-    assert any(line.startswith("ended") for line in printed)
-    assert any(re.match(r"node2 +draining", line) for line in printed)
-    assert printed[-1] == "alive"
+    wide: JobOptions = {"slots": SLOTS, "dir": str(tmp_path)}  # as wide as a node, so that each node has one
+    for _ in kitchen.cluster.node_names:
+        kitchen.yard.submit("sh", "until [ -e go ]; do sleep 0.05; done; touch ended-on-$JOBYARD_NODE", **wide)
+    until("both run", lambda: all(node.running == 1 for node in kitchen.yard.nodes()))
+    recipe = [*_how_to_run("13_maintenance.sh"), kitchen.cluster.url("node2"), "sh", "-c", "ls; jobyard nodes"]
+    with subprocess.Popen(
+        recipe, cwd=tmp_path, env=kitchen.shell.env | {"PERIOD": "0.05"}, stdout=subprocess.PIPE, bufsize=0
+    ) as maintenance:
+        assert maintenance.stdout is not None
+        assert maintenance.stdout.readline().startswith(b"draining: finishes 1 ")
+        assert select.select([maintenance.stdout], [], [], 0.5)[0] == [], "it did not wait for what runs"
+        (tmp_path / "go").touch()
+        printed, _ = maintenance.communicate(timeout=20)
+    assert maintenance.returncode == 0
+    first, *command, last = printed.decode().splitlines()
+    assert (first, last) == ("nothing runs there any more", "alive")
+    assert "ended-on-node2" in command
+    assert any(re.match(r"node2 +draining ", line) for line in command)
 
 
 # --- Python ------------------------------------------------------------------------------------------------------
@@ -252,8 +261,16 @@ def test_primes_are_counted_by_functions_of_the_script(kitchen: Kitchen, tmp_pat
 
 
 def test_a_grid_search_finds_what_it_finds_without_a_cluster(kitchen: Kitchen, tmp_path: Path) -> None:
-    printed = well(kitchen.cook("09_grid_search.py", cwd=tmp_path))
-    assert printed == "best of 6: {'C': 10, 'gamma': 0.001}, right in 97.0%\n"
+    before = set(calls(kitchen))
+    printed = well(kitchen.cook("09_grid_search.py", "2", cwd=tmp_path))
+    assert re.fullmatch(r"best of 6: \{'C': 10, 'gamma': 0\.001\}, right in 9\d\.\d%\n", printed)
+    assert set(calls(kitchen)) - before, "nothing of it ran on the cluster"
+
+
+def calls(kitchen: Kitchen) -> list[str]:
+    """The jobs of executors that have succeeded."""
+    jobs = kitchen.yard.list(state="succeeded", limit=10_000)
+    return [job.ticket for job in jobs if (job.group or "").startswith("executor-")]
 
 
 def test_each_failure_is_told_once(kitchen: Kitchen, tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def test_every_option_of_a_job_is_written_before_its_kind() -> None:
 
 def test_the_node_reads_every_option_as_it_was_meant() -> None:
     job = Job(
-        "sh", "a  b", b"\0\n", name="n", group="g", key="k", priority=7, slots=3, retries=2, backoff_s=1.5, timeout_s=0.25,
-        crash_limit=9, delay_s=60.0, after=("aaaaaa-1", "aaaaaa-2"), array="1-9:2%3", cpu_s=8.0, memory_bytes=1 << 20,
-        files=64, processes=5, output_bytes=1000, dir="/x y", env={"A": "b c"},
+        "sh", "a  b", b"\0\n", name="n", group="g", key="k", priority=7, slots=3, retries=2, backoff_s=1.5,
+        timeout_s=0.25, crash_limit=9, delay_s=60.0, after=("aaaaaa-1", "aaaaaa-2"), array="1-9:2%3", cpu_s=8.0,
+        memory_bytes=1 << 20, files=64, processes=5, output_bytes=1000, dir="/x y", env={"A": "b c"},
     )  # fmt: skip
     request = as_the_node_reads_it(encode_submit(job))
     assert isinstance(request, lines.Submit), request

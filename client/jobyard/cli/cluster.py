@@ -59,7 +59,7 @@ def stats(session: Session, local: bool) -> int:
     """,
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on, with each event as it happens, until Ctrl-C.")
-@click.option("--since", metavar="CURSOR", help="Only what happened behind it.")
+@click.option("--since", metavar="CURSOR", help="Only what happened behind it; `now`: only what is to come.")
 @click.option("--show-cursor", is_flag=True, help="Afterwards print the cursor, for --since, on standard error.")
 def events(session: Session, follow: bool, since: str | None, show_cursor: bool) -> int:
     """Show what has happened to jobs and nodes, oldest first."""

@@ -7,7 +7,7 @@ job is cancelled too: a local command would be ended by SIGPIPE.
 """
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,8 +17,10 @@ from jobyard.cli.live import Live
 from jobyard.cli.output import print_outcome, tell
 from jobyard.cli.verb import Session, verb
 from jobyard.client import Client
-from jobyard.errors import JobyardError, Unavailable, Unreachable
+from jobyard.errors import JobyardError, NotEnded, Unavailable, Unreachable
 from jobyard.model import Outcome, Ticket
+
+MOMENT_S: Final = 0.3  # output that comes is first looked for after it
 
 COMMAND = click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARGUMENT]...")
 
@@ -107,9 +109,8 @@ class _Running:
 
     def to_its_end(self, *, live: bool) -> int:
         try:
-            if live:
-                self._follow()
-            return self._end(self._session.client.wait(self._ticket))
+            outcome = self._followed() if live else None
+            return self._end(outcome or self._session.client.wait(self._ticket))
         except BrokenPipeError:
             self._session.client.cancel(self._ticket)
             raise
@@ -117,12 +118,19 @@ class _Running:
             self._session.note(f"the job goes on; try later: jobyard result --wait {self._ticket}")
             raise
 
-    def _follow(self) -> None:
+    def _followed(self) -> Outcome | None:
+        """Prints output as it comes; but most jobs are short, and the outcome of one that ends in a moment is all."""
+        client = self._session.client
         try:
-            for piece in self._session.client.follow_logs(self._ticket):
+            return client.wait(self._ticket, MOMENT_S)
+        except (NotEnded, Unavailable):
+            pass
+        try:
+            for piece in client.follow_logs(self._ticket):
                 self._print(self._live.take(piece))
         except JobyardError:
             pass  # waiting does without, or meets the same error and tells of it
+        return None
 
     def _end(self, outcome: Outcome) -> int:
         if self._session.json:

@@ -142,5 +142,5 @@ def event_line(event: Event, paint: Paint) -> str:
 
 
 def _word(value: Any) -> str:
-    text = str(value)
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
     return repr(text) if " " in text else text
