@@ -3,6 +3,8 @@
 Pure; nothing here changes anything.
 """
 
+from collections.abc import Mapping
+
 import attrs
 
 from balancer.chronicle import Chronicle
@@ -11,7 +13,7 @@ from balancer.ledger import Ledger
 from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.history import History
-from common.model import Ended, Job, array_of
+from common.model import Ended, Job, State, array_of
 
 
 @attrs.frozen
@@ -48,6 +50,13 @@ class Books:
 
     def job(self, ticket: str) -> Job:
         return self.ledger.job(ticket)
+
+    def counts(self, entry: Entry) -> Mapping[str, int] | None:
+        """How many elements of an array are in each state; None for any other job."""
+        if entry.array is None:
+            return None
+        held = entry.state if entry.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
+        return {state.value: count for state, count in entry.array.counts(held).items()}
 
     def runner(self, entry: Entry) -> Node | None:
         """The node that the present attempt was given to."""

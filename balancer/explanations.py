@@ -9,18 +9,19 @@ The rules are those of the rounds, and what a code means is said in `common/why.
 anything.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
 
+from balancer.arrays import Array
 from balancer.books import Books, Found
 from balancer.queue import Needs
 from balancer.records import Entry
 from balancer.roster import Node
 from balancer.rounds import can_run, room_bytes
 from common.durations import format_duration
-from common.model import State
+from common.model import State, array_of, index_of
 from common.status import explain_ended, explain_reply, moment
 from common.why import Row, Why, page
 
@@ -59,7 +60,8 @@ class Reasons:
     def of(self, entry: Entry) -> Why:
         if entry.state in _BY_STATE:
             return _BY_STATE[entry.state]
-        if self._books.ledger.array_limit(entry) is not None:
+        array = self._books.ledger.elements.array(entry.ticket)
+        if array is not None and not _may_begin_more(array):
             return Why.ARRAY_LIMIT
         needs = (entry.record.kind, entry.record.slots)
         if needs not in self._prospects:
@@ -138,20 +140,24 @@ class Explanations:
         rows: list[Row] = [("position", f"behind {_count(ahead, 'queued job')}" if ahead else "the first in the queue")]
         if not self._rules.eager:
             rows.append(("rounds", self._rounds(ahead)))
-        if (limit := self._books.ledger.array_limit(entry)) is not None:
-            rows.append(("array", f"{limit[0]} of the {limit[1]} elements that may be under way at once are"))
+        array = self._books.ledger.elements.array(entry.ticket)
+        if array is not None and array.indexes.at_once_max is not None:
+            under_way = f"{len(array.leased)} under way, of {array.indexes.at_once_max} that may be at once"
+            rows.append(("array", under_way))
         return [*rows, ("needs", _needs(entry)), ("nodes", list(self._nodes(entry, now)))]
 
     def _ahead(self, entry: Entry) -> int:
         """How many queued jobs go first: those before it in every line from which a node that may run this one is
-        fed, too; in all lines where there is no such node."""
+        fed, too; in all lines where there is no such node. Elements of arrays count one by one."""
         record = entry.record
         ledger = self._books.ledger
         able = [node for node in _here(self._books) if can_run(node, record.kind, record.slots)]
         competing = [needs for needs in ledger.queue.lines() if not able or any(can_run(node, *needs) for node in able)]
-        tickets = set(ledger.queue.ahead_of((-record.priority, record.sequence, entry.ticket), competing))
-        waiting = (ledger.live(ticket) for ticket in tickets)
-        return sum(other is not None and other.state is State.QUEUED for other in waiting)
+        place = (-record.priority, record.sequence, array_of(entry.ticket))
+        others = (ledger.live(ticket) for ticket in set(ledger.queue.ahead_of(place, competing)))
+        ahead = sum(_in_line(other) for other in others if other is not None and other.waits_for_a_node)
+        array = ledger.elements.array(entry.ticket)
+        return ahead if array is None else ahead + _before_in_array(array, entry)
 
     def _rounds(self, ahead: int) -> str:
         most = self._rules.jobs_per_round_max
@@ -225,8 +231,7 @@ class Explanations:
         )
 
     def _elements(self, entry: Entry) -> str:
-        counts = self._books.ledger.counts_of(entry) or {}
-        return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return _counted((self._books.counts(entry) or {}).items())
 
 
 def _attempts(entry: Entry) -> str:
@@ -239,6 +244,34 @@ def _attempts(entry: Entry) -> str:
         limit = "off" if record.crash_limit is None else record.crash_limit
         parts.append(f"{record.crashes} lost with their node (crash_limit={limit})")
     return "; ".join(parts)
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts if count)
+
+
+def _may_begin_more(array: Array) -> bool:
+    return array.indexes.at_once_max is None or len(array.leased) < array.indexes.at_once_max
+
+
+def _in_line(entry: Entry) -> int:
+    """How many jobs go first where this one does: of an array as many elements as may begin."""
+    array = entry.array
+    if array is None:
+        return 1
+    waiting = array.counts()[State.QUEUED]
+    return waiting if array.indexes.at_once_max is None else min(waiting, array.indexes.at_once_max - len(array.leased))
+
+
+def _before_in_array(array: Array, entry: Entry) -> int:
+    """Elements that wait again go first, by their index, and then those whose turn has not come."""
+    index = index_of(entry.ticket)
+    assert index is not None, f"{entry.ticket} is no element"
+    back = [index_of(other.ticket) or 0 for other in array.live.values() if other.state is State.QUEUED]
+    if not array.is_number(entry.ticket):
+        return sum(other < index for other in back)
+    position = array.indexes.position(index)
+    return len(back) + position - array.next - sum(other < position for other in array.ahead)
 
 
 def _needs(entry: Entry) -> str:

@@ -14,7 +14,7 @@ The life of a job is drawn in `balancer/records.py`.
 Ended jobs are in the History, on disk; only live ones are in memory. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -116,19 +116,6 @@ class Ledger:
 
     def count_in_group(self, group: str) -> int:
         return len(self._groups.get(group, ()))
-
-    def array_limit(self, entry: Entry) -> tuple[int, int] | None:
-        """Where elements of an array wait for others of it: how many are with nodes, and how many may be at once."""
-        array = entry.array or self.elements.array(entry.ticket)
-        most = None if array is None else array.indexes.at_once_max
-        return (most, most) if array is not None and most is not None and len(array.leased) >= most else None
-
-    def counts_of(self, entry: Entry) -> Mapping[str, int] | None:
-        """How many elements of an array are in each state; None for any other job."""
-        if entry.array is None:
-            return None
-        held = entry.state if entry.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
-        return {str(state): count for state, count in entry.array.counts(held).items()}
 
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""

@@ -168,13 +168,19 @@ class Watches:
         found = self._books.find(name) if parse_ticket(name) is not None else None
         if found is None:
             self._expect(watch, name)
-        elif found.entry is not None:
+        elif found.entry is not None or self._ends_with_its_array(found):
             watch.live.setdefault(found.ticket, []).append(name)
         elif found.ended is None:
             watch.errors[name] = _error(name, Code.EXPIRED)
         elif found.ended.sequence > watch.after:
             watch.ends.append(End(found.ended.sequence, name, found.ticket, found.ended))
         return found
+
+    def _ends_with_its_array(self, found: Found) -> bool:
+        """An element that was cancelled before it began gets its place in the order of the ends when its array ends;
+        until then it counts as live."""
+        ended = found.ended
+        return ended is not None and not ended.sequence and self._books.ledger.live(array_of(found.ticket)) is not None
 
     def _expect(self, watch: Watch, name: str) -> None:
         """The ledger has nothing of it. Whether it may still come is for its origin to say, be it here or away; unless
@@ -213,7 +219,8 @@ class Watches:
             watch = self._watches[question]
             watch.ends += [End(ended.sequence, name, ticket, ended) for name in watch.live.pop(ticket)]
             self._woken[question] = watch
-        group = self._books.job(ticket).group if self._group_watches else None
+        watched = self._group_watches and index_of(ticket) is None  # elements are told of under their own names only
+        group = self._books.job(ticket).group if watched else None
         if group is not None and next_end_in(group) in self._parked:
             self._ends_in.setdefault(group, []).append(End(ended.sequence, ticket, ticket, ended))
 
@@ -269,7 +276,7 @@ class Watches:
 
     def _look_again(self, watch: Watch, name: str) -> None:
         found = self._look_up(watch, name)
-        if found is not None and found.entry is not None:
+        if found is not None and found.ticket in watch.live:
             self._await_end(watch.question, found.ticket)
         elif found is None and name not in watch.errors:
             self._await_word(watch.question, self._books.ledger.first_name(name))

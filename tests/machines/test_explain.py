@@ -279,21 +279,56 @@ def test_a_blocked_job_names_what_it_waits_for_and_how_that_stands() -> None:
     assert row(explained(cluster, ticket)[1], "waits for").endswith("aaaaab-109 (not in the ledger yet) and 7 more")
 
 
-def test_an_array_at_its_limit_says_how_many_of_it_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster(1, slots=0)
-    ticket = cluster.submit("n1")
-    assert cluster.balancer is not None
-    ledger = cluster.balancer.machine._ledger
-    monkeypatch.setattr(ledger, "array_limit", lambda entry: (50, 50))
-    monkeypatch.setattr(ledger, "counts_of", lambda entry: {State.QUEUED: 20, State.RUNNING: 50, State.FAILED: 0})
-    code, lines = explained(cluster, ticket)
+# --- arrays -------------------------------------------------------------------------------------------------------
+
+
+def test_an_element_that_waits_for_others_of_its_array_says_so() -> None:
+    cluster = Cluster(1, slots=4)
+    array = cluster.submit("n1", "array=1-9%2 sh true")
+    code, lines = explained(cluster, f"{array}_5")
     assert code == Why.ARRAY_LIMIT
-    assert row(lines, "array") == "50 of the 50 elements that may be under way at once are"
-    assert row(lines, "elements") == "20 queued, 50 running"
-    status = Asker(cluster).say("status", ticket=ticket)
-    assert status.rstrip().endswith(
-        " count=70 scheduled=0 blocked=0 queued=20 dispatched=0 running=50 retrying=0 succeeded=0 failed=0 cancelled=0"
-    )
+    assert lines[0].startswith(f"{array}_5 is queued: as many elements of its array are under way")
+    assert row(lines, "array") == "2 under way, of 2 that may be at once"
+    assert row(lines, "position") == "behind 2 queued jobs", "elements 3 and 4"
+
+
+def test_an_array_counts_its_elements_by_state() -> None:
+    cluster = Cluster(1, slots=2, periods=attrs.evolve(PERIODS, backlog_max=0))
+    array = cluster.submit("n1", "name=n array=1-9 sh true")
+    cluster.finish("n1", (f"{array}_1", 1))
+    code, lines = explained(cluster, array)
+    assert code == Why.RUNNING
+    assert row(lines, "elements") == "6 queued, 2 running, 1 succeeded"
+    counts = "scheduled=0 blocked=0 queued=6 dispatched=0 running=2 retrying=0 succeeded=1 failed=0 cancelled=0"
+    for reply in (Asker(cluster).say("status", ticket=array), Asker(cluster).say("list", limit=9)):
+        assert reply.rstrip().endswith(f" count=9 {counts}")
+    cluster.finish_all()
+    assert row(explained(cluster, array)[1], "elements") == "9 succeeded"
+    assert f" count=9 {counts.replace('queued=6', 'queued=0').replace('running=2', 'running=0')}".replace(
+        "succeeded=1", "succeeded=9"
+    ) in Asker(cluster).say("status", ticket=array)
+
+
+def test_elements_are_queued_jobs_like_others() -> None:
+    cluster = Cluster(1, slots=1, periods=attrs.evolve(PERIODS, backlog_max=0))
+    running = cluster.submit("n1")
+    many, few = cluster.submit("n1", "array=0-49 sh true"), cluster.submit("n1", "array=0-49%3 sh true")
+    last = cluster.submit("n1")
+
+    def position(ticket: str) -> str:
+        return row(explained(cluster, ticket)[1], "position")
+
+    assert position(f"{many}_0") == "the first in the queue"
+    assert position(f"{many}_20") == "behind 20 queued jobs"
+    assert position(few) == position(f"{few}_0") == "behind 50 queued jobs"
+    assert position(last) == "behind 53 queued jobs", "no more than three of the second array are let in before it"
+    cluster.say("n1", f"cancel {many}_3")
+    cluster.say("n1", f"cancel {many}_30")
+    assert position(f"{many}_20") == "behind 19 queued jobs"
+    cluster.finish("n1", (running, 1))
+    assert position(f"{many}_20") == "behind 18 queued jobs", "the first of them runs"
+    cluster.finish("n1", (f"{many}_0", 1), outcome=Outcome(Verdict.INTERRUPTED))
+    assert position(f"{many}_20") == "behind 18 queued jobs", "it was tried again at once"
 
 
 # --- ended --------------------------------------------------------------------------------------------------------

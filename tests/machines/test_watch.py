@@ -10,12 +10,11 @@ import attrs
 import pytest
 
 from balancer import watches
-from balancer.ledger import Entry
 from common.codec import pack
 from common.effects import Table
 from common.events import Received
 from common.messages import Forget, Inquiry, Jobs, Submission
-from common.model import Ended, Job, Reason, State, ticket_key
+from common.model import Ended, Job, Outcome, Reason, State, Verdict, ticket_key
 from tests.machines.asking import Asker, body, field, head
 from tests.machines.cluster import PERIODS, Cluster
 
@@ -309,28 +308,66 @@ def test_a_new_ledger_tells_of_the_ends_that_origins_bring_it() -> None:
 # --- arrays -------------------------------------------------------------------------------------------------------
 
 
-def test_elements_that_have_not_begun_are_over_with_their_array() -> None:
-    cluster = Cluster(1, slots=0)
-    array = cluster.submit("n1")
-    assert cluster.balancer is not None
-    machine = cluster.balancer.machine
-    (whole,) = machine._ledger.live_newest_first()
-    element = f"{array}_3"
-    record = attrs.evolve(whole.record, group=None)
-    machine._ledger._live[element] = Entry(element, record)
+def test_an_array_is_told_of_when_it_ends_and_its_elements_when_they_do() -> None:
+    cluster = Cluster(1, slots=9)
     asker = Asker(cluster)
-    watching, waiting = asker.ask("watch", element, array), asker.ask("wait", ticket=element)
-    del machine._ledger._live[element]
-    machine._history.record(element, Ended(State.CANCELLED, cluster.wall, Reason.USER, sequence=1), b"")
-    machine._ledger._end(whole, Ended(State.CANCELLED, cluster.wall, Reason.USER, counts=(("cancelled", 9),)), b"")
-    cluster._step_balancer()
-    assert sorted(ended_tickets(asker.reply(watching))) == [array, element]
-    assert (asker.reply(waiting) or "").startswith(f"OK {element} state=cancelled ")
-    result = asker.say("result", ticket=array)
-    assert head(result) == (
-        f"OK {array} state=cancelled attempt=0 count=9 succeeded=0 failed=0 cancelled=9 reason=user "
+    array = cluster.submit("n1", "group=g array=1-3 sh true")
+    of_array, of_group = asker.ask("watch", array), asker.ask("watch", group="g")
+    of_elements = asker.ask("watch", f"{array}_2", f"{array}_3", f"{array}_4")
+    finish(cluster, f"{array}_2")
+    assert ended_tickets(asker.reply(of_elements)) == [f"{array}_2"]
+    assert body(asker.reply(of_elements))[1] == f"{array}_4 error=UNKNOWN_TICKET"
+    assert field(asker.reply(of_elements), "live") == "1"
+    assert asker.reply(of_array) is asker.reply(of_group) is None
+    cluster.finish_all()
+    for id in (of_array, of_group):
+        (line,) = body(asker.reply(id))
+        assert line.startswith(f"{array} state=succeeded ")
+        assert " count=3 " in line
+
+
+def test_elements_that_have_not_begun_are_told_of_with_their_array_and_once() -> None:
+    cluster = Cluster(1, slots=1, periods=attrs.evolve(PERIODS, backlog_max=0))
+    asker = Asker(cluster)
+    array = cluster.submit("n1", "array=1-9 sh true")
+    other, dropped = f"{array}_1", f"{array}_3"
+    watching, waiting = asker.ask("watch", dropped, array), asker.ask("wait", ticket=dropped)
+    cluster.say("n1", f"cancel {array}")
+    assert asker.reply(watching) is None, "the first of them still runs"
+    assert head(asker.say("watched", dropped)).startswith("OK count=0 live=1 ")
+    finish(cluster, other)
+    assert sorted(ended_tickets(asker.reply(watching))) == [array, dropped]
+    assert field(asker.reply(watching), "live") == "0"
+    assert (asker.reply(waiting) or "").startswith(f"OK {dropped} state=cancelled ")
+    cursor = field(asker.reply(watching), "cursor")
+    assert head(asker.say("watch", dropped, array, since=cursor)).startswith("OK count=0 live=0 ")
+
+
+def test_the_result_of_an_array_is_its_counts() -> None:
+    cluster = Cluster(1, slots=9)
+    array = cluster.submit("n1", "array=1-3 sh true")
+    cluster.finish("n1", (f"{array}_2", 1), outcome=Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5))
+    cluster.finish_all()
+    assert head(Asker(cluster).say("result", ticket=array)) == (
+        f"OK {array} state=failed attempt=0 count=3 succeeded=2 failed=1 cancelled=0 reason=exit "
         "stdout=0 stderr=0 bytes=0"
     )
+
+
+def test_a_job_that_is_retried_is_told_of_again_when_it_ends_again() -> None:
+    cluster = Cluster(1)
+    asker = Asker(cluster)
+    ticket = cluster.submit("n1", "group=g sh true")
+    cluster.finish("n1", (ticket, 1), outcome=Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5))
+    cursor = field(asker.say("watch", group="g"), "cursor")
+    watching = asker.ask("watch", group="g", since=cursor)
+    assert asker.say("retry", ticket=ticket) == f"OK {ticket} state=queued\n"
+    of_ticket = asker.ask("watch", ticket, since=cursor)
+    assert asker.reply(of_ticket) is asker.reply(watching) is None
+    cluster.finish_all()
+    for id in (watching, of_ticket):
+        assert ended_tickets(asker.reply(id)) == [ticket]
+        assert "state=succeeded" in body(asker.reply(id))[0]
 
 
 # --- groups -------------------------------------------------------------------------------------------------------
