@@ -43,7 +43,6 @@ from common.model import (
     array_of,
     element,
     index_of,
-    parse_ticket,
     ticket_key,
     ticket_of,
 )
@@ -459,14 +458,7 @@ class Ledger:
 
     def check(self) -> None:
         for ticket, entry in self._live.items():
-            assert parse_ticket(ticket) is not None, f"{ticket} is no ticket"
-            assert not entry.begun or entry.record.leased, f"{ticket} runs without a lease"
-            assert not entry.record.leased or entry.record.boot_id, f"{ticket} is leased to nobody"
-            assert not entry.record.leased or entry.record.attempt > 0, f"{ticket} is leased and has no attempt"
-            assert not (entry.record.leased and entry.record.unused), f"{ticket} is leased and its attempt came back"
-            cancelled_alone = entry.record.cancelled and entry.array is None
-            assert entry.record.leased or not cancelled_alone, f"{ticket} is cancelled and has not ended"
-            assert not (entry.record.leased and entry.record.due_wall), f"{ticket} is leased before its time"
+            entry.check()
             grouped = entry.record.group is not None and index_of(ticket) is None
             assert not grouped or ticket in self._groups[entry.record.group or ""], f"{ticket} is not in its group"
             if entry.array is not None:
