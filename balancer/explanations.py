@@ -20,7 +20,7 @@ from balancer.records import Entry
 from balancer.roster import Node
 from balancer.rounds import can_run, room_bytes
 from common.durations import format_duration
-from common.model import Ended, State
+from common.model import Ended, State, array_of
 from common.status import explain_reply, moment
 from common.why import Row, Why, page
 
@@ -59,6 +59,9 @@ class Reasons:
     def of(self, entry: Entry) -> Why:
         if entry.state in _BY_STATE:
             return _BY_STATE[entry.state]
+        array = self._books.ledger.live(array_of(entry.ticket))
+        if array is not None and array.state in (State.BLOCKED, State.SCHEDULED):
+            return _BY_STATE[array.state]  # an element that was retried alone waits with its array
         if self._books.ledger.array_limit(entry) is not None:
             return Why.ARRAY_LIMIT
         needs = (entry.record.kind, entry.record.slots)

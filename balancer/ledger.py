@@ -183,6 +183,12 @@ class Ledger:
             self._waits.append((entry.ticket, entry.record.due_s))
         self._goes_on(entry, why)
 
+    def go_on(self, array: Entry) -> None:
+        """One of its elements is live again. If the array was cancelled, and only what ran of it not over yet, it is
+        an array like any other again; what had not begun stays dropped."""
+        if array.record.cancelled:
+            self._update(array, cancelled=False)
+
     def _enter(self, entry: Entry) -> None:
         self._live[entry.ticket] = entry
         self.elements.open(entry)

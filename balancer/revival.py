@@ -134,7 +134,8 @@ class Revival:
         """`ended` is None for one that was cancelled with its array before it began."""
         array = parent.array
         assert array is not None, f"{parent.ticket} is no array"
-        record = attrs.evolve(parent.record, array=None, cancelled=False, attempt=0, retried=0)
+        self._ledger.go_on(parent)
+        record = attrs.evolve(parent.record, array=None, waits_for=(), due_wall=0.0, due_s=0.0)
         if ended is None:
             entry = Entry(ticket, record)
             record.retried = 1
