@@ -294,9 +294,10 @@ class Clerk:
                 self._answer(question, reply)
         self._watches.ended(ticket, ended)
         if ended.counts:
-            self._elements_ended(ticket, now)
+            self.elements_ended(ticket, now)
 
-    def _elements_ended(self, array: str, now: float) -> None:
+    def elements_ended(self, array: str, now: float) -> None:
+        """What had not begun of an array is over, and perhaps the array with it."""
         for question in self._parked.take(end_of_array(array)):
             if question in self._watches:
                 self._watches.array_ended(question, array)

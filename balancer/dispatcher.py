@@ -229,10 +229,17 @@ class Dispatcher:
         self._flow.settle(now, self._wall)
         for ticket in self._clerk.take_unknown():  # where no node was ever met that would issue it
             self._flow.unknown(ticket, self._wall)
-        while ends := self._ledger.take_ends():
+        moved = True
+        while moved:
+            ends, dropped = self._ledger.take_ends(), self._ledger.take_dropped()
             for ticket, ended, _ in ends:
                 self._flow.ended(ticket, ended)
+            for array in dropped:
+                self._flow.dropped(array)
+                self._clerk.elements_ended(array, now)
+            self._flow.settle(now, self._wall)
             self._ends += ends
+            moved = bool(ends or dropped)
         for ticket, wait_s in self._ledger.take_waits():
             self._timers.set(("due", ticket), now + wait_s)
 

@@ -62,7 +62,7 @@ class Reasons:
         array = self._books.ledger.live(array_of(entry.ticket))
         if array is not None and array.state in (State.BLOCKED, State.SCHEDULED):
             return _BY_STATE[array.state]  # an element that was retried alone waits with its array
-        if self._books.ledger.array_limit(entry) is not None:
+        if self._books.ledger.elements.limit(entry) is not None:
             return Why.ARRAY_LIMIT
         needs = (entry.record.kind, entry.record.slots)
         if needs not in self._prospects:
@@ -141,7 +141,7 @@ class Explanations:
         rows: list[Row] = [("position", f"behind {_count(ahead, 'queued job')}" if ahead else "the first in the queue")]
         if not self._rules.eager:
             rows.append(("rounds", self._rounds(ahead)))
-        if (limit := self._books.ledger.array_limit(entry)) is not None:
+        if (limit := self._books.ledger.elements.limit(entry)) is not None:
             rows.append(("array", f"{limit[0]} of the {limit[1]} elements that may be under way at once are"))
         return [*rows, ("needs", _needs(entry)), ("nodes", list(self._nodes(entry, now)))]
 
@@ -228,7 +228,7 @@ class Explanations:
         )
 
     def _elements(self, entry: Entry) -> str:
-        counts = self._books.ledger.counts_of(entry) or {}
+        counts = entry.counts or {}
         return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
     # --- ended jobs ----------------------------------------------------------------------------------------------

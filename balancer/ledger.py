@@ -14,7 +14,7 @@ The life of a job is drawn in `balancer/records.py`.
 Ended jobs are in the History, on disk; only live ones are in memory. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -61,11 +61,12 @@ class Ledger:
         self._chance = chance
         self._live: dict[str, Entry] = {}
         self._groups: dict[str, dict[str, Entry]] = {}  # the live jobs and arrays of each group
-        self.elements = Elements(memory, history, self._live)
+        self.elements = Elements(memory, self._live)
         self._sequence = 0
         self.ends = Ends(memory, history, chronicle, chance)
         self.queue = Queue()
         self._ended: list[tuple[str, Ended, bytes]] = []  # since it was last asked
+        self._dropped: list[str] = []
         self._waits: list[tuple[str, float]] = []
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0, "retries": 0}
 
@@ -115,19 +116,6 @@ class Ledger:
 
     def count_in_group(self, group: str) -> int:
         return len(self._groups.get(group, ()))
-
-    def array_limit(self, entry: Entry) -> tuple[int, int] | None:
-        """Where elements of an array wait for others of it: how many are with nodes, and how many may be at once."""
-        array = entry.array or self.elements.array(entry.ticket)
-        most = None if array is None else array.indexes.at_once_max
-        return (most, most) if array is not None and most is not None and len(array.leased) >= most else None
-
-    def counts_of(self, entry: Entry) -> Mapping[str, int] | None:
-        """How many elements of an array are in each state; None for any other job."""
-        if entry.array is None:
-            return None
-        held = entry.state if entry.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
-        return {str(state): count for state, count in entry.array.counts(held).items()}
 
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""
@@ -413,12 +401,18 @@ class Ledger:
 
     def _cancel_array(self, entry: Entry, array: Array, wall: float, reason: Reason) -> list[Entry]:
         self._update(entry, cancelled=True)
-        array.dropped = True
-        self.elements.save(array)
+        if array.unbegun and array.dropped is None:
+            self._drop(entry, array, Ended(State.CANCELLED, wall, reason))
         running = [leased for one in list(array.live.values()) for leased in self.cancel(one, wall, reason)]
         if array.over and entry.ticket in self._live:
             self._end(entry, array.end(wall, reason), b"")
         return running
+
+    def _drop(self, entry: Entry, array: Array, ended: Ended) -> None:
+        """What has not begun of an array ends at one moment, and is no more than that end."""
+        array.dropped = self._numbered(entry, ended)
+        self.elements.save(array)
+        self._dropped.append(array.ticket)
 
     def fail_unreadable(self, entry: Entry, wall: float) -> None:
         """The record of what the job is was damaged on disk and is in quarantine."""
@@ -430,13 +424,7 @@ class Ledger:
         assert ended.state in TRANSITIONS[entry.state] or entry.array is not None or entry.record.cancelled, (
             f"{entry.state} → {ended.state}"
         )
-        record = entry.record
-        ended = attrs.evolve(
-            ended,
-            sequence=self.ends.next_number(),
-            begun=max(entry.attempts_begun, record.outnumbered),
-            retried=record.retried,
-        )
+        record, ended = entry.record, self._numbered(entry, ended)
         if record.failures and not output:
             self.ends.drop_output(entry.ticket)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
@@ -448,6 +436,10 @@ class Ledger:
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
             self._look_at_array(self._live[array.ticket], array, ended)
+
+    def _numbered(self, entry: Entry, ended: Ended) -> Ended:
+        begun = max(entry.attempts_begun, entry.record.outnumbered)
+        return attrs.evolve(ended, sequence=self.ends.next_number(), begun=begun, retried=entry.record.retried)
 
     def _look_at_array(self, parent: Entry, array: Array, ended: Ended) -> None:
         """One of its elements has ended: it is over with the last, and else there may be room for another."""
@@ -461,6 +453,11 @@ class Ledger:
         """What has ended since it was last asked, for whoever is to be told: ticket, end and output."""
         ended, self._ended = self._ended, []
         return ended
+
+    def take_dropped(self) -> list[str]:
+        """Arrays of which elements ended since it was last asked that had not begun."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     def check(self) -> None:
         for ticket, entry in self._live.items():

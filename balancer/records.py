@@ -108,6 +108,14 @@ class Entry:
     def attempt_id(self) -> tuple[str, int]:
         return self.ticket, self.record.attempt
 
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """How many elements of an array are in each state; None for any other job."""
+        if self.array is None:
+            return None
+        held = self.state if self.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
+        return {str(state): count for state, count in self.array.counts(held).items()}
+
     def check(self) -> None:
         ticket, record = self.ticket, self.record
         assert parse_ticket(ticket) is not None, f"{ticket} is no ticket"

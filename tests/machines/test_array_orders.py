@@ -3,7 +3,7 @@
 import attrs
 
 from common.model import Outcome, Reason, Verdict
-from tests.machines.asking import field, state_of, status
+from tests.machines.asking import Asker, body, field, state_of, status
 from tests.machines.cluster import PERIODS, Cluster
 
 FAILED = Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5)
@@ -44,3 +44,54 @@ def test_an_element_that_is_retried_while_its_array_is_scheduled_goes_on_with_it
     cluster.advance(5)
     assert cluster.finish_all() == 2
     assert state_of(cluster, ticket) == "succeeded"
+
+
+def test_who_waits_for_an_element_that_is_dropped_with_its_array_is_cancelled() -> None:
+    cluster = Cluster(1, slots=1, periods=ONE_BY_ONE)
+    ticket = cluster.submit("n1", "array=1-3 sh work {}")
+    later = cluster.submit("n1", f"after={ticket}_3 sh later")
+    cluster.say("n1", f"cancel {ticket}")
+    reply = status(cluster, later)
+    assert (field(reply, "state"), field(reply, "reason")) == ("cancelled", "dependency")
+
+
+def test_whoever_watches_an_element_that_is_dropped_with_its_array_is_told_at_once_and_never_again() -> None:
+    cluster = Cluster(1, slots=1, periods=ONE_BY_ONE)
+    ticket = cluster.submit("n1", "array=1-3 sh work {}")
+    asker = Asker(cluster)
+    watch = asker.ask("watch", f"{ticket}_1", f"{ticket}_3")
+    waiting = cluster.ask("n1", f"wait {ticket}_3")
+    cluster.say("n1", f"cancel {ticket}")
+    reply = asker.reply(watch)
+    assert [line.split()[:2] for line in body(reply)] == [[f"{ticket}_3", "state=cancelled"]]
+    assert "state=cancelled" in (cluster.reply("n1", waiting) or "")
+    cursor = field(reply, "cursor")
+    cluster.finish("n1", (f"{ticket}_1", 1), outcome=CANCELLED)
+    again = asker.say("watch", f"{ticket}_1", f"{ticket}_3", since=cursor)
+    assert [line.split()[0] for line in body(again)] == [f"{ticket}_1"]
+
+
+def test_an_array_that_is_retried_tells_the_reason_of_what_fails_of_it_then() -> None:
+    cluster = Cluster(1, slots=4)
+    ticket = cluster.submit("n1", "array=1-2 sh work {}")
+    cluster.finish("n1", (f"{ticket}_1", 1), outcome=FAILED)
+    cluster.finish_all()
+    cluster.say("n1", f"retry {ticket}_1")
+    cluster.finish("n1", (f"{ticket}_1", 2), outcome=Outcome(Verdict.FAILED, Reason.TIMEOUT, 143, 0.5))
+    assert field(status(cluster, ticket), "reason") == "timeout"
+
+
+# --- ledgers that are lost -----------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_an_element_of_an_array_that_ended_under_a_lost_ledger_does_not_wait_for_ever() -> None:
+    cluster = Cluster(2, slots=0)
+    cluster.add_node("n3", slots=1)
+    ticket = cluster.submit("n1", "array=1-1 sh work {}")
+    cluster.finish_all()
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n2")
+    later = cluster.submit("n2", f"after={ticket}_1 sh later")
+    cluster.dial("n1")
+    assert state_of(cluster, later, "n2") == "cancelled"

@@ -279,17 +279,15 @@ def test_a_blocked_job_names_what_it_waits_for_and_how_that_stands() -> None:
     assert row(explained(cluster, ticket)[1], "waits for").endswith("aaaaab-109 (not in the ledger yet) and 7 more")
 
 
-def test_an_array_at_its_limit_says_how_many_of_it_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster(1, slots=0)
-    ticket = cluster.submit("n1")
-    assert cluster.balancer is not None
-    ledger = cluster.balancer.machine._ledger
-    monkeypatch.setattr(ledger, "array_limit", lambda entry: (50, 50))
-    monkeypatch.setattr(ledger, "counts_of", lambda entry: {State.QUEUED: 20, State.RUNNING: 50, State.FAILED: 0})
+def test_an_array_at_its_limit_says_how_many_of_it_are_under_way() -> None:
+    cluster = Cluster(1, slots=50)
+    ticket = cluster.submit("n1", "array=1-70%50 sh true")
     code, lines = explained(cluster, ticket)
+    assert code == Why.RUNNING
+    assert row(lines, "elements") == "20 queued, 50 running"
+    code, lines = explained(cluster, f"{ticket}_70")
     assert code == Why.ARRAY_LIMIT
     assert row(lines, "array") == "50 of the 50 elements that may be under way at once are"
-    assert row(lines, "elements") == "20 queued, 50 running"
     status = Asker(cluster).say("status", ticket=ticket)
     assert status.rstrip().endswith(
         " count=70 scheduled=0 blocked=0 queued=20 dispatched=0 running=50 retrying=0 succeeded=0 failed=0 cancelled=0"
