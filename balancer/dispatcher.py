@@ -345,6 +345,7 @@ class Dispatcher:
     def _on_aliases(self, node: Node, message: Aliases, now: float) -> None:
         for ticket, first in message.pairs:
             self._ledger.learn_alias(ticket, first)
+            self._flow.arrived(ticket)
 
     @property
     def _full(self) -> bool:

@@ -2,6 +2,7 @@
 
 import attrs
 
+from common.effects import Table
 from common.model import Outcome, Reason, Verdict
 from tests.machines.asking import Asker, body, field, state_of, status
 from tests.machines.cluster import PERIODS, Cluster
@@ -95,3 +96,23 @@ def test_who_waits_for_an_element_of_an_array_that_ended_under_a_lost_ledger_doe
     later = cluster.submit("n2", f"after={ticket}_1 sh later")
     cluster.dial("n1")
     assert state_of(cluster, later, "n2") == "cancelled"
+
+
+def test_who_waits_for_a_second_name_that_a_new_ledger_learns_of_waits_for_the_first() -> None:
+    for part in ("", "_1"):
+        cluster = Cluster(2, slots=0)
+        cluster.add_node("n3", slots=2)
+        first = cluster.submit("n1", "key=k array=1-1 sh first")
+        cluster.kill_balancer()
+        second = cluster.submit("n2", "key=k array=1-1 sh first")
+        assert second != first
+        cluster.start_balancer()
+        for name in ("n1", "n2"):
+            cluster.dial(name)
+        cluster.kill_balancer()
+        last = cluster.submit("n1", f"after={second}{part} sh last")
+        cluster.start_balancer(volume_lost=True)
+        for name in ("n2", "n1", "n3"):
+            cluster.dial(name)
+        cluster.finish_all()
+        assert state_of(cluster, last) == "succeeded"
