@@ -46,6 +46,11 @@ class Books:
         known = entry is not None or ended is not None or expired
         return Found(first, entry, ended) if known else None
 
+    def last_failure(self, entry: Entry) -> Ended | None:
+        """How the last attempt of a job ended that is tried again; its output is in the History."""
+        attempts = self.history.attempts(entry.ticket) if entry.record.failures else []
+        return attempts[-1] if attempts else None
+
     def job(self, ticket: str) -> Job:
         return self.ledger.job(ticket)
 

@@ -194,7 +194,7 @@ class Clerk:
             self._answer(question, _logs_of_array(entry.ticket))
         elif entry.begun and entry.record.node_id is not None:
             self._referrals.to_runner(question, entry.ticket, entry.record.node_id, entry.record.attempt)
-        elif (last := self._books.ledger.last_failure(entry)) is not None:
+        elif (last := self._books.last_failure(entry)) is not None:
             self._answer(question, self._printed(question.inquiry, entry.ticket, entry.state, last))
         else:
             self._answer(question, lines.logs_reply(entry.ticket, entry.state, 0))

@@ -104,6 +104,9 @@ class Ledger:
 
     def end(self, ticket: str) -> Ended | None:
         """How a job has ended, if it has and that can be read; also of an element that never began."""
+        array = array_of(ticket)
+        if array != ticket and array not in self._live and self._history.find(array) is None:
+            return None  # expired with its array, although its own turn has not come
         return self._history.find(ticket) or self.elements.dropped(ticket)
 
     def live_newest_first(self) -> Iterator[Entry]:
@@ -127,11 +130,6 @@ class Ledger:
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
         return Job("", "") if packed is None else unpack(Job, packed)
-
-    def last_failure(self, entry: Entry) -> Ended | None:
-        """How the last attempt of a job ended that is tried again; its output is in the History."""
-        attempts = self._history.attempts(entry.ticket) if entry.record.failures else []
-        return attempts[-1] if attempts else None
 
     def first_name(self, ticket: str) -> str:
         """The ticket under which the ledger knows a job; another for an alias, or for an element of one."""
@@ -303,6 +301,8 @@ class Ledger:
             self._update(entry, outnumbered=attempt)
         elif not record.leased and attempt > record.attempt:
             self._update(entry, attempt=attempt, unused=False, node_id=None, boot_id=None)
+            if index_of(entry.ticket) is not None:  # it may have been a number, which its array's turn finds by itself
+                self._offer(entry)
 
     def release(self, entry: Entry, *, crashed: bool, wall: float, why: str = "lost") -> None:
         """The attempt is over without an outcome: lost with its node, returned or interrupted. The job is queued

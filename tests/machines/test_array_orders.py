@@ -85,6 +85,36 @@ def test_an_array_that_is_retried_tells_the_reason_of_what_fails_of_it_then() ->
 # --- ledgers that are lost -----------------------------------------------------------------------------------------
 
 
+def test_an_element_whose_runner_went_away_again_before_the_array_came_is_run() -> None:
+    cluster = Cluster(2, slots=0)
+    cluster.add_node("n3", slots=1)
+    ticket = cluster.submit("n1", "array=1-2 sh work {}")
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n3")
+    cluster.kill_node("n3")
+    cluster.dial("n1")
+    cluster.restart_node("n3")
+    assert cluster.finish_all() == 2
+    assert state_of(cluster, ticket) == "succeeded"
+
+
+def test_an_outcome_of_an_element_is_let_go_when_its_array_has_ended() -> None:
+    cluster = Cluster(2, slots=0)
+    cluster.add_node("n3", slots=1)
+    ticket = cluster.submit("n1", "array=1-1 sh work {}")
+    cluster.cut(cluster.nodes["n3"].link or 0)
+    cluster.finish("n3", (f"{ticket}_1", 1))
+    cluster.advance(20)
+    cluster.say("n1", f"cancel {ticket}")
+    assert state_of(cluster, ticket) == "cancelled"
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n3")
+    cluster.dial("n1")
+    assert cluster.nodes["n3"].disk.tables[Table.OUTCOMES] == {}
+
+
 def test_who_waits_for_an_element_of_an_array_that_ended_under_a_lost_ledger_does_not_wait_for_ever() -> None:
     cluster = Cluster(2, slots=0)
     cluster.add_node("n3", slots=1)
@@ -116,3 +146,21 @@ def test_who_waits_for_a_second_name_that_a_new_ledger_learns_of_waits_for_the_f
             cluster.dial(name)
         cluster.finish_all()
         assert state_of(cluster, last) == "succeeded"
+
+
+# --- elements and arrays that expire -------------------------------------------------------------------------------
+
+
+def test_an_element_that_outlasts_its_array_is_expired_with_it() -> None:
+    cluster = Cluster(1, slots=1, periods=attrs.evolve(PERIODS, retention_s=100.0))
+    ticket = cluster.submit("n1", "array=1-1 sh work {}")
+    cluster.wall_offset = 1000.0
+    cluster.finish("n1", (f"{ticket}_1", 1), outcome=FAILED)
+    balancer = cluster.balancer
+    assert balancer is not None
+    for key in list(balancer.disk.tables[Table.EXPIRY]):
+        if len(key) == 8 + 14:  # as if the calendar had been set back between the two ends
+            balancer.disk.tables[Table.EXPIRY][b"\0" * 8 + key[8:]] = balancer.disk.tables[Table.EXPIRY].pop(key)
+    cluster.advance(2)
+    for verb in ("retry", "status", "result"):
+        assert (Asker(cluster).say(verb, ticket=f"{ticket}_1")).startswith("ERR EXPIRED"), verb
