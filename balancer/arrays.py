@@ -34,7 +34,7 @@ class ArrayRecord:
     succeeded: int = 0
     failed: int = 0
     cancelled: int = 0
-    dropped: bool = False
+    dropped: Ended | None = None
     reason: Reason | None = None
 
 
@@ -49,7 +49,7 @@ class Array:
     succeeded: int = 0
     failed: int = 0
     cancelled: int = 0
-    dropped: bool = False  # what has not begun is cancelled
+    dropped: Ended | None = None  # the end of what had not begun when the array was cancelled
     reason: Reason | None = None  # of the first element that failed
     live: dict[str, "Entry"] = attrs.field(factory=dict)  # elements that have begun and not ended, by ticket
     back: list[tuple[int, str]] = attrs.field(factory=list)  # heap of those among them that wait for a node again
@@ -58,7 +58,7 @@ class Array:
 
     @classmethod
     def of(cls, ticket: str, indexes: Indexes, record: ArrayRecord) -> "Array":
-        return cls(ticket, indexes, **attrs.asdict(record) | {"ahead": set(record.ahead)})
+        return cls(ticket, indexes, **attrs.asdict(record, recurse=False) | {"ahead": set(record.ahead)})
 
     @property
     def record(self) -> ArrayRecord:
@@ -178,7 +178,7 @@ class Array:
                 self.succeeded += by
             case State.FAILED:
                 self.failed += by
-                self.reason = self.reason or reason
+                self.reason = (self.reason or reason) if self.failed else None
             case _:
                 self.cancelled += by
 

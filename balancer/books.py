@@ -3,8 +3,6 @@
 Pure; nothing here changes anything.
 """
 
-from collections.abc import Mapping
-
 import attrs
 
 from balancer.chronicle import Chronicle
@@ -13,7 +11,7 @@ from balancer.ledger import Ledger
 from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.history import History
-from common.model import Ended, Job, State, array_of
+from common.model import Ended, Job, array_of
 
 
 @attrs.frozen
@@ -48,15 +46,13 @@ class Books:
         known = entry is not None or ended is not None or expired
         return Found(first, entry, ended) if known else None
 
+    def last_failure(self, entry: Entry) -> Ended | None:
+        """How the last attempt of a job ended that is tried again; its output is in the History."""
+        attempts = self.history.attempts(entry.ticket) if entry.record.failures else []
+        return attempts[-1] if attempts else None
+
     def job(self, ticket: str) -> Job:
         return self.ledger.job(ticket)
-
-    def counts(self, entry: Entry) -> Mapping[str, int] | None:
-        """How many elements of an array are in each state; None for any other job."""
-        if entry.array is None:
-            return None
-        held = entry.state if entry.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
-        return {state.value: count for state, count in entry.array.counts(held).items()}
 
     def runner(self, entry: Entry) -> Node | None:
         """The node that the present attempt was given to."""

@@ -193,7 +193,7 @@ class Clerk:
     def _logs_of_live(self, question: Question, entry: Entry) -> None:
         """What runs is at its runner; of anything else there is nothing to show yet. Whoever follows an attempt that
         has failed gets the rest of it before anything of the next."""
-        last, inquiry = self._books.ledger.last_failure(entry), question.inquiry
+        last, inquiry = self._books.last_failure(entry), question.inquiry
         owed = last is not None and last.attempt == inquiry.attempt and _is_behind(inquiry, last)
         array = self._array(entry.ticket)
         if array is not None:
@@ -307,9 +307,10 @@ class Clerk:
                 self._answer(question, reply)
         self._watches.ended(ticket, ended)
         if ended.counts:
-            self._elements_ended(ticket, now)
+            self.elements_ended(ticket, now)
 
-    def _elements_ended(self, array: str, now: float) -> None:
+    def elements_ended(self, array: str, now: float) -> None:
+        """What had not begun of an array is over, and perhaps the array with it."""
         for question in self._parked.take(end_of_array(array)):
             if question in self._watches:
                 self._watches.array_ended(question, array)

@@ -231,10 +231,17 @@ class Dispatcher:
         for ticket in self._clerk.take_unknown():
             self._flow.unknown(ticket, self._wall)
             self._reunion.unknown(ticket)
-        while ends := self._ledger.take_ends():
+        moved = True
+        while moved:
+            ends, dropped = self._ledger.take_ends(), self._ledger.take_dropped()
             for ticket, ended, _ in ends:
                 self._flow.ended(ticket, ended)
+            for array in dropped:
+                self._flow.dropped(array)
+                self._clerk.elements_ended(array, now)
+            self._flow.settle(now, self._wall)
             self._ends += ends
+            moved = bool(ends or dropped)
         for ticket, wait_s in self._ledger.take_waits():
             self._timers.set(("due", ticket), now + wait_s)
 
@@ -340,6 +347,7 @@ class Dispatcher:
     def _on_aliases(self, node: Node, message: Aliases, now: float) -> None:
         for ticket, first in message.pairs:
             self._ledger.learn_alias(ticket, first)
+            self._flow.arrived(ticket)
 
     @property
     def _full(self) -> bool:

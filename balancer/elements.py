@@ -11,17 +11,15 @@ from balancer.records import Entry
 from common.arrays import parse_indexes
 from common.codec import pack, unpack
 from common.effects import Table
-from common.history import History
 from common.memory import Memory
-from common.model import Ended, Job, Reason, State, array_of, index_of, ticket_key
+from common.model import Ended, Job, array_of, index_of, ticket_key
 
 
 class Elements:
     """`live` is the ledger's own: every live entry by its ticket."""
 
-    def __init__(self, memory: Memory, history: History, live: dict[str, Entry]) -> None:
+    def __init__(self, memory: Memory, live: dict[str, Entry]) -> None:
         self._memory = memory
-        self._history = history
         self._live = live
 
     def open(self, entry: Entry) -> None:
@@ -70,20 +68,14 @@ class Elements:
 
     def dropped(self, ticket: str) -> Ended | None:
         """The end of an element that was cancelled with its array before it began."""
-        index, parent = index_of(ticket), array_of(ticket)
-        record = None if index is None else self._stored(parent)
+        parent = array_of(ticket)
+        record = None if index_of(ticket) is None else self._stored(parent)
         packed = None if record is None or not record.dropped else self._memory.get(Table.JOBS, ticket_key(parent))
         if record is None or packed is None:
             return None
         spec = unpack(Job, packed).array
         assert spec is not None, f"{parent} has the record of an array, and is none"
-        if not Array.of(parent, parse_indexes(spec), record).is_number(ticket):
-            return None
-        whole = self._history.find(parent)
-        if whole is None:
-            return Ended(State.CANCELLED, 0.0, Reason.USER)
-        cause = whole.reason if whole.state is State.CANCELLED else Reason.USER
-        return Ended(State.CANCELLED, whole.ended_wall, cause, sequence=whole.sequence)
+        return record.dropped if Array.of(parent, parse_indexes(spec), record).is_number(ticket) else None
 
     # --- from number to entry to end -------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ _BY_STATE: Final = {
     State.RETRYING: Why.RETRY,
     State.CANCELLED: Why.ENDING,
 }
+_HELD: Final = frozenset({State.BLOCKED, State.SCHEDULED})
 
 
 @attrs.frozen
@@ -60,6 +61,8 @@ class Reasons:
     def of(self, entry: Entry) -> Why:
         if entry.state in _BY_STATE:
             return _BY_STATE[entry.state]
+        if (parent := self._books.ledger.live(array_of(entry.ticket))) is not None and parent.state in _HELD:
+            return _BY_STATE[parent.state]  # an element that was retried alone waits with its array
         array = self._books.ledger.elements.array(entry.ticket)
         if array is not None and not _may_begin_more(array):
             return Why.ARRAY_LIMIT
@@ -231,7 +234,7 @@ class Explanations:
         )
 
     def _elements(self, entry: Entry) -> str:
-        return _counted((self._books.counts(entry) or {}).items())
+        return _counted((entry.counts or {}).items())
 
 
 def _attempts(entry: Entry) -> str:

@@ -9,11 +9,12 @@ Pure.
 """
 
 from collections.abc import Callable
+from itertools import chain
 
 from balancer.ledger import Ledger
 from balancer.records import Entry
 from common.history import History
-from common.model import Ended, Reason, State
+from common.model import Ended, Reason, State, array_of
 
 
 class Flow:
@@ -23,7 +24,8 @@ class Flow:
         self._ledger = ledger
         self._history = history
         self._locate = locate
-        self._dependants: dict[str, dict[str, None]] = {}  # a ticket → who waits for it
+        # A ticket → who waits for it. It stands with its array: the elements of one arrive, and are dropped, with it.
+        self._dependants: dict[str, dict[str, dict[str, None]]] = {}
         self._unchecked: dict[str, None] = {}  # blocked jobs that have just come
 
     def restore(self) -> None:
@@ -35,15 +37,31 @@ class Flow:
         if entry is not None and entry.record.waits_for:
             self._unchecked[ticket] = None
         if entry is None:  # it has ended already, or is another job's second name
-            self._unchecked |= self._dependants.pop(ticket, {})
+            self._check_again(ticket)
+
+    def dropped(self, array: str) -> None:
+        """Elements of an array have ended before they began."""
+        self._check_again(array)
+
+    def _check_again(self, ticket: str) -> None:
+        for dependants in self._dependants.pop(ticket, {}).values():
+            self._unchecked |= dependants
+
+    def _take(self, ticket: str) -> dict[str, None]:
+        """Who waits for it, and from now on does not."""
+        of_array = self._dependants.get(array_of(ticket), {})
+        dependants = of_array.pop(ticket, {})
+        if dependants and not of_array:
+            del self._dependants[array_of(ticket)]
+        return dependants
 
     def unknown(self, ticket: str, wall: float) -> None:
         """Its origin never issued it."""
-        for name in self._dependants.pop(ticket, ()):
+        for name in self._take(ticket):
             self._give_up(name, wall)
 
     def ended(self, ticket: str, ended: Ended) -> None:
-        for name in self._dependants.pop(ticket, ()):
+        for name in self._take(ticket):
             entry = self._ledger.live(name)
             if entry is None or ticket not in entry.record.waits_for:
                 continue
@@ -72,7 +90,7 @@ class Flow:
             if ended is None:
                 left.append(name)
         for name in left:
-            self._dependants.setdefault(name, {})[entry.ticket] = None
+            self._dependants.setdefault(array_of(name), {}).setdefault(name, {})[entry.ticket] = None
         if tuple(left) != entry.record.waits_for:
             self._ledger.unblock(entry, tuple(left))
         if self._is_its_own_dependant(entry):
@@ -93,7 +111,7 @@ class Flow:
         to_follow, followed = list(entry.record.waits_for), set[str]()
         while to_follow:
             name = to_follow.pop()
-            if name == entry.ticket:
+            if array_of(name) == entry.ticket:
                 return True
             other = self._ledger.live(name) if name not in followed else None
             followed.add(name)
@@ -106,7 +124,7 @@ class Flow:
             self._ledger.cancel(entry, wall, Reason.DEPENDENCY)
 
     def check(self) -> None:
-        for name, dependants in self._dependants.items():
+        for name, dependants in chain.from_iterable(names.items() for names in self._dependants.values()):
             for ticket in dependants:
                 entry = self._ledger.live(ticket)
                 assert entry is None or name in entry.record.waits_for or not entry.record.waits_for, (

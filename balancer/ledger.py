@@ -43,7 +43,6 @@ from common.model import (
     array_of,
     element,
     index_of,
-    parse_ticket,
     ticket_key,
     ticket_of,
 )
@@ -62,11 +61,12 @@ class Ledger:
         self._chance = chance
         self._live: dict[str, Entry] = {}
         self._groups: dict[str, dict[str, Entry]] = {}  # the live jobs and arrays of each group
-        self.elements = Elements(memory, history, self._live)
+        self.elements = Elements(memory, self._live)
         self._sequence = 0
         self.ends = Ends(memory, history, chronicle, chance)
         self.queue = Queue()
         self._ended: list[tuple[str, Ended, bytes]] = []  # since it was last asked
+        self._dropped: list[str] = []
         self._waits: list[tuple[str, float]] = []
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0, "retries": 0}
 
@@ -104,6 +104,9 @@ class Ledger:
 
     def end(self, ticket: str) -> Ended | None:
         """How a job has ended, if it has and that can be read; also of an element that never began."""
+        array = array_of(ticket)
+        if array != ticket and array not in self._live and self._history.find(array) is None:
+            return None  # expired with its array, although its own turn has not come
         return self._history.find(ticket) or self.elements.dropped(ticket)
 
     def live_newest_first(self) -> Iterator[Entry]:
@@ -127,11 +130,6 @@ class Ledger:
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
         return Job("", "") if packed is None else unpack(Job, packed)
-
-    def last_failure(self, entry: Entry) -> Ended | None:
-        """How the last attempt of a job ended that is tried again; its output is in the History."""
-        attempts = self._history.attempts(entry.ticket) if entry.record.failures else []
-        return attempts[-1] if attempts else None
 
     def first_name(self, ticket: str) -> str:
         """The ticket under which the ledger knows a job; another for an alias, or for an element of one."""
@@ -170,6 +168,12 @@ class Ledger:
         if entry.record.due_s:
             self._waits.append((entry.ticket, entry.record.due_s))
         self._goes_on(entry, why)
+
+    def go_on(self, array: Entry) -> None:
+        """One of its elements is live again. If the array was cancelled, and only what ran of it not over yet, it is
+        an array like any other again; what had not begun stays dropped."""
+        if array.record.cancelled:
+            self._update(array, cancelled=False)
 
     def _enter(self, entry: Entry) -> None:
         self._live[entry.ticket] = entry
@@ -297,6 +301,8 @@ class Ledger:
             self._update(entry, outnumbered=attempt)
         elif not record.leased and attempt > record.attempt:
             self._update(entry, attempt=attempt, unused=False, node_id=None, boot_id=None)
+            if index_of(entry.ticket) is not None:  # it may have been a number, which its array's turn finds by itself
+                self._offer(entry)
 
     def release(self, entry: Entry, *, crashed: bool, wall: float, why: str = "lost") -> None:
         """The attempt is over without an outcome: lost with its node, returned or interrupted. The job is queued
@@ -398,12 +404,18 @@ class Ledger:
 
     def _cancel_array(self, entry: Entry, array: Array, wall: float, reason: Reason) -> list[Entry]:
         self._update(entry, cancelled=True)
-        array.dropped = True
-        self.elements.save(array)
+        if array.unbegun and array.dropped is None:
+            self._drop(entry, array, Ended(State.CANCELLED, wall, reason))
         running = [leased for one in list(array.live.values()) for leased in self.cancel(one, wall, reason)]
         if array.over and entry.ticket in self._live:
             self._end(entry, array.end(wall, reason), b"")
         return running
+
+    def _drop(self, entry: Entry, array: Array, ended: Ended) -> None:
+        """What has not begun of an array ends at one moment, and is no more than that end."""
+        array.dropped = self._numbered(entry, ended)
+        self.elements.save(array)
+        self._dropped.append(array.ticket)
 
     def fail_unreadable(self, entry: Entry, wall: float) -> None:
         """The record of what the job is was damaged on disk and is in quarantine."""
@@ -415,13 +427,7 @@ class Ledger:
         assert ended.state in TRANSITIONS[entry.state] or entry.array is not None or entry.record.cancelled, (
             f"{entry.state} → {ended.state}"
         )
-        record = entry.record
-        ended = attrs.evolve(
-            ended,
-            sequence=self.ends.next_number(),
-            begun=max(entry.attempts_begun, record.outnumbered),
-            retried=record.retried,
-        )
+        record, ended = entry.record, self._numbered(entry, ended)
         if record.failures and not output:
             self.ends.drop_output(entry.ticket)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
@@ -433,6 +439,10 @@ class Ledger:
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
             self._look_at_array(self._live[array.ticket], array, ended)
+
+    def _numbered(self, entry: Entry, ended: Ended) -> Ended:
+        begun = max(entry.attempts_begun, entry.record.outnumbered)
+        return attrs.evolve(ended, sequence=self.ends.next_number(), begun=begun, retried=entry.record.retried)
 
     def _look_at_array(self, parent: Entry, array: Array, ended: Ended) -> None:
         """One of its elements has ended: it is over with the last, and else there may be room for another."""
@@ -447,16 +457,14 @@ class Ledger:
         ended, self._ended = self._ended, []
         return ended
 
+    def take_dropped(self) -> list[str]:
+        """Arrays of which elements ended since it was last asked that had not begun."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
     def check(self) -> None:
         for ticket, entry in self._live.items():
-            assert parse_ticket(ticket) is not None, f"{ticket} is no ticket"
-            assert not entry.begun or entry.record.leased, f"{ticket} runs without a lease"
-            assert not entry.record.leased or entry.record.boot_id, f"{ticket} is leased to nobody"
-            assert not entry.record.leased or entry.record.attempt > 0, f"{ticket} is leased and has no attempt"
-            assert not (entry.record.leased and entry.record.unused), f"{ticket} is leased and its attempt came back"
-            cancelled_alone = entry.record.cancelled and entry.array is None
-            assert entry.record.leased or not cancelled_alone, f"{ticket} is cancelled and has not ended"
-            assert not (entry.record.leased and entry.record.due_wall), f"{ticket} is leased before its time"
+            entry.check()
             grouped = entry.record.group is not None and index_of(ticket) is None
             assert not grouped or ticket in self._groups[entry.record.group or ""], f"{ticket} is not in its group"
             if entry.array is not None:

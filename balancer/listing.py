@@ -40,7 +40,7 @@ class Listing:
             reason=reasons.of(entry),
             due_wall=entry.record.due_wall,
             failures=entry.record.failures,
-            counts=self._books.counts(entry),
+            counts=entry.counts,
         )
 
     # --- all jobs ------------------------------------------------------------------------------------------------

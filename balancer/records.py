@@ -18,7 +18,7 @@ from typing import Final
 import attrs
 
 from balancer.arrays import Array
-from common.model import Reason, State
+from common.model import Reason, State, parse_ticket
 
 _ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
@@ -107,6 +107,25 @@ class Entry:
     @property
     def attempt_id(self) -> tuple[str, int]:
         return self.ticket, self.record.attempt
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """How many elements of an array are in each state; None for any other job."""
+        if self.array is None:
+            return None
+        held = self.state if self.state in (State.BLOCKED, State.SCHEDULED) else State.QUEUED
+        return {str(state): count for state, count in self.array.counts(held).items()}
+
+    def check(self) -> None:
+        ticket, record = self.ticket, self.record
+        assert parse_ticket(ticket) is not None, f"{ticket} is no ticket"
+        assert not self.begun or record.leased, f"{ticket} runs without a lease"
+        assert not record.leased or record.boot_id, f"{ticket} is leased to nobody"
+        assert not record.leased or record.attempt > 0, f"{ticket} is leased and has no attempt"
+        assert not (record.leased and record.unused), f"{ticket} is leased and its attempt came back"
+        cancelled_alone = record.cancelled and self.array is None
+        assert record.leased or not cancelled_alone, f"{ticket} is cancelled and has not ended"
+        assert not (record.leased and record.due_wall), f"{ticket} is leased before its time"
 
 
 @attrs.frozen

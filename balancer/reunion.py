@@ -43,7 +43,8 @@ class Reunion:
         self._ledger = ledger
         self._roster = roster
         self._outbox = outbox
-        self._held: dict[str, dict[AttemptId, Held]] = {}  # by ticket, then by node and attempt
+        # By ticket, then by node and attempt; the elements of an array stand with it, because they arrive with it.
+        self._held: dict[str, dict[str, dict[AttemptId, Held]]] = {}
         self._to_locate: list[str] = []
 
     def reunite(self, node: Node, hello: Hello, holdings: Holdings, wall: float) -> None:
@@ -56,7 +57,7 @@ class Reunion:
             self._recognise(node, hello.boot_id, id, begun=id in begun)
         for ticket, attempt, boot_id in holdings.outcomes:
             self._expect(node, ticket, attempt, boot_id)
-        self._to_locate += [array_of(ticket) for ticket in self._held if ticket.startswith(f"{hello.prefix}-")]
+        self._to_locate += [ticket for ticket in self._held if ticket.startswith(f"{hello.prefix}-")]
 
     def _settle_leases(self, node: Node, hello: Hello, holdings: Holdings, wall: float) -> None:
         begun, outcomes = set(holdings.begun), set(holdings.outcomes)
@@ -133,15 +134,15 @@ class Reunion:
 
     def _forget_held(self, node: Node) -> None:
         """It says anew what it holds; what an older boot held is gone."""
-        for ticket, held in list(self._held.items()):
+        for ticket, held in [item for tickets in self._held.values() for item in tickets.items()]:
             for id in [id for id in held if id[0] == node.id]:
                 del held[id]
             if not held:
-                del self._held[ticket]
+                self._take(ticket)
 
     def remember(self, ticket: str, held: Held) -> None:
         """Whether its origin will ever bring the job is asked where its outcome is all that is left of it."""
-        self._held.setdefault(ticket, {})[held.node.id, held.attempt] = held
+        self._held.setdefault(array_of(ticket), {}).setdefault(ticket, {})[held.node.id, held.attempt] = held
         if held.over:
             self._to_locate.append(array_of(ticket))
 
@@ -150,21 +151,27 @@ class Reunion:
         tickets, self._to_locate = self._to_locate, []
         return tickets
 
+    def _take(self, ticket: str) -> dict[AttemptId, Held]:
+        tickets = self._held.get(array_of(ticket), {})
+        held = tickets.pop(ticket, {})
+        if not tickets:
+            self._held.pop(array_of(ticket), None)
+        return held
+
     def arrived(self, entry: Entry) -> None:
         """A job is known again: where nodes have attempts of it, the highest counts, and numbering goes on above."""
-        if entry.array is not None:
-            for ticket in [ticket for ticket in self._held if array_of(ticket) == entry.ticket]:
-                element = self._ledger.live(ticket)
-                if element is None:
-                    self.arrived_otherwise(ticket)
-                else:
-                    self.arrived(element)
-        held = self._held.pop(entry.ticket, None)
-        if held is None:
+        for ticket in [ticket for ticket in self._held.get(entry.ticket, ()) if ticket != entry.ticket]:
+            element = self._ledger.live(ticket)
+            if element is None:
+                self._let_go(ticket)
+            else:
+                self.arrived(element)
+        held = self._take(entry.ticket)
+        if not held:
             return
         *lower, best = sorted(held.values(), key=lambda held: held.attempt)
         for other in lower:
-            self._let_go(entry.ticket, other)
+            self._let_go_of(entry.ticket, other)
         if best.node.link is None or not self.take_over(best.node, entry, best.boot_id, best.attempt):
             self._ledger.raise_attempt(entry, best.attempt)
         elif best.over:
@@ -174,15 +181,19 @@ class Reunion:
 
     def unknown(self, ticket: str) -> None:
         """Its origin knows no such job: it was forgotten, or expired long ago."""
-        for name in [name for name in self._held if array_of(name) == ticket]:
-            self.arrived_otherwise(name)
+        self.arrived_otherwise(ticket)
 
     def arrived_otherwise(self, ticket: str) -> None:
-        """A job is known again, but needs no attempt: it has ended, or is another job's second name."""
-        for held in self._held.pop(ticket, {}).values():
-            self._let_go(ticket, held)
+        """A job is known again, but needs no attempt: it has ended, or is another job's second name. So do none of
+        its elements."""
+        for name in list(self._held.get(ticket, ())):
+            self._let_go(name)
 
-    def _let_go(self, ticket: str, held: Held) -> None:
+    def _let_go(self, ticket: str) -> None:
+        for held in self._take(ticket).values():
+            self._let_go_of(ticket, held)
+
+    def _let_go_of(self, ticket: str, held: Held) -> None:
         """Nobody waits for what this node has of the job."""
         if held.node.link is None:
             return  # it will hear of it when it is back

@@ -65,7 +65,7 @@ class Revival:
         if self._ledger.live(ticket) is not None or ended is None or ended.state not in _CAN_BE_RETRIED:
             return None
         if index_of(ticket) is not None:
-            self._retry_element(ticket)
+            self._retry_element(ticket, ended)
         elif ended.counts:
             if not self._retry_array(ticket, ended):
                 return None
@@ -99,7 +99,7 @@ class Revival:
         elements = self._ended_elements(ticket)
         if not elements and not (array.dropped and array.unbegun):
             return False  # what failed of it is no longer kept
-        array.dropped, array.reason = False, None
+        array.dropped = None
         self._ledger.elements.save(array)
         parent = self._revive(ticket, ended)
         for name, end in elements:
@@ -122,26 +122,24 @@ class Revival:
             after = chunk[-1][0]
         return names
 
-    def _retry_element(self, ticket: str) -> None:
+    def _retry_element(self, ticket: str, ended: Ended) -> None:
         parent = self._ledger.live(array_of(ticket))
         if parent is None:
             whole = self._history.find(array_of(ticket))
             assert whole is not None, f"{ticket} has ended, and its array is unknown"
             parent = self._revive(array_of(ticket), whole)
-        self._revive_element(parent, ticket, self._history.find(ticket))
+        self._revive_element(parent, ticket, ended)
 
-    def _revive_element(self, parent: Entry, ticket: str, ended: Ended | None) -> None:
-        """`ended` is None for one that was cancelled with its array before it began."""
+    def _revive_element(self, parent: Entry, ticket: str, ended: Ended) -> None:
         array = parent.array
         assert array is not None, f"{parent.ticket} is no array"
-        record = attrs.evolve(parent.record, array=None, cancelled=False, attempt=0, retried=0)
-        if ended is None:
-            entry = Entry(ticket, record)
-            record.retried = 1
+        self._ledger.go_on(parent)
+        record = attrs.evolve(parent.record, array=None, waits_for=(), due_wall=0.0, due_s=0.0)
+        _go_on(record, ended)
+        entry = Entry(ticket, record)
+        if array.is_number(ticket):  # it was dropped with its array
             self._ledger.elements.begin(entry)
         else:
-            entry = Entry(ticket, record)
-            _go_on(record, ended)
             self._take_out(ticket, ended)
             self._uncount(array, ended)
         self._chronicle.tell("job.retried", ticket)

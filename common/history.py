@@ -134,7 +134,7 @@ class History:
         packed = self._memory.get(Table.JOBS, key)
         if packed is not None and (named := unpack(Job, packed).key) is not None:
             self._keys.release(named, ticket)
-        if ended is None or ended.begun > 1 or ended.retried:
+        if ended is None or ended.begun > 1 or ended.begun > ended.attempt or ended.retried:
             for attempt, _ in self._memory.scan(Table.ATTEMPTS, prefix=key, limit=ATTEMPTS_KEPT_MAX):
                 self._memory.delete(Table.ATTEMPTS, attempt)
         for table in (Table.ENDED, Table.OUTPUTS, Table.JOBS, Table.BODIES, Table.ARRAYS):

@@ -188,7 +188,7 @@ class Intake:
             self._watermark = 0
             self._memory.put(Table.META, _WATERMARK, b"0")
             self._history_after = b""
-            self._unsent = deque(self._live)
+            self._unsent = deque(sorted(self._live, key=_number_of))  # as the watermark needs them
             self._in_flight.clear()
             self._bytes_in_flight = 0
         else:

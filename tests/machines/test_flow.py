@@ -209,6 +209,14 @@ def test_jobs_that_wait_for_each_other_are_cancelled_and_not_waited_for_for_ever
     assert {state_of(cluster, ticket) for ticket in (one, two)} == {"cancelled"}
 
 
+def test_an_array_and_a_job_that_waits_for_its_element_are_cancelled_when_it_waits_for_the_job() -> None:
+    cluster = Cluster(2)
+    one, two = (f"{cluster.nodes[name].who.prefix}-1" for name in ("n1", "n2"))
+    cluster.submit("n1", f"after={two}_1 sh true")
+    cluster.submit("n2", f"after={one} array=1-2 sh true")
+    assert {state_of(cluster, ticket) for ticket in (one, two)} == {"cancelled"}
+
+
 def test_a_dependant_of_a_retrying_job_waits_for_its_success() -> None:
     cluster = Cluster(1)
     first = cluster.submit("n1", "retries=1 sh true")

@@ -262,6 +262,20 @@ def test_a_revived_job_survives_a_restart_and_a_new_ledger_gets_it_as_a_live_one
     assert (sent.ticket, sent.ended) == (ticket, b"")
 
 
+def test_what_a_new_ledger_has_not_taken_is_sent_again_after_a_restart_in_whatever_order_it_came_alive() -> None:
+    node = Alone()
+    revived = node.submit()
+    node.end(revived, failed(node.wall))
+    others = [node.submit() for _ in range(2)]
+    node.receive(Notices(revived=(revived,)))
+    node.cut()
+    sent = submissions(node.open_link("another ledger"))
+    assert [submission.ticket for submission in sent] == [revived, *others], "a watermark is only as good as this order"
+    node.receive(Taken((revived,)))
+    node.boot()
+    assert [submission.ticket for submission in submissions(node.open_link("another ledger"))] == others
+
+
 def test_a_late_notice_of_a_retry_finds_the_end_that_it_led_to() -> None:
     """The job was retried and has ended again while its origin was away."""
     node = Alone()

@@ -1,11 +1,12 @@
 """Retries: what fails is tried again, later and later, and not for ever."""
 
+import attrs
 import pytest
 
 from common.effects import Table
 from common.model import Outcome, Reason, Verdict
 from tests.machines.asking import field, state_of, status
-from tests.machines.cluster import Cluster
+from tests.machines.cluster import PERIODS, Cluster
 
 FAILED = Outcome(Verdict.FAILED, Reason.EXIT, 7, 0.5)
 
@@ -105,6 +106,17 @@ def test_crashes_and_failures_are_counted_apart() -> None:
     cluster.advance(2)
     fail(cluster, ticket, 4)
     assert state_of(cluster, ticket) == "failed"
+
+
+def test_what_is_remembered_of_attempts_expires_with_the_job_that_was_cancelled_after_them() -> None:
+    cluster = Cluster(1, periods=attrs.evolve(PERIODS, retention_s=100.0))
+    ticket = cluster.submit("n1", "retries=1 backoff=60 sh false")
+    fail(cluster, ticket, 1)
+    cluster.say("n1", f"cancel {ticket}")
+    assert cluster.balancer is not None
+    assert cluster.balancer.disk.tables[Table.ATTEMPTS]
+    cluster.advance(300)
+    assert not cluster.balancer.disk.tables[Table.ATTEMPTS]
 
 
 def test_a_timeout_is_a_failure_and_is_retried() -> None:

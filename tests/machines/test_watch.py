@@ -326,19 +326,20 @@ def test_an_array_is_told_of_when_it_ends_and_its_elements_when_they_do() -> Non
         assert " count=3 " in line
 
 
-def test_elements_that_have_not_begun_are_told_of_with_their_array_and_once() -> None:
+def test_elements_that_have_not_begun_are_told_of_when_their_array_is_cancelled_and_once() -> None:
     cluster = Cluster(1, slots=1, periods=attrs.evolve(PERIODS, backlog_max=0))
     asker = Asker(cluster)
     array = cluster.submit("n1", "array=1-9 sh true")
     other, dropped = f"{array}_1", f"{array}_3"
     watching, waiting = asker.ask("watch", dropped, array), asker.ask("wait", ticket=dropped)
     cluster.say("n1", f"cancel {array}")
-    assert asker.reply(watching) is None, "the first of them still runs"
-    assert head(asker.say("watched", dropped)).startswith("OK count=0 live=1 ")
-    finish(cluster, other)
-    assert sorted(ended_tickets(asker.reply(watching))) == [array, dropped]
-    assert field(asker.reply(watching), "live") == "0"
+    assert ended_tickets(asker.reply(watching)) == [dropped]
+    assert field(asker.reply(watching), "live") == "1", "the first of them still runs"
     assert (asker.reply(waiting) or "").startswith(f"OK {dropped} state=cancelled ")
+    watching = asker.ask("watch", dropped, array, since=field(asker.reply(watching), "cursor"))
+    assert asker.reply(watching) is None
+    finish(cluster, other)
+    assert ended_tickets(asker.reply(watching)) == [array]
     cursor = field(asker.reply(watching), "cursor")
     assert head(asker.say("watch", dropped, array, since=cursor)).startswith("OK count=0 live=0 ")
 
