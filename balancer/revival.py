@@ -67,6 +67,8 @@ class Revival:
         ended = self._ledger.end(ticket)
         if self._ledger.live(ticket) is not None or ended is None or ended.state not in _CAN_BE_RETRIED:
             return None
+        if self._memory.get(Table.JOBS, ticket_key(array_of(ticket))) is None:
+            return None  # it was damaged and set aside: nobody can run it
         if index_of(ticket) is not None:
             self._retry_element(ticket, ended)
         elif ended.counts:
