@@ -4,6 +4,9 @@ Asked for, an element that has not begun is an entry that is kept nowhere, made 
 first change it takes its place among the live jobs. Pure; `balancer/arrays.py` does the counting.
 """
 
+from collections.abc import Iterator
+from typing import Final
+
 import attrs
 
 from balancer.arrays import Array, ArrayRecord
@@ -12,7 +15,9 @@ from common.arrays import parse_indexes
 from common.codec import pack, unpack
 from common.effects import Table
 from common.memory import Memory
-from common.model import Ended, Job, array_of, index_of, ticket_key
+from common.model import Ended, Job, Reason, State, array_of, index_of, ticket_key, ticket_of
+
+_SCAN: Final = 1000
 
 
 class Elements:
@@ -25,8 +30,9 @@ class Elements:
     def open(self, entry: Entry) -> None:
         """Gives an array its counts, or an element its array, whether new or found on disk; arrays come first."""
         if entry.record.array is not None:
-            record = self._stored(entry.ticket) or ArrayRecord()
-            entry.array = Array.of(entry.ticket, parse_indexes(entry.record.array), record)
+            entry.array = self.stored(entry.ticket, entry.record.array)
+            if entry.record.cancelled and entry.array.unbegun and entry.array.dropped is None:  # it was damaged
+                entry.array.dropped = Ended(State.CANCELLED, 0.0, Reason.USER)
         elif (array := self.array(entry.ticket)) is not None:
             array.live[entry.ticket] = entry
             self.note(entry)
@@ -41,8 +47,26 @@ class Elements:
         return None if packed is None else unpack(ArrayRecord, packed)
 
     def stored(self, ticket: str, spec: str) -> Array:
-        """An array that has ended, as it was then."""
-        return Array.of(ticket, parse_indexes(spec), self._stored(ticket) or ArrayRecord())
+        """An array as its record has it, or where it has none, as its elements have it."""
+        record = self._stored(ticket)
+        indexes = parse_indexes(spec)
+        return self._counted(Array(ticket, indexes)) if record is None else Array.of(ticket, indexes, record)
+
+    def _counted(self, array: Array) -> Array:
+        """Nothing of it has begun; or its record was damaged and set aside."""
+        for name, packed in self._rows(Table.ENDED, array.ticket):
+            ended = unpack(Ended, packed)
+            array.begin(name)
+            array.count(ended.state, 1, ended.reason)
+        for name, _ in self._rows(Table.LIVE, array.ticket):
+            array.begin(name)
+        return array
+
+    def _rows(self, table: Table, ticket: str) -> Iterator[tuple[str, bytes]]:
+        prefix = after = ticket_key(ticket)
+        while chunk := self._memory.scan(table, prefix=prefix, after=after, limit=_SCAN):
+            yield from ((ticket_of(key), packed) for key, packed in chunk)
+            after = chunk[-1][0]
 
     def save(self, array: Array) -> None:
         self._memory.put(Table.ARRAYS, ticket_key(array.ticket), pack(array.record))

@@ -55,6 +55,9 @@ class Revival:
         self._outbox = outbox
         self._chronicle = chronicle
         self._wall = wall
+        self._sent: dict[
+            str, int
+        ] = {}  # how many notices of a ticket its origin was sent on its link and has not noted
 
     # --- retry -----------------------------------------------------------------------------------------------------
 
@@ -64,6 +67,8 @@ class Revival:
         ended = self._ledger.end(ticket)
         if self._ledger.live(ticket) is not None or ended is None or ended.state not in _CAN_BE_RETRIED:
             return None
+        if self._memory.get(Table.JOBS, ticket_key(array_of(ticket))) is None:
+            return None  # it was damaged and set aside: nobody can run it
         if index_of(ticket) is not None:
             self._retry_element(ticket, ended)
         elif ended.counts:
@@ -172,6 +177,7 @@ class Revival:
         self._memory.put(Table.NOTICES, ticket_key(ticket), what)
         origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
         if origin is not None and origin.ready:
+            self._sent[ticket] = self._sent.get(ticket, 0) + 1
             self._outbox.send(origin, _notices([(ticket, what)]))
 
     def origin_back(self, node: Node) -> None:
@@ -180,12 +186,16 @@ class Revival:
         while chunk := self._memory.scan(Table.NOTICES, prefix=prefix, after=after, limit=_SCAN):
             for items in batches([(ticket_of(key), what) for key, what in chunk], lambda _: 40):
                 self._outbox.send(node, _notices(items))
+                self._sent |= {ticket: 1 for ticket, _ in items}
             after = chunk[-1][0]
 
     def noticed(self, message: Noticed) -> None:
+        """Only the last notice of a ticket stands for what was sent before it."""
         for tickets, what in ((message.revived, _REVIVED), (message.forgotten, _FORGOTTEN)):
             for ticket in tickets:
-                if self._memory.get(Table.NOTICES, ticket_key(ticket)) == what:
+                if left := self._sent.pop(ticket, 1) - 1:
+                    self._sent[ticket] = left
+                elif self._memory.get(Table.NOTICES, ticket_key(ticket)) == what:
                     self._memory.delete(Table.NOTICES, ticket_key(ticket))
 
 

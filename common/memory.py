@@ -7,6 +7,7 @@ processes' memory without letting a machine decide from a stale snapshot.
 Pure: what is read depends only on what was written. The store that stands behind is a `Reader`.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from typing import Protocol
 
 from common.effects import Delete, Put, Table, Write
@@ -31,6 +32,7 @@ class Memory:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._overlay: dict[Table, dict[bytes, bytes | None]] = {}
+        self._keys: dict[Table, list[bytes]] = {}  # of the overlay, in order, for tables that were scanned in this step
         self._taken = False
 
     def get(self, table: Table, key: bytes) -> bytes | None:
@@ -41,11 +43,17 @@ class Memory:
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         assert not self._taken, "a machine wrote while its last step was being committed"
-        self._overlay.setdefault(table, {})[key] = value
+        self._write(table, key, value)
 
     def delete(self, table: Table, key: bytes) -> None:
         assert not self._taken, "a machine wrote while its last step was being committed"
-        self._overlay.setdefault(table, {})[key] = None
+        self._write(table, key, None)
+
+    def _write(self, table: Table, key: bytes, value: bytes | None) -> None:
+        written = self._overlay.setdefault(table, {})
+        if table in self._keys and key not in written:
+            insort(self._keys[table], key)
+        written[key] = value
 
     def scan(
         self, table: Table, *, prefix: bytes = b"", after: bytes = b"", limit: int, backwards: bool = False
@@ -53,15 +61,31 @@ class Memory:
         written = self._overlay.get(table)
         if not written:
             return self._reader.scan(table, prefix=prefix, after=after, limit=limit, backwards=backwards)
-        found = dict(
-            self._reader.scan(table, prefix=prefix, after=after, limit=limit + len(written), backwards=backwards)
-        )
-        for key, value in written.items():
-            if value is None:
+        keys = self._written(table, prefix, after, backwards=backwards)
+        stored = self._reader.scan(table, prefix=prefix, after=after, limit=limit + len(keys), backwards=backwards)
+        if not keys:
+            return stored
+        found = dict(stored)
+        for key in keys:
+            if (value := written[key]) is None:
                 found.pop(key, None)
-            elif key.startswith(prefix) and (not after or (key < after if backwards else key > after)):
+            else:
                 found[key] = value
         return sorted(found.items(), reverse=backwards)[:limit]
+
+    def _written(self, table: Table, prefix: bytes, after: bytes, *, backwards: bool) -> list[bytes]:
+        """The keys of this step's writes that a scan has to look at: a step may write a hundred thousand records and
+        scan as often, each time a few of them."""
+        if table not in self._keys:
+            self._keys[table] = sorted(self._overlay[table])
+        keys = self._keys[table]
+        first = bisect_left(keys, prefix)
+        last = bisect_left(keys, True, lo=first, key=lambda key: not key.startswith(prefix))
+        if after and backwards:
+            last = min(last, bisect_left(keys, after))
+        elif after:
+            first = max(first, bisect_right(keys, after))
+        return keys[first:last]
 
     def take(self) -> list[Write]:
         """The writes of the step, one for each key, its last. They stay readable until `committed`."""
@@ -75,4 +99,5 @@ class Memory:
     def committed(self) -> None:
         """The writes taken are in the store now."""
         self._overlay.clear()
+        self._keys.clear()
         self._taken = False

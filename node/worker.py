@@ -327,6 +327,8 @@ class Worker:
         self._backlog.give_back(message.attempts)
         for id in message.attempts:
             self._backlog.end(id, backlog.Stop.DROPPED, now)
+        self._outcomes.acknowledged(message.attempts)  # of those that were over before they were dropped
+        self._drain.exit_when_done()
 
     def _on_recall(self, message: Recall, now: float) -> None:
         """Always answered, if with nothing: the balancer plans no further move until it is."""

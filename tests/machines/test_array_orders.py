@@ -164,3 +164,47 @@ def test_an_element_that_outlasts_its_array_is_expired_with_it() -> None:
     cluster.advance(2)
     for verb in ("retry", "status", "result"):
         assert (Asker(cluster).say(verb, ticket=f"{ticket}_1")).startswith("ERR EXPIRED"), verb
+
+
+# --- records that are damaged --------------------------------------------------------------------------------------
+
+
+def test_an_array_whose_count_is_damaged_is_counted_anew_and_runs_no_element_twice() -> None:
+    cluster = Cluster(1, slots=2, periods=ONE_BY_ONE)
+    ticket = cluster.submit("n1", "array=1-6 sh work {}")
+    cluster.finish("n1", (f"{ticket}_1", 1))
+    cluster.finish("n1", (f"{ticket}_2", 1), outcome=FAILED)
+    cluster.kill_balancer()
+    disk, _ = cluster._kept
+    disk.tables[Table.ARRAYS].clear()
+    cluster.start_balancer()
+    cluster.dial("n1")
+    assert cluster.finish_all() == 4
+    assert set(cluster.starts.values()) == {1}
+    reply = status(cluster, ticket)
+    assert [field(reply, name) for name in ("state", "reason", "succeeded", "failed")] == ["failed", "exit", "5", "1"]
+
+
+def test_an_array_whose_count_is_damaged_while_it_is_cancelled_ends() -> None:
+    cluster = Cluster(1, slots=1, periods=ONE_BY_ONE)
+    ticket = cluster.submit("n1", "array=1-3 sh work {}")
+    cluster.say("n1", f"cancel {ticket}")
+    cluster.kill_balancer()
+    disk, _ = cluster._kept
+    disk.tables[Table.ARRAYS].clear()
+    cluster.start_balancer()
+    cluster.dial("n1")
+    cluster.finish("n1", (f"{ticket}_1", 1), outcome=CANCELLED)
+    assert field(status(cluster, ticket), "cancelled") == "3"
+
+
+def test_a_job_whose_record_is_damaged_is_not_retried_for_ever() -> None:
+    cluster = Cluster(1)
+    for line in ("sh true", "array=1-1 sh true"):
+        ticket = cluster.submit("n1", line)
+        ((name, id),) = [(name, id) for name, node in cluster.nodes.items() for id in node.running]
+        cluster.finish(name, id, outcome=FAILED)
+        assert cluster.balancer is not None
+        cluster.balancer.disk.tables[Table.JOBS].clear()
+        for asked in {ticket, id[0]}:
+            assert Asker(cluster).say("retry", ticket=asked).startswith("ERR CONFLICT")

@@ -5,16 +5,21 @@ lost with its link while the job ends, a cancel crosses the return of its attemp
 was read. Seeded, so that a failure is replayed by its number; at the end the faults stop, and everything has to end.
 """
 
+import json
 import random
+from collections import Counter
 
 import attrs
 import pytest
 
+from common.arrays import parse_indexes
 from common.codec import unpack
 from common.effects import Table
 from common.events import Received
-from common.model import Ended, Outcome, Reason, Verdict, ticket_key
-from tests.machines.cluster import PERIODS, Cluster, Node, _decode
+from common.messages import Answer
+from common.model import Ended, Job, Outcome, Reason, Verdict, array_of, element, index_of, ticket_key, ticket_of
+from tests.machines.asking import Asker, body, field
+from tests.machines.cluster import PERIODS, Balancer, Cluster, Node, _decode
 
 SEEDS = 240
 BATCH = 40
@@ -22,7 +27,8 @@ NAMES = ("n1", "n2", "n3")
 LINES = (
     "sh true", "sh true", "priority=5 sh true", "sleep 3", "timeout=4 sh true", "key=k1 sh true", "key=k2 sh true",
     "retries=1 backoff=2 sh true", "delay=3 sh true", "array=1-3 sh true", "array=1-9:2%2 retries=1 backoff=1 sh true",
-    "after={} sh true", "after={} sh true", "after={} array=1-2 sh true", "group=g sh true",
+    "after={} sh true", "after={}_3 sh true", "after={} array=1-2 sh true", "group=g sh true",
+    "group=g array=1-4%1 crash_limit=1 sh true", "delay=3 array=1-3 priority=1 sh true", "key=k3 array=1-3 sh true",
 )  # fmt: skip
 
 
@@ -65,6 +71,8 @@ class Story:
         self.waits: list[tuple[Node, int, str]] = []
         self.acknowledged: set[str] = set()
         self.forgotten: set[str] = set()  # or asked to be
+        self.cursor: str | None = None  # of one who watches the group
+        self.told: Counter[str] = Counter()  # how often he was told of each job's end
         self.ends: dict[tuple[bytes, int], Ended] = {}  # by how often the job was retried
 
     def tell(self) -> None:
@@ -80,7 +88,7 @@ class Story:
     def one_event(self) -> None:
         events = {
             self.deliver: 50, self.submit: 12, self.cancel: 4, self.wait: 4, self.finish: 10, self.fail: 4,
-            self.retry: 3, self.forget: 1, self.drain: 1, self.undrain: 2, self.pass_time: 6,
+            self.retry: 3, self.forget: 1, self.watch: 2, self.drain: 1, self.undrain: 2, self.pass_time: 6,
             self.kill_a_node: 3, self.restart_a_node: 3, self.cut: 3, self.dial: 3, self.kill_the_balancer: 1,
             self.restart_the_balancer: 4,
         }  # fmt: skip
@@ -103,7 +111,8 @@ class Story:
     def cancel(self) -> None:
         name, ticket = self.some(self.cluster.nodes), self.some(self.acknowledged)
         if name is not None and ticket is not None:
-            self.cluster.ask(str(name), f"cancel {ticket}")
+            what = self.chance.choice([f"{ticket}", f"{ticket}", f"{ticket}_3", "group=g"])
+            self.cluster.ask(str(name), f"cancel {what}")
 
     def retry(self) -> None:
         name, ticket = self.some(self.cluster.nodes), self.some(self.acknowledged)
@@ -116,6 +125,19 @@ class Story:
         if name is not None and ticket is not None:
             self.cluster.ask(str(name), f"forget {ticket}")
             self.forgotten.add(str(ticket))
+
+    def watch(self) -> None:
+        """Somebody watches the group, now from this node and then from that, from cursor to cursor."""
+        balancer = self.cluster.balancer
+        ready = [] if balancer is None else [node for node in balancer.machine._roster.connected() if node.ready]
+        name = self.some(node.record.name for node in ready)
+        if name is None:
+            return
+        sent = len(self.cluster.sent)
+        Asker(self.cluster, str(name)).ask("watched", group="g", since=self.cursor)
+        (reply,) = [one.reply.decode() for _, one in self.cluster.sent[sent:] if isinstance(one, Answer)][:1]
+        self.cursor = field(reply, "cursor")
+        self.told.update(line.split()[0] for line in body(reply))
 
     def drain(self) -> None:
         if (name := self.some(self.cluster.nodes)) is not None:
@@ -236,6 +258,50 @@ class Story:
             assert node.disk.tables[Table.LIVE] == {}, "an origin was not told of an end"
             assert node.disk.tables[Table.OUTCOMES] == {}, "an outcome was never acknowledged"
             assert node.machine.statistics()["queries_open"] == 0
+        self.audit_the_records(balancer)
+        if not self.ledger_was_lost:
+            self.audit_the_events(balancer)
+
+    def audit_the_records(self, balancer: Balancer) -> None:
+        """Each record belongs to something, each element of an array has one end, and an origin's copy is true."""
+        tables = balancer.disk.tables
+        ends = {ticket_of(key): unpack(Ended, packed) for key, packed in tables[Table.ENDED].items()}
+        jobs = {ticket_of(key): unpack(Job, packed) for key, packed in tables[Table.JOBS].items()}
+        assert jobs.keys() == {ticket for ticket in ends if index_of(ticket) is None}
+        assert {array_of(ticket) for ticket in ends} == jobs.keys()
+        for table in (Table.ATTEMPTS, Table.ARRAYS, Table.OUTPUTS):
+            assert all(ticket_of(key[:14]) in jobs for key in tables[table]), f"something is left in {table}"
+        grouped = {(job.group or "").encode() + b"\0" + ends[ticket].sequence.to_bytes(8, "big"): ticket_key(ticket)
+                   for ticket, job in jobs.items() if job.group is not None}  # fmt: skip
+        assert tables[Table.GROUPS] == grouped
+        for ticket, job in jobs.items():
+            if job.array is not None and ticket_key(ticket) in tables[Table.ARRAYS]:
+                indexes = parse_indexes(job.array)
+                of = [balancer.machine._ledger.end(element(ticket, indexes.at(at))) for at in range(len(indexes))]
+                counts = Counter(str(end.state) for end in of if end is not None)
+                assert counts == Counter(dict(ends[ticket].counts)), f"{ticket} counts other ends than it has"
+        for node in self.cluster.nodes.values():
+            for key, packed in node.disk.tables[Table.ENDED].items():
+                if key in tables[Table.ALIASES]:  # it ended under a ledger that was lost, and its key is another's now
+                    continue
+                known = attrs.evolve(unpack(Ended, packed), sequence=ends[ticket_of(key)].sequence)
+                assert known == ends[ticket_of(key)], f"{node.who.name} tells another end of {ticket_of(key)}"
+
+    def audit_the_events(self, balancer: Balancer) -> None:
+        """What was told is what happened; whoever watched from cursor to cursor was told each end no more than once."""
+        records = [record for _, record in sorted(balancer.disk.tables[Table.EVENTS].items())]
+        events = [json.loads(line) for record in records for line in record[8:].splitlines()]
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        told = Counter((event["event"], event.get("ticket")) for event in events)
+        self.watch()
+        for ticket in {event["ticket"] for event in events if "ticket" in event}:
+            ended = sum(told[f"job.{state}", ticket] for state in ("succeeded", "failed", "cancelled"))
+            if index_of(ticket) is None:
+                assert told["job.submitted", ticket] == 1
+                assert ended == 1 + told["job.retried", ticket], f"{ticket} ended {ended} times"
+            assert self.told[ticket] <= ended, f"the end of {ticket} was told twice"
+        for key in balancer.disk.tables[Table.GROUPS].values():
+            assert self.told[ticket_of(key)], f"{ticket_of(key)} ended and was never told"
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))

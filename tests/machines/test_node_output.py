@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from common.effects import Reply
+from common.effects import Reply, Table
 from common.events import ClientsGone, Delivered, Received
 from common.limits import LOGS_PERIOD_S
 from common.messages import Acknowledged, Answer, Drop, Forget, Inquiry, Result
@@ -121,6 +121,17 @@ def test_of_what_is_not_here_nothing_is_told_and_never_that_it_is_unknown() -> N
     assert node.receive(Inquiry(9, "logs", "bbbbbb-8", attempt=1)) == [
         Answer(9, logs("bbbbbb-8", "state=running attempt=1"))
     ]
+
+
+def test_an_outcome_that_crosses_the_drop_of_its_attempt_is_not_kept() -> None:
+    """Where outcomes are only sent when they are asked for, nobody would ever ask for it."""
+    node = Alone()
+    node.dispatch(THEIRS)
+    node.step(Executed([over(THEIRS, b"done")], node.wall))
+    assert node.disk.tables[Table.OUTCOMES]
+    node.receive(Drop(((THEIRS, 1),)))
+    assert not node.disk.tables[Table.OUTCOMES]
+    assert not node.disk.tables[Table.OUTCOME_OUTPUTS]
 
 
 def test_an_answer_that_comes_after_its_link_goes_nowhere() -> None:

@@ -4,9 +4,10 @@ import attrs
 import pytest
 
 from common.effects import Table
-from common.messages import Notices
+from common.events import Received
+from common.messages import Noticed, Notices
 from common.model import Outcome, Reason, Verdict
-from tests.machines.asking import field, state_of, status
+from tests.machines.asking import Asker, field, state_of, status
 from tests.machines.cluster import PERIODS, Cluster
 
 FAILED = Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5)
@@ -152,6 +153,24 @@ def test_a_notice_is_repeated_until_it_is_noted_and_not_after() -> None:
     assert [message for _, message in cluster.sent if isinstance(message, Notices)] == [Notices((ticket,), ())]
     cluster.dial("n1")
     assert len([message for _, message in cluster.sent if isinstance(message, Notices)]) == 1
+
+
+def test_a_notice_that_is_noted_after_the_next_one_was_sent_does_not_stand_for_both() -> None:
+    cluster = Cluster(1, slots=0)
+    cluster.add_node("n2", slots=1)
+    ticket = failed_job(cluster)
+    n1 = cluster.nodes["n1"]
+    cluster.frozen = frozenset({"n1"})
+    Asker(cluster, "n2").ask("retry", ticket=ticket)
+    cluster.finish("n2", (ticket, 2), outcome=FAILED)
+    Asker(cluster, "n2").ask("retry", ticket=ticket)
+    assert n1.link is not None
+    cluster._step_balancer(Received(n1.link, [Noticed(revived=(ticket,))], cluster.wall))  # of the first
+    cluster.cut(n1.link)
+    cluster.finish("n2", (ticket, 3), output=b"now")
+    cluster.frozen = frozenset()
+    cluster.dial("n1")
+    assert state_of(cluster, ticket) == "succeeded"
 
 
 def test_a_retried_job_goes_on_over_a_restart_of_both() -> None:

@@ -181,22 +181,32 @@ def test_writing_while_a_step_is_being_committed_is_a_bug_that_is_noticed() -> N
     st.dictionaries(st.binary(min_size=1, max_size=2), st.binary(max_size=2)),
     st.dictionaries(st.binary(min_size=1, max_size=2), st.none() | st.binary(max_size=2)),
     st.binary(max_size=2),
+    st.binary(max_size=1),
     st.integers(1, 5),
+    st.booleans(),
     st.booleans(),
 )
 def test_a_scan_over_uncommitted_writes_is_as_if_they_were_committed(
-    stored: dict[bytes, bytes], written: dict[bytes, bytes | None], after: bytes, limit: int, backwards: bool
+    stored: dict[bytes, bytes],
+    written: dict[bytes, bytes | None],
+    after: bytes,
+    prefix: bytes,
+    limit: int,
+    backwards: bool,
+    between: bool,
 ) -> None:
     disk, both = Disk(), Disk()
     for target in (disk, both):
         target.commit([Put(Table.JOBS, key, value) for key, value in stored.items()])
     memory = Memory(disk)
     for key, value in written.items():
+        if between:
+            memory.scan(Table.JOBS, limit=1)
         if value is None:
             memory.delete(Table.JOBS, key)
         else:
             memory.put(Table.JOBS, key, value)
-    options = {"after": after, "limit": limit, "backwards": backwards}
+    options = {"prefix": prefix, "after": after, "limit": limit, "backwards": backwards}
     seen = memory.scan(Table.JOBS, **options)  # type: ignore[arg-type]
     both.commit(memory.take())
     assert seen == both.scan(Table.JOBS, **options)  # type: ignore[arg-type]
