@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
 
 .DEFAULT_GOAL := help
@@ -19,20 +20,20 @@ demo: $(READY) ## a batch on a balancer and three nodes of this machine, every r
 run: $(READY) ## the same cluster to play with, until Ctrl-C
 	$(BIN)/python examples/demo.py --stay
 
-test: $(READY) ## all tests, with the reason for each that is skipped
+test: $(TOOLS) ## all tests, with the reason for each that is skipped
 	$(BIN)/pytest -q -rs
 
 check: lint types test ## what a change must pass: lint, types and test
 
-lint: $(READY) ## style, and whether the format is as it should be
+lint: $(TOOLS) ## style, and whether the format is as it should be
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(READY) ## put the format right
+format: $(TOOLS) ## put the format right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(READY) ## strict types
+types: $(TOOLS) ## strict types
 	$(BIN)/mypy
 
 bench: $(READY) ## how fast it is here
@@ -51,11 +52,17 @@ clean: ## remove what was built here, but no data
 	rm -rf .venv build dist *.egg-info client/build client/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # pip reads dependency groups itself only since 25.1, and the one that comes with Python may be older.
-DEV := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")
+GROUP = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["$(1)"], sep="\n")
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(READY): pyproject.toml client/pyproject.toml
 	$(if $(PYTHON),,$(error no Python 3.11 or later with venv was found; say where it is: make PYTHON=/path/to/python3))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -c '$(DEV)' > .venv/dev-requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -e ./client -r .venv/dev-requirements.txt
+	$(BIN)/python -c '$(call GROUP,demo)' > .venv/demo-requirements.txt
+	$(INSTALL) -e . -e ./client -r .venv/demo-requirements.txt
+	touch $@
+
+$(TOOLS): $(READY)
+	$(BIN)/python -c '$(call GROUP,dev)' > .venv/dev-requirements.txt
+	$(INSTALL) -r .venv/dev-requirements.txt
 	touch $@
