@@ -1,5 +1,6 @@
 """RETRY and FORGET: the two ways in which an ended job changes, and how its origin hears of it."""
 
+import attrs
 import pytest
 
 from common.effects import Table
@@ -7,7 +8,7 @@ from common.events import Received
 from common.messages import Noticed, Notices
 from common.model import Outcome, Reason, Verdict
 from tests.machines.asking import Asker, field, state_of, status
-from tests.machines.cluster import Cluster
+from tests.machines.cluster import PERIODS, Cluster
 
 FAILED = Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5)
 
@@ -345,6 +346,19 @@ def test_an_origin_that_is_away_forgets_when_it_is_back() -> None:
     assert (cluster.say("n1", f"status {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
     cluster.kill_balancer()
     assert (cluster.say("n1", f"status {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
+
+
+def test_an_origin_that_never_comes_back_is_not_waited_for_with_a_notice_for_ever() -> None:
+    cluster = Cluster(2, periods=attrs.evolve(PERIODS, retention_s=100.0))
+    forgotten, retried = failed_job(cluster), failed_job(cluster)
+    cluster.kill_node("n1")
+    cluster.say("n2", f"forget {forgotten}")
+    cluster.say("n2", f"retry {retried}")
+    cluster.finish_all()
+    assert cluster.balancer is not None
+    assert len(cluster.balancer.disk.tables[Table.NOTICES]) == 2
+    cluster.advance(250)
+    assert cluster.balancer.disk.tables[Table.NOTICES] == {}
 
 
 def test_an_array_is_forgotten_with_its_elements() -> None:
