@@ -9,7 +9,8 @@ link of the origin, until it says that it has taken note.
 Pure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -55,9 +56,9 @@ class Revival:
         self._outbox = outbox
         self._chronicle = chronicle
         self._wall = wall
-        self._sent: dict[
-            str, int
-        ] = {}  # how many notices of a ticket its origin was sent on its link and has not noted
+        self._sent: dict[str, int] = {}  # notices of a ticket that its origin was sent on its link and has not noted
+        self._gathering = False
+        self._to_tell: dict[str, list[tuple[str, bytes]]] = {}  # by ticket prefix
 
     # --- retry -----------------------------------------------------------------------------------------------------
 
@@ -80,7 +81,8 @@ class Revival:
 
     def retry_group(self, group: str) -> int:
         """How many jobs of the group are queued again."""
-        return sum(self.retry(ticket) is not None for _, ticket in list(self._groups.ends(group, -1)))
+        with self._told_together():
+            return sum(self.retry(ticket) is not None for _, ticket in list(self._groups.ends(group, -1)))
 
     def _revive(self, ticket: str, ended: Ended) -> Entry:
         """The job or array itself is live again, with its elements as they are."""
@@ -158,9 +160,10 @@ class Revival:
 
     def forget(self, ticket: str) -> bool:
         """Erases an ended job or array with everything of it; False where it is live, or an element."""
-        if self._history.find(ticket) is None or index_of(ticket) is not None:
+        ended = self._history.find(ticket)
+        if ended is None or index_of(ticket) is not None:
             return False
-        for name in (*self._recorded_elements(ticket), ticket):
+        for name in (*(self._recorded_elements(ticket) if ended.counts else ()), ticket):
             self._history.forget(name)
         self._history.entomb(ticket, self._wall(), forgotten=True)
         self._notify(ticket, _FORGOTTEN)
@@ -169,16 +172,34 @@ class Revival:
 
     def forget_group(self, group: str) -> int:
         """How many ended jobs of the group were erased."""
-        return sum(self.forget(ticket) for _, ticket in list(self._groups.ends(group, -1)))
+        with self._told_together():
+            return sum(self.forget(ticket) for _, ticket in list(self._groups.ends(group, -1)))
 
     # --- notices to origins ------------------------------------------------------------------------------------------
 
     def _notify(self, ticket: str, what: bytes) -> None:
         self._memory.put(Table.NOTICES, ticket_key(ticket), what)
-        origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
-        if origin is not None and origin.ready:
-            self._sent[ticket] = self._sent.get(ticket, 0) + 1
-            self._outbox.send(origin, _notices([(ticket, what)]))
+        self._to_tell.setdefault(ticket.partition("-")[0], []).append((ticket, what))
+        if not self._gathering:
+            self._tell()
+
+    @contextmanager
+    def _told_together(self) -> Iterator[None]:
+        """What becomes of a group is told to each origin in as few messages as it takes."""
+        self._gathering = True
+        yield
+        self._gathering = False
+        self._tell()
+
+    def _tell(self) -> None:
+        to_tell, self._to_tell = self._to_tell, {}
+        for prefix, told in to_tell.items():
+            origin = self._roster.get(self._roster.origin(prefix))
+            for items in batches(told, lambda _: 40) if origin is not None and origin.ready else ():
+                assert origin is not None
+                self._outbox.send(origin, _notices(items))
+                for ticket, _ in items:
+                    self._sent[ticket] = self._sent.get(ticket, 0) + 1
 
     def origin_back(self, node: Node) -> None:
         """It hears everything that it has not taken note of."""

@@ -118,10 +118,16 @@ class History:
                 self.entomb(ticket, wall)
                 gone += 1
             else:
-                self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
+                self._bury(ticket, due=self._is_due(index, wall))
         if handled == EXPIRE_PER_STEP_MAX:
             self.expire_in_s = EXPIRE_AGAIN_S
         return gone
+
+    def _bury(self, ticket: str, *, due: bool) -> None:
+        """The last of a job goes. So does, in its time, what its origin was to be told: its copy has expired, too."""
+        self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
+        if due and self._memory.get(Table.NOTICES, ticket_key(ticket)) is not None:
+            self._memory.delete(Table.NOTICES, ticket_key(ticket))
 
     def _is_due(self, index: bytes, wall: float) -> bool:
         return int.from_bytes(index[:8], "big") / 1000 + self._retention_s <= wall

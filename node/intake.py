@@ -318,8 +318,9 @@ class Intake:
         return True
 
     def revive(self, name: str, now: float) -> None:
-        """One of our ended jobs is live again, and the ledger has it. Doing it twice changes nothing."""
-        if not self.issued(name) or index_of(name) is not None or name in self._live:
+        """One of our ended jobs is live again, and the ledger has it. Doing it twice changes nothing. What became
+        another name meanwhile is no job of ours."""
+        if not self.issued(name) or index_of(name) is not None or name in self._live or self.same_name(name) != name:
             return
         ended = self._history.revive(name)
         self._memory.put(Table.LIVE, ticket_key(name), b"")

@@ -276,6 +276,16 @@ def test_what_a_new_ledger_has_not_taken_is_sent_again_after_a_restart_in_whatev
     assert [submission.ticket for submission in submissions(node.open_link("another ledger"))] == others
 
 
+def test_a_retry_of_what_turned_out_to_be_a_second_name_revives_no_job_here() -> None:
+    node = Alone(linked=False)
+    ticket = node.submit("key=k sh true", taken=False)
+    node.open_link()
+    inquiry = node.inquiry(f"retry {ticket}")
+    node.receive(Taken((ticket,), ((ticket, "bbbbbb-1"),)))
+    node.receive(Answer(inquiry.id, b"OK bbbbbb-1 state=queued\n"))
+    assert node.disk.tables[Table.LIVE] == {}
+
+
 def test_a_late_notice_of_a_retry_finds_the_end_that_it_led_to() -> None:
     """The job was retried and has ended again while its origin was away."""
     node = Alone()

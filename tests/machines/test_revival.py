@@ -91,6 +91,8 @@ def test_a_group_is_retried_as_far_as_it_failed() -> None:
         cluster.finish("n1", (ticket, 1), outcome=outcome)
     assert cluster.say("n1", "retry group=g") == "OK group=g state=queued count=2\n"
     assert set(cluster.nodes["n1"].running) == {(tickets[1], 2), (tickets[2], 2)}
+    notices = [message for _, message in cluster.sent if isinstance(message, Notices)]
+    assert notices == [Notices((tickets[1], tickets[2]), ())], "told together"
     assert cluster.say("n1", "retry group=none") == "OK group=none state=queued count=0\n"
 
 
@@ -364,6 +366,19 @@ def test_an_origin_that_is_away_forgets_when_it_is_back() -> None:
     assert (cluster.say("n1", f"status {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
     cluster.kill_balancer()
     assert (cluster.say("n1", f"status {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
+
+
+def test_an_origin_that_never_comes_back_is_not_waited_for_with_a_notice_for_ever() -> None:
+    cluster = Cluster(2, periods=attrs.evolve(PERIODS, retention_s=100.0))
+    forgotten, retried = failed_job(cluster), failed_job(cluster)
+    cluster.kill_node("n1")
+    cluster.say("n2", f"forget {forgotten}")
+    cluster.say("n2", f"retry {retried}")
+    cluster.finish_all()
+    assert cluster.balancer is not None
+    assert len(cluster.balancer.disk.tables[Table.NOTICES]) == 2
+    cluster.advance(250)
+    assert cluster.balancer.disk.tables[Table.NOTICES] == {}
 
 
 def test_an_array_is_forgotten_with_its_elements() -> None:
