@@ -38,6 +38,7 @@ from jobyard.model import (
     Explanation,
     Job,
     JobOptions,
+    Listing,
     Logs,
     Node,
     Outcome,
@@ -238,7 +239,7 @@ class Client:
 
     def list(
         self, *, state: str | None = None, group: str | None = None, limit: int | None = None, local: bool = False
-    ) -> tuple[Status, ...]:
+    ) -> Listing:
         """Jobs, newest first, 100 unless told otherwise. `local`: only those that the node asked holds itself."""
         return self._ask(verbs.list_jobs(state, group, limit, local))
 

@@ -14,6 +14,7 @@ from jobyard.model import (
     Event,
     Events,
     Explanation,
+    Listing,
     Logs,
     Node,
     Outcome,
@@ -22,6 +23,10 @@ from jobyard.model import (
     Watched,
 )
 from jobyard.protocol import Reply, decode_fields
+
+
+def listing_of(reply: Reply) -> Listing:
+    return Listing(map(status_of, body_lines(reply)), partial=reply.fields.get("partial") == "1")
 
 
 def body_lines(reply: Reply) -> list[str]:

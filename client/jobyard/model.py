@@ -3,9 +3,9 @@
 Pure. The words are those of the protocol; fields say their unit in their name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict
 
 ENDED_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
 STATES: Final = ("scheduled", "blocked", "queued", "dispatched", "running", "retrying", *sorted(ENDED_STATES))
@@ -130,6 +130,18 @@ class Status:
         if "count" not in self.fields:
             return {}
         return {state: int(self.fields[state]) for state in STATES if state in self.fields}
+
+
+class Listing(tuple[Status, ...]):
+    """What LIST told: jobs, newest first. `partial`: the node stopped looking before it had seen all its records, so
+    that some may be missing."""
+
+    partial: bool
+
+    def __new__(cls, jobs: Iterable[Status] = (), *, partial: bool = False) -> Self:
+        listing = super().__new__(cls, jobs)
+        listing.partial = partial
+        return listing
 
 
 @dataclass(frozen=True, slots=True)

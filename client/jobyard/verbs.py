@@ -13,6 +13,7 @@ from jobyard.decoding import (
     drained_of,
     events_of,
     explanation_of,
+    listing_of,
     logs_of,
     node_of,
     outcome_of,
@@ -23,7 +24,7 @@ from jobyard.decoding import (
     watched_of,
 )
 from jobyard.errors import NotEnded
-from jobyard.model import Drained, Events, Explanation, Job, Logs, Node, Outcome, Status, Ticket, Watched
+from jobyard.model import Drained, Events, Explanation, Job, Listing, Logs, Node, Outcome, Status, Ticket, Watched
 from jobyard.protocol import Reply, as_ticket, duration, encode, encode_submit
 
 T = TypeVar("T")
@@ -110,9 +111,9 @@ def events(since: str | None) -> Ask[Events]:
     return Ask(encode("EVENTS", options={"since": since}), events_of)
 
 
-def list_jobs(state: str | None, group: str | None, limit: int | None, local: bool) -> Ask[tuple[Status, ...]]:
+def list_jobs(state: str | None, group: str | None, limit: int | None, local: bool) -> Ask[Listing]:
     options = {"state": state, "group": group, "limit": limit, "local": _flag(local)}
-    return Ask(encode("LIST", options=options), lambda reply: tuple(map(status_of, body_lines(reply))))
+    return Ask(encode("LIST", options=options), listing_of)
 
 
 def nodes() -> Ask[tuple[Node, ...]]:

@@ -216,6 +216,7 @@ def test_the_cluster_is_asked_after(connect: Connect) -> None:
             b"LIST state=queued group=g limit=2 local=1\n",
             with_body("OK count=2", "k-2 state=queued attempt=0\nk-1 state=queued name=a%20b\n"),
         ),
+        (b"LIST group=h\n", with_body("OK count=0 partial=1", "")),
         (
             b"NODES\n",
             with_body("OK count=1", "name=n1 state=alive slots=2 running=1 waiting=0 last_seen_s=0.250\n"),
@@ -228,6 +229,8 @@ def test_the_cluster_is_asked_after(connect: Connect) -> None:
     with only(talk) as node, connect(node.url) as yard:
         jobs = yard.list(state="queued", group="g", limit=2, local=True)
         assert [(job.ticket, job.name) for job in jobs] == [("k-2", None), ("k-1", "a b")]
+        assert not jobs.partial
+        assert yard.list(group="h").partial, "the node stopped looking"
         assert [(each.name, each.slots, each.running, each.last_seen_s) for each in yard.nodes()] == [
             ("n1", 2, 1, 0.25)
         ]

@@ -39,6 +39,7 @@ from jobyard.model import (
     Explanation,
     Job,
     JobOptions,
+    Listing,
     Logs,
     Node,
     Outcome,
@@ -243,7 +244,7 @@ class AsyncClient:
 
     async def list(
         self, *, state: str | None = None, group: str | None = None, limit: int | None = None, local: bool = False
-    ) -> tuple[Status, ...]:
+    ) -> Listing:
         """Jobs, newest first, 100 unless told otherwise. `local`: only those that the node asked holds itself."""
         return await self._ask(verbs.list_jobs(state, group, limit, local))
 

@@ -53,7 +53,10 @@ def status(session: Session, jobs: tuple[str, ...], group: str | None, brief: bo
 @click.option("--local", is_flag=True, help="Only those that the node asked holds itself.")
 def list_jobs(session: Session, state: str | None, group: str | None, limit: int | None, local: bool) -> int:
     """List jobs, newest first."""
-    show(session, session.client.list(state=state, group=group, limit=limit, local=local))
+    listing = session.client.list(state=state, group=group, limit=limit, local=local)
+    show(session, listing)
+    if listing.partial:
+        terminal.note("the node stopped looking before it had seen all of its jobs; there may be more that match")
     return exits.SUCCESS
 
 

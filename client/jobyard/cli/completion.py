@@ -5,6 +5,7 @@ import click
 from jobyard.cli import exits, records, selectors, terminal
 from jobyard.cli.verb import Session, verb
 from jobyard.client import Client
+from jobyard.model import Listing
 
 SHELLS = ("bash", "zsh", "fish")
 PATIENCE_S = 1.0  # somebody has pressed Tab
@@ -48,7 +49,7 @@ def jobs(ctx: click.Context, incomplete: str) -> list[str]:
         with Client(ctx.obj or ctx.params.get("url"), timeout_s=PATIENCE_S) as client:
             found = client.list(limit=PROPOSED_MAX)
     except Exception:  # noqa: BLE001  (an error would only spoil the line that is being typed)
-        found = ()
+        found = Listing()
     known += (status.ticket for status in found)
     known += dict.fromkeys(f"{selectors.GROUP}{status.group}" for status in found if status.group)
     return [word for word in known if word.startswith(incomplete)]

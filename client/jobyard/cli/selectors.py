@@ -69,6 +69,8 @@ def statuses(client: Client, selection: Selection) -> Iterator[Status]:
         listed = client.list(group=group, limit=LIST_LIMIT)
         if len(listed) == LIST_LIMIT:
             terminal.note(f"group {group} has more jobs than a node lists; these are the newest {LIST_LIMIT:,}")
+        elif listed.partial:
+            terminal.note(f"group {group} may have more jobs: the node stopped looking before the last of its own")
         yield from listed
     if selection.live:
         yield from live(client)
