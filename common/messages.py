@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from common.limits import LEDGERS_OUTLIVED_MAX
+from common.limits import LEDGERS_OUTLIVED_MAX, OPTION_BYTES_MAX
 from common.model import Outcome, array_of, is_prefix, parse_ticket
 
 PROTOCOL: Final = 1
@@ -55,6 +55,12 @@ def _id(_: object, __: object, text: str) -> None:
     """Ids are keys of tables, too."""
     if not 1 <= len(text.encode()) <= ID_BYTES_MAX:
         raise ValueError(f"an id has 1 to {ID_BYTES_MAX} bytes")
+
+
+def _option(_: object, __: object, text: str) -> None:
+    """What a client can have said as an option; a group is part of a table's key."""
+    if len(text.encode()) > OPTION_BYTES_MAX:
+        raise ValueError(f"an option has {OPTION_BYTES_MAX} bytes at most")
 
 
 def _prefix(_: object, __: object, text: str) -> None:
@@ -331,7 +337,7 @@ class Inquiry:
     id: int
     verb: str
     ticket: str | None = None
-    group: str | None = None
+    group: str | None = attrs.field(default=None, validator=attrs.validators.optional(_option))
     state: str | None = None
     limit: int = 0
     tickets: tuple[str, ...] = ()  # WATCH

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from common.limits import BACKOFF_DEFAULT_S, CRASH_LIMIT_DEFAULT
+from common.limits import BACKOFF_DEFAULT_S, CRASH_LIMIT_DEFAULT, OPTION_BYTES_MAX
 
 
 class State(enum.StrEnum):
@@ -66,6 +66,12 @@ class Verdict(enum.StrEnum):
 KINDS: Final = ("sh", "exec", "argv", "py", "call", "sleep")
 
 
+def _short(_: object, attribute: "attrs.Attribute[str | None]", text: str | None) -> None:
+    """Groups and keys are keys of tables."""
+    if text is not None and not 0 < len(text.encode()) <= OPTION_BYTES_MAX:
+        raise ValueError(f"a {attribute.name} has 1 to {OPTION_BYTES_MAX} bytes")
+
+
 @attrs.frozen
 class Job:
     """What a client asked for, for ever unchanged. Its body (standard input) is stored beside it."""
@@ -74,8 +80,8 @@ class Job:
     line: str  # the rest of the request line after the kind, as it stood
     submitted_wall: float = 0.0  # calendar seconds, when the origin took it in
     name: str | None = None
-    group: str | None = None
-    key: str | None = None
+    group: str | None = attrs.field(default=None, validator=_short)
+    key: str | None = attrs.field(default=None, validator=_short)
     priority: int = 0  # higher runs first
     slots: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     crash_limit: int | None = CRASH_LIMIT_DEFAULT  # None: off

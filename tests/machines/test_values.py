@@ -15,7 +15,7 @@ from common.history import History
 from common.keys import Claim, Keys, fingerprint
 from common.limits import BATCH_BYTES, BATCH_ITEMS_MAX
 from common.memory import Memory
-from common.messages import CODES, Begun, Dispatch, Info, Jobs, Lease, Message, Pair, Poll, Result, Submission
+from common.messages import CODES, Begun, Dispatch, Info, Inquiry, Jobs, Lease, Message, Pair, Poll, Result, Submission
 from common.model import Ended, Job, Outcome, Reason, State, Verdict, parse_ticket, ticket_key, ticket_of
 from common.timers import Timers
 from tests.machines.cluster import Disk
@@ -120,6 +120,17 @@ def test_an_element_of_an_array_can_be_an_attempt_but_never_a_submission() -> No
     assert Begun((("aaaaaa-1_3", 1),)).attempts == (("aaaaaa-1_3", 1),)
     with pytest.raises(ValueError, match="no ticket that a node issues"):
         Submission("aaaaaa-1_3", b"")
+
+
+@pytest.mark.parametrize("text", ["", "g" * 201, "ü" * 101])
+def test_a_group_or_key_that_no_client_can_have_said_reaches_no_table(text: str) -> None:
+    with pytest.raises(ValueError, match="1 to 200 bytes"):
+        Job("sh", "true", group=text)
+    with pytest.raises(ValueError, match="1 to 200 bytes"):
+        Job("sh", "true", key=text)
+    if text:
+        with pytest.raises(ValueError, match="200 bytes"):
+            Inquiry(1, "watch", group=text)
 
 
 def test_batches_are_bounded_in_bytes_and_in_items_and_lose_nothing() -> None:
