@@ -70,11 +70,14 @@ def _end_rows(ended: Ended) -> list[Row]:
         rows.append(("exit code", str(ended.exit)))
     if ended.node is not None and ended.seconds is not None:
         rows.append(("ran", f"{ended.seconds:.3f} s on {ended.node}"))
-    if ended.counts:
-        rows.append(("elements", ", ".join(f"{count} {state}" for state, count in ended.counts if count)))
     times = f"{ended.retried} time{'s' if ended.retried > 1 else ''}"
     retried = f"; RETRY has brought it back {times}" if ended.retried else ""
-    return [*rows, ("attempts", f"{max(ended.begun, ended.attempt) or 'none'}{retried}")]
+    if not ended.counts:
+        return [*rows, ("attempts", f"{max(ended.begun, ended.attempt) or 'none'}{retried}")]
+    rows.append(("elements", ", ".join(f"{count} {state}" for state, count in ended.counts if count) + retried))
+    if ended.state is State.FAILED:
+        rows.append(("which", "the reason is of the first that failed; EXPLAIN and RESULT of an element tell of it"))
+    return rows
 
 
 def unknown_reply(ticket: str) -> bytes:

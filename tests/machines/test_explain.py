@@ -309,6 +309,18 @@ def test_an_array_counts_its_elements_by_state() -> None:
     ) in Asker(cluster).say("status", ticket=array)
 
 
+def test_an_array_that_failed_says_how_many_of_it_and_whose_reason_it_has() -> None:
+    cluster = Cluster(1, slots=3)
+    array = cluster.submit("n1", "array=1-3 sh true")
+    cluster.finish("n1", (f"{array}_2", 1), outcome=Outcome(Verdict.FAILED, Reason.EXIT, 3, 0.5))
+    cluster.finish_all()
+    code, lines = explained(cluster, array)
+    assert code == Reason.EXIT
+    assert row(lines, "elements") == "2 succeeded, 1 failed"
+    assert row(lines, "which").startswith("the reason is of the first that failed;")
+    assert not any(line.startswith("attempts") for line in lines), "an array has none of its own"
+
+
 def test_elements_are_queued_jobs_like_others() -> None:
     cluster = Cluster(1, slots=1, periods=attrs.evolve(PERIODS, backlog_max=0))
     running = cluster.submit("n1")
