@@ -23,18 +23,10 @@ from balancer.rounds import can_run, room_bytes
 from common.durations import format_duration
 from common.model import State, array_of, index_of
 from common.status import explain_ended, explain_reply, moment
-from common.why import Row, Why, page
+from common.why import BY_STATE, Row, Why, page
 
 _NAMED_MAX: Final = 10  # nodes, or jobs that are waited for; of the others it is said how many there are
 _STAGES: Final = (Why.KIND_NOT_ALLOWED, Why.TOO_WIDE, Why.DRAINING, Why.NO_FREE_SLOT, Why.NEXT_ROUND)
-_BY_STATE: Final = {
-    State.SCHEDULED: Why.DELAYED,
-    State.BLOCKED: Why.BLOCKED,
-    State.DISPATCHED: Why.NODE_BACKLOG,
-    State.RUNNING: Why.RUNNING,
-    State.RETRYING: Why.RETRY,
-    State.CANCELLED: Why.ENDING,
-}
 _HELD: Final = frozenset({State.BLOCKED, State.SCHEDULED})
 
 
@@ -59,10 +51,10 @@ class Reasons:
         self._prospects: dict[Needs, tuple[Why, float]] = {}
 
     def of(self, entry: Entry) -> Why:
-        if entry.state in _BY_STATE:
-            return _BY_STATE[entry.state]
+        if entry.state in BY_STATE:
+            return BY_STATE[entry.state]
         if (parent := self._books.ledger.live(array_of(entry.ticket))) is not None and parent.state in _HELD:
-            return _BY_STATE[parent.state]  # an element that was retried alone waits with its array
+            return BY_STATE[parent.state]  # an element that was retried alone waits with its array
         array = self._books.ledger.elements.array(entry.ticket)
         if array is not None and not _may_begin_more(array):
             return Why.ARRAY_LIMIT

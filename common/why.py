@@ -39,6 +39,17 @@ class Why(enum.StrEnum):
     DONE = "done"  # succeeded
 
 
+# What the state alone says. Of a queued job it says nothing: only the ledger knows what keeps it from a node.
+BY_STATE: Final[Mapping[State, Why]] = {
+    State.SCHEDULED: Why.DELAYED,
+    State.BLOCKED: Why.BLOCKED,
+    State.DISPATCHED: Why.NODE_BACKLOG,
+    State.RUNNING: Why.RUNNING,
+    State.RETRYING: Why.RETRY,
+    State.CANCELLED: Why.ENDING,
+}
+
+
 @attrs.frozen
 class Meaning:
     """What a code means: `text` goes on behind the job's state and a colon, `change` says what would help."""

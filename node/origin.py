@@ -12,8 +12,6 @@ ledger is asked, and what is told where it cannot be, is the desk's business.
 Pure.
 """
 
-from typing import Final
-
 from common import lines
 from common.arrays import parse_indexes
 from common.errors import Code
@@ -30,18 +28,9 @@ from common.status import (
     status_reply,
     unknown_reply,
 )
-from common.why import Why, page
+from common.why import BY_STATE, Why, page
 from node.intake import Intake
 from node.streams import places
-
-_WHY_BY_STATE: Final = {
-    State.SCHEDULED: Why.DELAYED,
-    State.BLOCKED: Why.BLOCKED,
-    State.DISPATCHED: Why.NODE_BACKLOG,
-    State.RUNNING: Why.RUNNING,
-    State.RETRYING: Why.RETRY,
-    State.CANCELLED: Why.ENDING,
-}
 
 
 class Origin:
@@ -146,7 +135,7 @@ class Origin:
         """Why a job is where it is, as far as its origin knows: nothing, when all it knows is that it is queued."""
         if not linked:
             return Why.BALANCER_UNREACHABLE
-        return Why.ON_ITS_WAY if self._intake.unacknowledged(ticket) else _WHY_BY_STATE.get(state)
+        return Why.ON_ITS_WAY if self._intake.unacknowledged(ticket) else BY_STATE.get(state)
 
     def listed(self, query: lines.List, *, linked: bool) -> bytes:
         """LIST local=1: the jobs submitted here, as we last knew them."""
