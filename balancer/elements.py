@@ -54,15 +54,16 @@ class Elements:
 
     def _counted(self, array: Array) -> Array:
         """Nothing of it has begun; or its record was damaged and set aside."""
-        for name, packed in self._rows(Table.ENDED, array.ticket):
+        for name, packed in self.rows(Table.ENDED, array.ticket):
             ended = unpack(Ended, packed)
             array.begin(name)
             array.count(ended.state, 1, ended.reason)
-        for name, _ in self._rows(Table.LIVE, array.ticket):
+        for name, _ in self.rows(Table.LIVE, array.ticket):
             array.begin(name)
         return array
 
-    def _rows(self, table: Table, ticket: str) -> Iterator[tuple[str, bytes]]:
+    def rows(self, table: Table, ticket: str) -> Iterator[tuple[str, bytes]]:
+        """The records of an array's elements in a table, by their tickets; not the array's own."""
         prefix = after = ticket_key(ticket)
         while chunk := self._memory.scan(table, prefix=prefix, after=after, limit=_SCAN):
             yield from ((ticket_of(key), packed) for key, packed in chunk)
@@ -103,14 +104,13 @@ class Elements:
 
     # --- from number to entry to end -------------------------------------------------------------------------------
 
-    def begin(self, entry: Entry) -> Array:
+    def begin(self, entry: Entry) -> None:
         """An element that was only a number takes its place among the live jobs."""
         array = self.array(entry.ticket)
         assert array is not None, f"{entry.ticket} is no element, and has no entry"
         self._live[entry.ticket] = array.live[entry.ticket] = entry
         array.begin(entry.ticket)
         self.save(array)
-        return array
 
     def end(self, array: Array, ticket: str, ended: Ended) -> None:
         """An element has ended, with or without having begun."""

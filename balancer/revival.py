@@ -9,7 +9,7 @@ link of the origin, until it says that it has taken note.
 Pure.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -23,6 +23,7 @@ from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.records import Entry, LiveRecord
 from balancer.roster import Node, Roster
+from common.codec import unpack
 from common.effects import Table
 from common.frames import batches
 from common.history import History
@@ -115,19 +116,9 @@ class Revival:
 
     def _ended_elements(self, ticket: str) -> list[tuple[str, Ended]]:
         """Those that failed or were cancelled."""
-        return [
-            (name, ended)
-            for name in self._recorded_elements(ticket)
-            if (ended := self._history.find(name)) is not None and ended.state in _CAN_BE_RETRIED
-        ]
-
-    def _recorded_elements(self, ticket: str) -> list[str]:
-        prefix = after = ticket_key(ticket)
-        names: list[str] = []
-        while chunk := self._memory.scan(Table.ENDED, prefix=prefix, after=after, limit=_SCAN):
-            names += [ticket_of(key) for key, _ in chunk]
-            after = chunk[-1][0]
-        return names
+        recorded = self._ledger.elements.rows(Table.ENDED, ticket)
+        ends = [(name, unpack(Ended, packed)) for name, packed in recorded]
+        return [(name, ended) for name, ended in ends if ended.state in _CAN_BE_RETRIED]
 
     def _retry_element(self, ticket: str, ended: Ended) -> None:
         parent = self._ledger.live(array_of(ticket))
@@ -163,7 +154,8 @@ class Revival:
         ended = self._history.find(ticket)
         if ended is None or index_of(ticket) is not None:
             return False
-        for name in (*(self._recorded_elements(ticket) if ended.counts else ()), ticket):
+        elements = list(self._ledger.elements.rows(Table.ENDED, ticket)) if ended.counts else []
+        for name in (*(name for name, _ in elements), ticket):
             self._history.forget(name)
         self._history.entomb(ticket, self._wall(), forgotten=True)
         self._notify(ticket, _FORGOTTEN)
@@ -195,8 +187,9 @@ class Revival:
         to_tell, self._to_tell = self._to_tell, {}
         for prefix, told in to_tell.items():
             origin = self._roster.get(self._roster.origin(prefix))
-            for items in batches(told, lambda _: 40) if origin is not None and origin.ready else ():
-                assert origin is not None
+            if origin is None or not origin.ready:
+                continue  # it will be told when it is back
+            for items in batches(told, lambda _: 40):
                 self._outbox.send(origin, _notices(items))
                 for ticket, _ in items:
                     self._sent[ticket] = self._sent.get(ticket, 0) + 1
@@ -226,7 +219,7 @@ def _go_on(record: LiveRecord, ended: Ended) -> None:
     record.retried = ended.retried + 1
 
 
-def _notices(items: "list[tuple[str, bytes]] | tuple[tuple[str, bytes], ...]") -> Notices:
+def _notices(items: Sequence[tuple[str, bytes]]) -> Notices:
     return Notices(
         tuple(ticket for ticket, what in items if what == _REVIVED),
         tuple(ticket for ticket, what in items if what == _FORGOTTEN),
