@@ -150,7 +150,7 @@ class Dispatcher:
             ),
             self.statistics,
         )
-        self._flow = Flow(self._ledger, self._history, self._clerk.locate)
+        self._flow = Flow(self._ledger, self._clerk.locate)
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
         self._ends: list[tuple[str, Ended, bytes]] = []  # of this step

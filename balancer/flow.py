@@ -13,16 +13,14 @@ from itertools import chain
 
 from balancer.ledger import Ledger
 from balancer.records import Entry
-from common.history import History
 from common.model import Ended, Reason, State, array_of
 
 
 class Flow:
     """`locate` has the origin of a ticket asked whether it issued it; `unknown` is called when it did not."""
 
-    def __init__(self, ledger: Ledger, history: History, locate: Callable[[str, float], None]) -> None:
+    def __init__(self, ledger: Ledger, locate: Callable[[str, float], None]) -> None:
         self._ledger = ledger
-        self._history = history
         self._locate = locate
         # A ticket → who waits for it. It stands with its array: the elements of one arrive, and are dropped, with it.
         self._dependants: dict[str, dict[str, dict[str, None]]] = {}
@@ -81,28 +79,27 @@ class Flow:
 
     def _check(self, entry: Entry, now: float, wall: float) -> None:
         left: list[str] = []
+        unknown: list[str] = []
         for name in dict.fromkeys(map(self._ledger.first_name, entry.record.waits_for)):
-            ended = None if self._ledger.live(name) is not None else self._ledger.end(name)
-            if ended is None and self._is_lost(name):
-                return self._give_up(entry.ticket, wall)
-            if ended is not None and ended.state is not State.SUCCEEDED:
-                return self._give_up(entry.ticket, wall)
-            if ended is None:
+            if self._ledger.live(name) is not None:
                 left.append(name)
+                continue
+            ended = self._ledger.end(name)
+            if ended is None and not self._ledger.knows(name):
+                left.append(name)
+                unknown.append(name)
+            elif ended is None or ended.state is not State.SUCCEEDED:
+                # It failed or was cancelled; or it expired, was forgotten, or is an index that its array does not have.
+                return self._give_up(entry.ticket, wall)
         for name in left:
             self._dependants.setdefault(array_of(name), {}).setdefault(name, {})[entry.ticket] = None
         if tuple(left) != entry.record.waits_for:
             self._ledger.unblock(entry, tuple(left))
         if self._is_its_own_dependant(entry):
             return self._give_up(entry.ticket, wall)
-        for name in left:
-            if not self._ledger.knows(name):
-                self._locate(name, now)
+        for name in unknown:
+            self._locate(name, now)
         return None
-
-    def _is_lost(self, ticket: str) -> bool:
-        """Known, and neither live nor recorded: expired, forgotten, or an index that its array does not have."""
-        return self._ledger.live(ticket) is None and self._ledger.knows(ticket)
 
     def _is_its_own_dependant(self, entry: Entry) -> bool:
         """Whether it waits, through others, for itself: possible where tickets were guessed."""

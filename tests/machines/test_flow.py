@@ -247,6 +247,10 @@ def test_a_thousand_jobs_can_wait_for_a_thousand_jobs() -> None:
     cluster = Cluster(1, slots=0)
     first = [cluster.submit("n1") for _ in range(1000)]
     last = cluster.submit("n1", f"after={','.join(first)} sh true")
+    doomed = cluster.submit("n1", f"after={','.join(first)} sh true")
+    assert state_of(cluster, last) == state_of(cluster, doomed) == "blocked"
+    cluster.say("n1", f"cancel {doomed}")
     for ticket in first[:-1]:
         cluster.say("n1", f"cancel {ticket}")
     assert field(status(cluster, last), "reason") == "dependency"
+    assert field(status(cluster, doomed), "reason") == "user"
