@@ -301,8 +301,6 @@ class Ledger:
             self._update(entry, outnumbered=attempt)
         elif not record.leased and attempt > record.attempt:
             self._update(entry, attempt=attempt, unused=False, node_id=None, boot_id=None)
-            if index_of(entry.ticket) is not None:  # it may have been a number, which its array's turn finds by itself
-                self._offer(entry)
 
     def release(self, entry: Entry, *, crashed: bool, wall: float, why: str = "lost") -> None:
         """The attempt is over without an outcome: lost with its node, returned or interrupted. The job is queued
