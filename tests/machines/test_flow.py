@@ -153,6 +153,18 @@ def test_a_job_of_an_origin_that_is_away_is_waited_for_and_not_taken_for_unknown
     assert state_of(cluster, last) == "succeeded"
 
 
+def test_the_origin_of_a_ticket_is_asked_once_however_many_jobs_wait_for_it() -> None:
+    cluster = Cluster(2)
+    never_issued = f"{cluster.nodes['n2'].who.prefix}-99"
+    cluster.kill_node("n2")
+    waiting = [cluster.submit("n1", f"after={never_issued} sh true") for _ in range(3)]
+    assert {state_of(cluster, ticket) for ticket in waiting} == {"blocked"}
+    assert cluster.balancer is not None
+    assert cluster.balancer.machine.statistics()["queries_open"] == 1
+    cluster.restart_node("n2")
+    assert {field(status(cluster, ticket), "reason") for ticket in waiting} == {"dependency"}
+
+
 def test_an_expired_job_cannot_be_waited_for() -> None:
     cluster = Cluster(1, periods=SOON_EXPIRED)
     first = cluster.submit("n1")
