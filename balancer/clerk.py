@@ -30,7 +30,7 @@ from common.errors import Code
 from common.limits import ANSWER_WAIT_S
 from common.messages import Answer, Inquiry
 from common.model import Ended, State, element, index_of, parse_ticket
-from common.status import expired_reply, stats_reply, unknown_reply
+from common.status import expired_reply, logs_of_ended, stats_reply, unknown_reply
 from common.timers import Timers
 
 _CANCEL_SHOWN_S: Final = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's
@@ -213,11 +213,7 @@ class Clerk:
 
     def _printed(self, inquiry: Inquiry, ticket: str, state: State, ended: Ended) -> bytes:
         """The kept output of an attempt, behind what the client has of it."""
-        output = self._books.history.output(ticket, ended)
-        stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
-        if inquiry.attempt == ended.attempt:
-            stdout, stderr = stdout[inquiry.stdout_at :], stderr[inquiry.stderr_at :]
-        return lines.logs_reply(ticket, state, ended.attempt, stdout, stderr)
+        return logs_of_ended(ticket, state, ended, self._books.history.output(ticket, ended), inquiry)
 
     def _array(self, ticket: str) -> str | None:
         """The range of an array; None for any other job, and for its elements."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from common.errors import Code
-from common.lines import err, job_line, ok
+from common.lines import err, job_line, logs_reply, ok
+from common.messages import Inquiry
 from common.model import Ended, Job, Reason, State
 from common.why import Row, Why, page
 
@@ -78,6 +79,21 @@ def _end_rows(ended: Ended) -> list[Row]:
     if ended.state is State.FAILED:
         rows.append(("which", "the reason is of the first that failed; EXPLAIN and RESULT of an element tell of it"))
     return rows
+
+
+def logs_of_ended(
+    ticket: str, state: State, ended: Ended, output: bytes, behind: Inquiry | None = None, *, end: bool = False
+) -> bytes:
+    """The reply to LOGS of an attempt that has ended with this output, behind the places that an inquiry names."""
+    stdout_at, stderr_at = (0, 0) if behind is None else places(behind, ended.attempt)
+    stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
+    return logs_reply(ticket, state, ended.attempt, stdout[stdout_at:], stderr[stderr_at:], end=end)
+
+
+def places(inquiry: Inquiry, attempt: int) -> tuple[int, int]:
+    """From where on an attempt's standard output and error are asked: from the beginning, when the asker has
+    followed another attempt."""
+    return (inquiry.stdout_at, inquiry.stderr_at) if inquiry.attempt == attempt else (0, 0)
 
 
 def unknown_reply(ticket: str) -> bytes:

@@ -25,12 +25,12 @@ from common.status import (
     explain_ended,
     explain_reply,
     live_fields,
+    logs_of_ended,
     status_reply,
     unknown_reply,
 )
 from common.why import BY_STATE, Why, page
 from node.intake import Intake
-from node.streams import places
 
 
 class Origin:
@@ -100,10 +100,7 @@ class Origin:
 
     def logs(self, ticket: str, ended: Ended, behind: Inquiry | None = None, *, end: bool = False) -> bytes:
         """What an ended job has printed, behind the places that an inquiry names."""
-        stdout_at, stderr_at = (0, 0) if behind is None else places(behind, ended.attempt)
-        output = self._history.output(ticket, ended)
-        stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
-        return lines.logs_reply(ticket, ended.state, ended.attempt, stdout[stdout_at:], stderr[stderr_at:], end=end)
+        return logs_of_ended(ticket, ended.state, ended, self._history.output(ticket, ended), behind, end=end)
 
     # --- what we last knew -------------------------------------------------------------------------------------
 

@@ -17,10 +17,10 @@ from common import lines
 from common.codec import unpack
 from common.messages import Answer, AttemptId, Inquiry, Reported
 from common.model import State
+from common.status import places
 from node.backlog import Backlog, Held
 from node.executors import Peek, Printed
 from node.outcomes import Outcomes
-from node.streams import places
 
 
 @attrs.frozen

@@ -114,12 +114,6 @@ class Happenings:
         return Part(reply, last=False)
 
 
-def places(inquiry: Inquiry, attempt: int) -> tuple[int, int]:
-    """From where on an attempt's standard output and error are asked: from the beginning, when the asker has
-    followed another attempt."""
-    return (inquiry.stdout_at, inquiry.stderr_at) if inquiry.attempt == attempt else (0, 0)
-
-
 def _fields(reply: bytes) -> dict[str, str]:
     """The fields of a reply's line, their %XX undone."""
     line = reply.partition(b"\n")[0].decode()
