@@ -43,7 +43,14 @@ def unpack(cls: type[T], data: bytes) -> T:
     try:
         return _converter.structure(_decode(data), cls)
     except _REFUSALS as error:
-        raise Malformed(f"not a {cls.__name__}: {type(error).__name__}: {error}") from error
+        raise Malformed(f"not a {cls.__name__}: {type(error).__name__}: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """What cattrs says of fields that nobody knows it can say only of names, and a map may have anything for a key."""
+    if isinstance(error, ForbiddenExtraKeysError):
+        return f"unknown fields: {', '.join(sorted(map(repr, error.extra_fields)))}"
+    return str(error)
 
 
 def glance(shape: type[S], data: bytes) -> S:
