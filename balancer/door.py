@@ -17,6 +17,7 @@ from common.events import Knocked, LinkClosed, Received
 from common.limits import FRAME_BYTES_MAX_UNPROVEN, HANDSHAKE_S, LINKS_UNPROVEN_MAX
 from common.messages import PROTOCOL, Challenge, Hello, Message, Proof, Refused
 from common.runtime.link import Link, LinkLost
+from common.runtime.outside import Nonce
 
 _REFUSALS_LOGGED_PER_S: Final = 1.0
 _log = structlog.get_logger()
@@ -26,12 +27,19 @@ class Door:
     """Opens links and performs what the machine says of them."""
 
     def __init__(
-        self, *, key: bytes | None, ledger_id: str, post: Callable[[object], None], wall: Callable[[], float]
+        self,
+        *,
+        key: bytes | None,
+        ledger_id: str,
+        post: Callable[[object], None],
+        wall: Callable[[], float],
+        nonce: Nonce = secrets.token_bytes,
     ) -> None:
         self._key = key
         self._ledger_id = ledger_id
         self._post = post
         self._wall = wall
+        self._nonce = nonce
         self._links: dict[int, Link] = {}
         self._last = 0
         self._unproven = 0
@@ -80,7 +88,7 @@ class Door:
         if hello.protocol != PROTOCOL:
             await link.send_now(Refused(f"protocol {hello.protocol}; this balancer speaks {PROTOCOL}"))
             raise LinkLost(f"speaks protocol {hello.protocol}")
-        nonce = secrets.token_bytes(auth.NONCE_BYTES)
+        nonce = self._nonce(auth.NONCE_BYTES)
         shown = auth.balancer_proof(self._key, hello, self._ledger_id, nonce)
         await link.send_now(Challenge(self._ledger_id, nonce, shown))
         proof = await link.receive()

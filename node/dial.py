@@ -20,6 +20,7 @@ from common.events import LinkClosed, LinkOpened, LinkRefused, Received
 from common.limits import FRAME_BYTES_MAX_UNPROVEN, HANDSHAKE_S, REDIAL_S_MAX, REDIAL_S_MIN
 from common.messages import PROTOCOL, Challenge, Hello, Message, Proof, Refused, Welcome
 from common.runtime.link import Link, LinkLost
+from common.runtime.outside import Nonce
 from node.worker import Identity
 
 _log = structlog.get_logger()
@@ -43,6 +44,7 @@ class Dial:
         post: Callable[[object], None],
         wall: Callable[[], float],
         chance: random.Random,
+        nonce: Nonce = secrets.token_bytes,
     ) -> None:
         self._connect = connect
         self._identity = identity
@@ -53,6 +55,7 @@ class Dial:
         self._post = post
         self._wall = wall
         self._chance = chance
+        self._nonce = nonce
         self._number = 0
         self._link: Link | None = None
         self._problem: str | None = None
@@ -107,7 +110,7 @@ class Dial:
 
     async def _shake_hands(self, link: Link) -> tuple[Link, Challenge, Welcome]:
         who = self._identity
-        nonce = secrets.token_bytes(auth.NONCE_BYTES)
+        nonce = self._nonce(auth.NONCE_BYTES)
         hello = Hello(
             PROTOCOL, who.node_id, who.boot_id, who.prefix, who.name, self._slots, self._kinds, __version__, nonce
         )

@@ -15,9 +15,11 @@ IMPERATIVE = {
     "common/settings.py",  # reads the files of secrets that it is told to read
     "common/environment.py",
     "balancer/app.py",
+    "balancer/assembly.py",
     "balancer/door.py",
     "balancer/__main__.py",
     "node/app.py",
+    "node/assembly.py",
     "node/dial.py",
     "node/__main__.py",
     "node/executors",

@@ -4,32 +4,40 @@ Names are for people, and containers reuse them; these are what leases, tickets 
 """
 
 import secrets
+from collections.abc import Callable
+from typing import Final
 
 from common.effects import Put, Table
 from common.model import PREFIX_ALPHABET, PREFIX_CHARACTERS
-from common.runtime.store import Store
+from common.runtime.outside import Nonce, Tables
 
-_ID_BYTES = 16
+_ID_BYTES: Final = 16
+assert 256 % len(PREFIX_ALPHABET) == 0, "or the letters of a prefix would not be equally likely"
 
 
-def directory_id(store: Store) -> str:
+def directory_id(tables: Tables, nonce: Nonce = secrets.token_bytes) -> str:
     """The random id of this directory."""
-    return _once(store, b"id", secrets.token_hex(_ID_BYTES))
+    return _once(tables, b"id", lambda: nonce(_ID_BYTES).hex())
 
 
-def ticket_prefix(store: Store) -> str:
+def ticket_prefix(tables: Tables, nonce: Nonce = secrets.token_bytes) -> str:
     """The characters with which every ticket issued from this directory begins."""
-    return _once(store, b"prefix", "".join(secrets.choice(PREFIX_ALPHABET) for _ in range(PREFIX_CHARACTERS)))
+
+    def fresh() -> str:
+        return "".join(PREFIX_ALPHABET[byte % len(PREFIX_ALPHABET)] for byte in nonce(PREFIX_CHARACTERS))
+
+    return _once(tables, b"prefix", fresh)
 
 
-def boot_id() -> str:
+def boot_id(nonce: Nonce = secrets.token_bytes) -> str:
     """A new one at each start."""
-    return secrets.token_hex(_ID_BYTES)
+    return nonce(_ID_BYTES).hex()
 
 
-def _once(store: Store, key: bytes, fresh: str) -> str:
-    known = store.get(Table.META, key)
-    if known is None:
-        store.commit([Put(Table.META, key, fresh.encode())])
-        return fresh
-    return known.decode()
+def _once(tables: Tables, key: bytes, fresh: Callable[[], str]) -> str:
+    known = tables.get(Table.META, key)
+    if known is not None:
+        return known.decode()
+    made = fresh()
+    tables.commit([Put(Table.META, key, made.encode())])
+    return made

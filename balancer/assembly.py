@@ -1,0 +1,69 @@
+"""What the balancer is made of, put together: machine, driver and door. Everything outside of it is handed over, so
+the same balancer runs in earnest (`balancer/app.py`) and in the simulation (`tests/simulation`).
+"""
+
+from collections.abc import Sequence
+
+import trio
+
+from balancer.dispatcher import Dispatcher, Periods
+from balancer.door import Door
+from balancer.placement import Level
+from common.effects import Hangup, Send
+from common.memory import Memory
+from common.runtime import identity
+from common.runtime.driver import Driver
+from common.runtime.outside import Outside
+from common.settings import BalancerSettings
+
+
+class Balancer:
+    """One boot of the balancer. `run` is its life. Its whole state is on disk at every moment, so stopping is nothing
+    more than ending."""
+
+    def __init__(self, settings: BalancerSettings, outside: Outside) -> None:
+        self.ledger_id = identity.directory_id(outside.tables, outside.nonce)
+        self.dispatcher = Dispatcher(
+            Memory(outside.tables), periods(settings), Level(), nodes_max=settings.nodes_max, chance=outside.chance
+        )
+        self.driver = Driver(
+            self.dispatcher,
+            outside.tables,
+            observers=outside.observers,
+            run_blocking=outside.run_blocking,
+            wall=outside.wall,
+        )
+        self._door = Door(
+            key=settings.cluster_key,
+            ledger_id=self.ledger_id,
+            post=self.driver.post,
+            wall=outside.wall,
+            nonce=outside.nonce,
+        )
+
+    async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        """Lives until it is cancelled."""
+        self.driver.perform(
+            {
+                Send: lambda action: self._door.send(action.link, action.message),
+                Hangup: lambda action: self._door.hang_up(action.link, action.reason),
+            }
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._door.run, listeners)
+            await self.driver.run()
+            nursery.cancel_scope.cancel()
+
+
+def periods(settings: BalancerSettings) -> Periods:
+    """The settings that are of time and of sizes."""
+    return Periods(
+        eager=settings.dispatch_mode == "eager",
+        round_s=settings.dispatch_period_s,
+        jobs_per_round_max=settings.jobs_per_round_max,
+        result_s=settings.result_period_s,
+        info_s=settings.info_period_s,
+        node_timeout_s=settings.node_timeout_s,
+        backlog_max=settings.backlog_max,
+        retention_s=settings.retention_s,
+    )
