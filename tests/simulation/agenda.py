@@ -1,35 +1,34 @@
-"""Things to do at a moment of virtual time: what the virtual world does by itself, without a task for each of them."""
+"""Things to do at a moment of virtual time: what the virtual world does by itself."""
 
-import math
 from collections.abc import Callable
-from heapq import heappop, heappush
 
 import trio
 
+from tests.simulation.determinism import virtual_time
+
 
 class Agenda:
-    """Calls at moments, made by one task: what the virtual world does by itself, without a task for each piece."""
+    """The clock's agenda, for one world. What one of its calls raises goes to `failed`, since it is made by nobody's
+    task; after that, or when the world is over, nothing more is done."""
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._sequence = 0
-        self._sleep = trio.CancelScope()
+    def __init__(self, failed: Callable[[BaseException], None]) -> None:
+        self._failed = failed
+        self._is_over = False
 
     def at(self, moment: float, call: Callable[[], None]) -> None:
         """Calls of the same moment are made in the order in which they were asked for."""
-        self._sequence += 1
-        heappush(self._heap, (moment, self._sequence, call))
-        if moment < self._sleep.deadline:
-            self._sleep.deadline = moment
+        virtual_time().at(moment, lambda: self._make(call))
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         self.at(trio.current_time() + seconds, call)
 
-    async def run(self) -> None:
-        while True:
-            self._sleep = trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf)
-            with self._sleep:
-                await trio.sleep_forever()
-            now = trio.current_time()
-            while self._heap and self._heap[0][0] <= now:
-                heappop(self._heap)[2]()
+    def end(self) -> None:
+        self._is_over = True
+
+    def _make(self, call: Callable[[], None]) -> None:
+        if self._is_over:
+            return
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - told to whoever runs the world
+            self._failed(error)

@@ -1,6 +1,7 @@
 """One seed, one run: the same program takes the same steps in the same order, byte for byte, on every machine.
 
-- Time is trio's MockClock, which jumps to the next deadline as soon as nobody has anything to do.
+- Time is trio's MockClock, which jumps to the next deadline as soon as nobody has anything to do. What the virtual
+  world does by itself, such as delivering data, stands in an agenda that the clock keeps too: no task is woken for it.
 - The order of tasks that could run in any order is drawn from a seeded generator. That is a switch of trio's own test
   suite, found under private names. They are pinned here, and nowhere else: `NAMES` says what is used and why, and
   `check_trio` refuses a trio where one is missing, so that a new trio is looked at and not guessed at.
@@ -13,8 +14,10 @@ Nothing here knows of jobs, networks or disks.
 
 import contextvars
 import gc
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from typing import Any, Final, TypeVar
 
 import trio
@@ -27,7 +30,9 @@ NAMES: Final = {
     "_ALLOW_DETERMINISTIC_SCHEDULING": "a bool; true sorts the tasks that can run before they are shuffled",
     "_r": "the random.Random that shuffles them",
     "GLOBAL_RUN_CONTEXT": "its `runner` is the run under way, and `runner.runq` the tasks that can run",
+    "Deadlines": "its `next_deadline()` is where the clock jumps to, and `expire(now)` cancels what is due",
     "Runner": "its `reschedule(task, next_send)` is the only way into `runq`",
+    "Clock": "MockClock's `_autojump()` is called when no task can run, and before those that it wakes do",
     "Task": "its `_counter` is the order of creation, and `context` what it was created with",
 }
 
@@ -39,9 +44,10 @@ _held: dict[object, list[Any]] = {}  # the stopped owners, each with those of it
 
 def check_trio() -> None:
     """Raises RuntimeError where trio has not what a deterministic run needs."""
-    missing = [name for name in NAMES if not hasattr(_run, name)]
-    missing += [f"Runner.{name}" for name in ("reschedule", "runq") if not _has(_run, "Runner", name)]
-    missing += [f"Task.{name}" for name in ("_counter", "context") if not _has(_run, "Task", name)]
+    missing = [name for name in NAMES if name != "Clock" and not hasattr(_run, name)]
+    missing += [f"{cls}.{name}" for cls, names in _MEMBERS.items() for name in names if not _has(cls, name)]
+    if "_autojump" not in vars(trio.testing.MockClock):
+        missing.append("Clock._autojump")
     if missing:
         wanted = "; ".join(f"{name}: {NAMES[name.partition('.')[0]]}" for name in missing)
         raise RuntimeError(
@@ -51,8 +57,15 @@ def check_trio() -> None:
         )
 
 
-def _has(module: Any, cls: str, name: str) -> bool:
-    found = getattr(module, cls, None)
+_MEMBERS: Final = {
+    "Runner": ("reschedule", "runq", "deadlines"),
+    "Deadlines": ("next_deadline", "expire"),
+    "Task": ("_counter", "context"),
+}
+
+
+def _has(cls: str, name: str) -> bool:
+    found = getattr(_run, cls, None)
     return name in getattr(found, "__dict__", {}) or name in getattr(found, "__annotations__", {})
 
 
@@ -61,7 +74,7 @@ def run(main: Callable[..., Awaitable[T]], *args: Any, seed: int) -> T:
     check_trio()
     with _seeded_scheduler(seed), _no_collector():
         try:
-            return trio.run(main, *args, clock=trio.testing.MockClock(autojump_threshold=0))
+            return trio.run(main, *args, clock=VirtualTime().clock)
         finally:
             _held.clear()
             _run.Runner.reschedule = _reschedule  # type: ignore[method-assign]
@@ -90,6 +103,50 @@ def _no_collector() -> Iterator[None]:
         gc.unfreeze()
         if enabled:
             gc.enable()
+
+
+# --- time --------------------------------------------------------------------------------------------------------
+
+
+class VirtualTime:
+    """A MockClock that keeps an agenda: what is to be done at its moments."""
+
+    def __init__(self) -> None:
+        self.clock = trio.testing.MockClock(autojump_threshold=0)  # whose class cannot be inherited from
+        self.clock._autojump = self._jump  # type: ignore[method-assign]
+        self.clock.current_time = self.current_time  # type: ignore[method-assign]
+        self.clock.virtual_time = self  # type: ignore[attr-defined]
+        self._now = 0.0
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+
+    def current_time(self) -> float:
+        return self._now
+
+    def at(self, moment: float, call: Callable[[], None]) -> None:
+        """Calls of the same moment are made in the order in which they were asked for. A call must not raise: it is
+        made by nobody's task."""
+        self._sequence += 1
+        heappush(self._agenda, (moment, self._sequence, call))
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        self.at(self._now + seconds, call)
+
+    def _jump(self) -> None:
+        deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        next_at = min(deadlines.next_deadline(), self._agenda[0][0] if self._agenda else math.inf)
+        if next_at < math.inf:
+            self._now = max(self._now, next_at)
+            while self._agenda and self._agenda[0][0] <= self._now:
+                heappop(self._agenda)[2]()
+            deadlines.expire(self._now)
+
+
+def virtual_time() -> VirtualTime:
+    """That of the run under way."""
+    found = getattr(trio.lowlevel.current_clock(), "virtual_time", None)
+    assert isinstance(found, VirtualTime), "a virtual world lives in determinism.run"
+    return found
 
 
 # --- processes that are stopped --------------------------------------------------------------------------------

@@ -62,10 +62,11 @@ class Boot:
             pass
         except* lmdb.Error:
             self.world.ended(self, "store failed")
-        except* BaseException as group:
+        except* trio.Cancelled:
+            raise
+        except* BaseException as group:  # noqa: BLE001 - what a dead process makes of its death is nobody's concern
             if self.alive:
                 self.world.fail(group)
-            raise
         self.world.ended(self, "stopped")
 
     def stop(self) -> None:

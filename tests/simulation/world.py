@@ -98,7 +98,7 @@ class World:
         self.passed: list[tuple[float, str, str]] = []  # each point: when, who, what
         self.crash_at: Mapping[int, bool] = {}
         self.logged: Counter[str] = Counter()
-        self.agenda = Agenda()
+        self.agenda = Agenda(self.fail)
         manners = Manners(knobs.delay_s, knobs.split, knobs.buffer_bytes)
         self.network = Network(self.agenda, random.Random(f"{seed}/network"), manners, self)
         self._disks = {process: Disk() for process in self.processes}
@@ -116,7 +116,6 @@ class World:
         with self._quiet():
             try:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self.agenda.run)
                     for process in self.processes:
                         self.boot(process)
                     result = await story(self)
@@ -130,14 +129,16 @@ class World:
 
     def _end(self) -> None:
         self._is_over = True
+        self.agenda.end()
         for boot in self._boots.values():
             boot.die()
         self._nursery.cancel_scope.cancel()
 
     def fail(self, error: BaseException) -> None:
         """Something is wrong with what is being tested: nothing goes on."""
-        self._failure = self._failure or _innermost(error)
-        self._end()
+        if not self._is_over:
+            self._failure = _innermost(error)
+            self._end()
 
     # --- processes -----------------------------------------------------------------------------------------------
 
