@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
+import trio
 
 from common.codec import glance, unpack
 from common.effects import Delete, Put, Table, Write
@@ -29,6 +30,7 @@ from common.messages import Reported
 from common.model import Ended, Outcome, Reason, State, Verdict, array_of, ticket_of
 from common.runtime.driver import Step
 from tests.simulation.orders import Orders
+from tests.simulation.silence import Silence
 
 BALANCER: Final = "balancer"
 LOOKED_AT: Final = (
@@ -102,12 +104,12 @@ class Disk:
 
 
 class Auditor:
-    """A watcher of the world. `tables` is what is durable on a process' disk; `patient` says that no node is ever
-    silent for long in this story, so that nothing that runs may be run again."""
+    """A watcher of the world. `tables` is what is durable on a process' disk; `expires` says whether a record may
+    be older than its retention time in this story."""
 
-    def __init__(self, tables: Callable[[str], Tables], *, patient: bool = False, expires: bool = False) -> None:
+    def __init__(self, tables: Callable[[str], Tables], *, node_timeout_s: float, expires: bool = False) -> None:
         self._tables = tables
-        self._patient = patient
+        self._silence = Silence(node_timeout_s)
         self._expires = expires
         self.disks: dict[str, Disk] = {}
         self.boots: dict[str, str] = {}  # process → its boot, while it lives
@@ -115,7 +117,7 @@ class Auditor:
         self.issued: dict[str, str] = {}  # ticket → the process that is its origin
         self.jobs: dict[str, Asked] = {}  # what was asked for under each ticket
         self.origins: dict[str, str] = {}  # ticket prefix → process
-        self.leases: dict[tuple[str, int], set[str]] = {}  # attempt → the boots to which it was durably leased
+        self.leases: dict[tuple[str, int], dict[str, float]] = {}  # attempt → the boots that have it, and since when
         self.begun: dict[tuple[str, int], str] = {}  # attempt → the boot in which it began
         self.last_begun: dict[str, int] = {}  # ticket → its highest attempt that has begun
         self.over_: dict[tuple[str, int], tuple[str, Outcome]] = {}  # attempt → the boot that ran it, and how it ended
@@ -125,6 +127,7 @@ class Auditor:
         self.forgotten: set[str] = set()  # tickets that FORGET has erased
         self.crashes = 0
         self.starts = 0
+        self.changed_at = 0.0  # when a disk was last written to, or a job began
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
@@ -166,6 +169,7 @@ class Auditor:
         }
         if not changes:
             return
+        self.changed_at = trio.current_time()
         if process == BALANCER:
             self._ledger_commits(self.ledger, changes)
         else:
@@ -176,6 +180,8 @@ class Auditor:
         self.committed(process, self.disk(process).difference(self._tables(process)))
         self.boots[process] = boot_id
         self.starts += 1
+        if process == BALANCER:
+            self._silence.begins(trio.current_time())
 
     def died(self, process: str, how: str) -> None:
         """Also as planned: then it is `stopped`."""
@@ -184,6 +190,8 @@ class Auditor:
 
     def stepped(self, process: str, step: Step, machine: Machine) -> None:
         machine.check()
+        if process == BALANCER:
+            self._silence.heard(step)
 
     def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
         id = (ticket, attempt)
@@ -259,22 +267,27 @@ class Auditor:
             self._ledger_leases(ticket, after)
 
     def _ledger_leases(self, ticket: str, live: Live) -> None:
-        boots = self.leases.setdefault((ticket, live.attempt), set())
+        boots = self.leases.setdefault((ticket, live.attempt), {})
         assert live.boot_id is not None
         if live.boot_id in boots:
             return
         last = self.last_begun.get(ticket, 0)
         must(live.attempt > last, f"{ticket}.{live.attempt} was leased after {ticket}.{last} had begun")
-        if self._patient and ticket not in self.revived:
+        if not self.revived & {ticket, array_of(ticket)}:
             self._must_be_lost(ticket, last)
-        boots.add(live.boot_id)
+        boots[live.boot_id] = trio.current_time()
 
     def _must_be_lost(self, ticket: str, attempt: int) -> None:
-        """Slow is not dead: nothing is run again that runs, or whose outcome its node has."""
+        """Slow is not dead: nothing is run again that runs, or whose outcome its node has, unless the ledger could
+        not hear that node for a node timeout."""
         boot = self.begun.get((ticket, attempt))
+        if boot is None or boot not in self.boots.values():
+            return
         _, outcome = self.over_.get((ticket, attempt), (None, None))
         failed = outcome is not None and outcome.verdict is not Verdict.SUCCEEDED
-        must(failed or boot not in self.boots.values(), f"{ticket} was leased again while {ticket}.{attempt} runs")
+        leased_at = self.leases[ticket, attempt][boot]
+        lost = failed or self._silence.was_long(boot, leased_at, trio.current_time())
+        must(lost, f"{ticket} was leased again, and {ticket}.{attempt} is at a node that was never silent")
 
     def _ledger_ends(self, disk: Disk, key: bytes, ended: Ended) -> None:
         ticket = ticket_of(key)

@@ -193,7 +193,7 @@ class Client:
         """As a kernel does: finds out in the end whether whom it is connected to is still there. As long as it is,
         nobody gives up, so that an answer that does not come is noticed."""
         boot = self._crowd.boot_of(node)
-        while self._crowd.boot_of(node) == boot is not None:
+        while self._crowd.boot_of(node) == boot is not None:  # noqa: ASYNC110 - nobody tells of it
             await trio.sleep(_KEEPALIVE_S)
         self._crowd.say(f"{self.name}: finds that {node} is gone")
         connection.cancel()
