@@ -129,11 +129,8 @@ class Disk:
         self._lies.clear()
         self._records = {table: dict(records) for table, records in self.durable.items()}
         self._keys = {table: sorted(records) for table, records in self.durable.items()}
+        self._used_bytes = sum(len(value) for records in self._records.values() for value in records.values())
         return kept
-
-    def destroy(self) -> None:
-        """Nothing is left."""
-        self.__init__()  # type: ignore[misc]
 
 
 def _apply(tables: dict[Table, dict[bytes, bytes]], write: Write) -> None:

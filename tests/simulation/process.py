@@ -20,6 +20,7 @@ from common.messages import AttemptId
 from common.model import Outcome
 from common.runtime.driver import Step
 from common.runtime.outside import Outside
+from common.runtime.store import StoreError
 from node.assembly import Node, identity_of
 from node.worker import Worker
 from tests.simulation import determinism
@@ -39,6 +40,7 @@ class Boot:
     def __init__(self, world: "World", process: str, number: int) -> None:
         self.world = world
         self.process = process
+        self.number = number
         self.alive = True
         self.boot_id: str | None = None  # known when it has read its disk
         self.machine: Worker | Dispatcher | None = None
@@ -60,7 +62,7 @@ class Boot:
                 await (self._be_balancer() if self.process == BALANCER else self._be_node())
         except* Killed:
             pass
-        except* lmdb.Error:
+        except* (lmdb.Error, StoreError):
             self.world.ended(self, "store failed")
         except* trio.Cancelled:
             raise

@@ -28,9 +28,10 @@ from common.model import Outcome
 from common.runtime.driver import Step
 from common.settings import BalancerSettings, NodeSettings
 from node.worker import Worker
-from tests.simulation import determinism, faults
+from tests.simulation import determinism
 from tests.simulation.agenda import Agenda
 from tests.simulation.disk import Disk
+from tests.simulation.faults import Fault, Faults
 from tests.simulation.network import Manners, Network
 from tests.simulation.process import BALANCER, Boot
 
@@ -105,8 +106,7 @@ class World:
         self._boots: dict[str, Boot] = {}
         self._boots_total: Counter[str] = Counter()
         self._clock_offset_s: defaultdict[str, float] = defaultdict(float)
-        self._undo: dict[int, Callable[[], None]] = {}  # of the faults that last
-        self._undone = 0
+        self._faults = Faults(self)
         self._trace = hashlib.sha256()
         self._failure: BaseException | None = None
         self._is_over = False
@@ -163,16 +163,23 @@ class World:
             boot.restart_s = self.knobs.restart_s if down_s is None else down_s
             self.crash(process, power_cut=power_cut)
 
-    def stop(self, process: str) -> None:
-        """Tells it to end as planned."""
+    def stop(self, process: str, *, down_s: float | None = None) -> None:
+        """Tells it to end as planned; it is started again `down_s` after it has, or not at all."""
         if (boot := self._boots.get(process)) is not None:
+            boot.restart_s = down_s
             boot.stop()
+
+    def lose_jobs(self, process: str) -> None:
+        """What runs there is gone, and the node is told so."""
+        boot = self._boots.get(process)
+        if boot is not None and boot.executors is not None:
+            boot.executors.lose_all()
 
     def ended(self, boot: Boot, how: str) -> None:
         """The program has come to its end by itself."""
         if boot.alive:
-            if how == "store failed":
-                boot.restart_s = self.knobs.restart_s if boot.restart_s is None else boot.restart_s
+            if how == "store failed" and boot.restart_s is None:
+                boot.restart_s = self.knobs.restart_s
             self._bury(boot, how, power_cut=False)
 
     def _bury(self, boot: Boot, how: str, *, power_cut: bool) -> None:
@@ -183,7 +190,11 @@ class World:
         boot.durable(disk.after_a_power_cut(self.disk_chance) if power_cut else disk.after_a_kill())
         self.tell("died", process, how)
         if boot.restart_s is not None:
-            self.agenda.after(boot.restart_s, lambda: self.boot(process))
+            self.agenda.after(boot.restart_s, lambda: self._boot_after(boot))
+
+    def _boot_after(self, boot: Boot) -> None:
+        if self._boots_total[boot.process] == boot.number:  # or it was started, and died, meanwhile
+            self.boot(boot.process)
 
     def up(self, process: str) -> bool:
         return process in self._boots
@@ -209,78 +220,25 @@ class World:
 
     # --- faults --------------------------------------------------------------------------------------------------
 
-    def do(self, fault: faults.Fault) -> None:
+    def do(self, fault: Fault) -> None:
         """Nothing happens to a process that is not up, but for its disk, its host and its clock."""
         self._note("fault", fault)
-        match fault:
-            case faults.Crash(process, power_cut, down_s):
-                self.crash_and_restart(process, power_cut=power_cut, down_s=down_s)
-            case faults.Stop(process, down_s):
-                if (boot := self._boots.get(process)) is not None:
-                    boot.restart_s = down_s
-                    boot.stop()
-            case faults.Pause(process, seconds):
-                self._pause(process, seconds)
-            case faults.Cut(a, b, seconds, one_way):
-                self.network.cut(a, b, one_way=one_way)
-                self._undo_after(seconds, lambda: self.network.heal(a, b, one_way=one_way))
-            case faults.Reset(a, b):
-                self.network.reset(a, b)
-            case faults.Isolate(process, seconds):
-                self.network.isolate(process)
-                self._undo_after(seconds, lambda: self.network.unite(process))
-            case faults.DiskFull(process, seconds):
-                self._disk_fault(process, "full", seconds)
-            case faults.DiskSlow(process, seconds):
-                self._disk_fault(process, "slow", seconds)
-            case faults.DiskError(process, nth):
-                self._disks[process].fails_in = nth
-            case faults.Jump(process, seconds):
-                self._clock_offset_s[process] += seconds
-            case faults.SpawnerDies(process):
-                boot = self._boots.get(process)
-                if boot is not None and boot.executors is not None:
-                    boot.executors.lose_all()
-            case faults.GoneForEver(process):
-                self._goes_for_ever(process)
+        self._faults.do(fault)
 
     def heal(self) -> None:
         """Undoes every fault that lasts, and starts what is down: from here on the world is kind. Who is gone for ever
         stays so."""
-        for undo in list(self._undo.values()):
-            undo()
-        self._undo.clear()
+        self._note("heal")
+        self._faults.undo_all()
         for process in self.processes:
-            self._disks[process].fails_in = None
             self.boot(process)
 
-    def _undo_after(self, seconds: float, undo: Callable[[], None]) -> None:
-        self._undone += 1
-        number = self._undone
-        self._undo[number] = undo
+    def set_clock(self, process: str, seconds: float) -> None:
+        """Its calendar clock, forward or back."""
+        self._clock_offset_s[process] += seconds
 
-        def undo_once() -> None:
-            if self._undo.pop(number, None) is not None:
-                undo()
-
-        self.agenda.after(seconds, undo_once)
-
-    def _pause(self, process: str, seconds: float) -> None:
-        boot = self._boots.get(process)
-        if boot is not None and not determinism.is_stopped(boot):
-            determinism.stop(boot)
-            self._undo_after(seconds, lambda: determinism.go_on(boot))
-
-    def _disk_fault(self, process: str, what: str, seconds: float) -> None:
-        disk = self._disks[process]
-
-        def add(number: int) -> None:
-            setattr(disk, what, getattr(disk, what) + number)
-
-        add(1)
-        self._undo_after(seconds, lambda: add(-1))
-
-    def _goes_for_ever(self, process: str) -> None:
+    def lose(self, process: str) -> None:
+        """Its host, with the disk, for ever."""
         self.gone.add(process)
         boot = self._boots.get(process)
         if boot is not None:
@@ -288,7 +246,7 @@ class World:
             self._bury(boot, "gone", power_cut=True)
         else:
             self.network.died(process, power_cut=True)
-        self._disks[process].destroy()
+        self._disks[process] = Disk()
 
     # --- clients -------------------------------------------------------------------------------------------------
 
