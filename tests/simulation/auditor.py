@@ -118,6 +118,7 @@ class Auditor:
         self.jobs: dict[str, Asked] = {}  # what was asked for under each ticket
         self.origins: dict[str, str] = {}  # ticket prefix → process
         self.leases: dict[tuple[str, int], dict[str, float]] = {}  # attempt → the boots that have it, and since when
+        self.last_leased: dict[str, int] = {}  # ticket → its last attempt that was durably leased
         self.begun: dict[tuple[str, int], str] = {}  # attempt → the boot in which it began
         self.last_begun: dict[str, int] = {}  # ticket → its highest attempt that has begun
         self.over_: dict[tuple[str, int], tuple[str, Outcome]] = {}  # attempt → the boot that ran it, and how it ended
@@ -273,9 +274,10 @@ class Auditor:
             return
         last = self.last_begun.get(ticket, 0)
         must(live.attempt > last, f"{ticket}.{live.attempt} was leased after {ticket}.{last} had begun")
-        if not self.revived & {ticket, array_of(ticket)}:
+        if last == self.last_leased.get(ticket) and not self.revived & {ticket, array_of(ticket)}:
             self._must_be_lost(ticket, last)
         boots[live.boot_id] = trio.current_time()
+        self.last_leased[ticket] = live.attempt
 
     def _must_be_lost(self, ticket: str, attempt: int) -> None:
         """Slow is not dead: nothing is run again that runs, or whose outcome its node has, unless the ledger could

@@ -73,7 +73,7 @@ def _simpler_faults(planned: Planned) -> Iterator[Planned]:
     for name in ("seconds", "down_s"):
         seconds: float | None = getattr(fault, name, None)
         if seconds is not None and seconds > 1.0 and seconds != round(seconds):
-            rounded: Fault = attrs.evolve(fault, **{name: float(round(seconds))})
+            rounded: Fault = attrs.evolve(fault, **{name: float(round(seconds))})  # type: ignore[arg-type]
             yield attrs.evolve(planned, fault=rounded)
     if planned.at_s != round(planned.at_s, 1):
         yield attrs.evolve(planned, at_s=round(planned.at_s, 1))

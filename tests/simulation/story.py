@@ -20,6 +20,7 @@ import trio
 from tests.simulation import determinism, knobs, plan
 from tests.simulation.auditor import Auditor, Violation, must
 from tests.simulation.clients import Client, Crowd
+from tests.simulation.disk import SLOWER
 from tests.simulation.ending import Ending
 from tests.simulation.faults import DiskFull, Jump
 from tests.simulation.journal import Journal
@@ -176,7 +177,8 @@ class _Story:
         """For how long nothing may change while something is unfinished: longer than any job, any wait of a client,
         and all periods together."""
         knobs = self._setting.knobs
-        return 4 * knobs.node_timeout_s + 3 * (knobs.dispatch_period_s + knobs.result_period_s) + 30.0
+        periods_s = knobs.dispatch_period_s + knobs.result_period_s
+        return 4 * knobs.node_timeout_s + 3 * periods_s + SLOWER * knobs.commit_s[1] + 30.0
 
     def _patience_s(self) -> float:
         """Time for what is still to be said, for a node to be given up and its jobs to be run again, one after the
@@ -203,7 +205,7 @@ class _Story:
             asked = tickets[first : first + _QUESTIONS_AT_ONCE]
             requests = [Request(f"RESULT {ticket}", "RESULT", ticket) for ticket in asked]
             with trio.move_on_after(self._stillness_s()) as patience:
-                while len(replies := await examiner.ask(requests, node)) < len(asked):
+                while len(replies := await examiner.ask(requests, node)) < len(asked):  # noqa: ASYNC110 - it asks
                     await trio.sleep(_LOOK_EVERY_S)
             must(not patience.cancelled_caught, f"{node} does not answer {requests[0].line!r}")
             for ticket, reply in zip(asked, replies, strict=True):
@@ -212,7 +214,8 @@ class _Story:
 
     def _last_words(self, ticket: str) -> set[str | None]:
         """What may be said in the end. Of a job that has expired only its origin can tell that it was."""
-        away = self._auditor.issued.get(ticket) in plan.gone(self._plan) and _may_expire(self._setting, self._plan)
+        name = self._auditor.first_name(ticket)
+        away = self._auditor.issued.get(name) in plan.gone(self._plan) and _may_expire(self._setting, self._plan)
         return {None, "EXPIRED", "UNKNOWN_TICKET", *(["UNAVAILABLE"] if away else [])}
 
 
