@@ -53,6 +53,19 @@ def test_a_slow_job_is_never_run_again() -> None:
     assert cluster.starts == {(ticket, 1): 1}
 
 
+def test_a_balancer_that_was_stopped_listens_before_it_gives_anybody_up() -> None:
+    cluster = Cluster(2, slots=1)
+    tickets = [cluster.submit("n1") for _ in range(2)]
+    cluster.now += 100  # the balancer's clock went on, and nobody spoke to it or was heard
+    cluster.advance(1)
+    assert cluster.starts == {(ticket, 1): 1 for ticket in tickets}
+    assert "node.lost" not in [note.event for note in cluster.notes]
+    cluster.kill_node("n2")
+    cluster.now += 100
+    cluster.advance(2)
+    assert "node.lost" in [note.event for note in cluster.notes], "who is silent at the second look is gone"
+
+
 def test_the_balancer_may_die_and_nothing_that_ran_is_run_again() -> None:
     cluster = Cluster(3)
     tickets = [cluster.submit(f"n{1 + number % 3}") for number in range(20)]
