@@ -26,6 +26,7 @@ from common.effects import Delete, Table, Write
 from common.limits import MIB
 
 FORMAT: Final = 1
+_FILE: Final = "data.mdb"
 _FORMAT_KEY: Final = b"format"
 _QUARANTINE: Final = b"quarantine"
 _CRC_BYTES: Final = 4
@@ -203,6 +204,8 @@ def _own(directory: Path) -> int:
 
 
 def _open(directory: Path, max_bytes: int) -> Any:
+    if not (directory / _FILE).exists():
+        _make(directory)
     return lmdb.open(
         str(directory),
         map_size=max_bytes,
@@ -211,6 +214,29 @@ def _open(directory: Path, max_bytes: int) -> Any:
         lib_version=0,
         max_readers=16,
     )
+
+
+def _make(directory: Path) -> None:
+    """A new environment, under another name until it is whole on disk: LMDB writes the first pages without a sync, and
+    would not open what a power cut leaves of them."""
+    unfinished = directory / f"{_FILE}.new"
+    try:
+        unfinished.unlink(missing_ok=True)
+        new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
+        with new as env, env.begin(write=True) as transaction:
+            transaction.put(_FORMAT_KEY, b"%d" % FORMAT)
+        unfinished.rename(directory / _FILE)
+        _sync_names(directory)
+    except OSError as error:
+        raise StoreError(f"nothing can be made in {directory}: {error.strerror}") from error
+
+
+def _sync_names(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _after(cursor: Any, start: bytes, after: bytes) -> bool:

@@ -154,6 +154,18 @@ def test_a_file_that_is_no_store_is_told_of(directory: Path) -> None:
         opened(directory)
 
 
+def test_what_is_left_of_a_store_that_was_not_made_to_its_end_is_made_anew(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "data.mdb.new").write_bytes(os.urandom(8192))
+    store = opened(directory)
+    store.commit([put(1)])
+    store.close()
+    assert not (directory / "data.mdb.new").exists()
+    store = opened(directory)
+    assert store.get(Table.JOBS, b"key-001") == b"value 1"
+    store.close()
+
+
 def test_room_counts_what_is_in_use_and_not_what_was_freed(directory: Path) -> None:
     store = opened(directory)
     empty = store.room().used_bytes
