@@ -11,6 +11,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.system.directories import rows
 from tests.system.store_writer import MAP_BYTES, Records
 
 CPU_S_MAX: Final = 2.0  # of processor time for one directory; SIGPROF ends who needs more
+MEMORY: Final = Path("/dev/shm")
 WITNESS: Final = (Table.META, b"witness")  # what the reader commits
 
 
@@ -79,6 +81,12 @@ class Reader:
     def _end(self, process: subprocess.Popen[str]) -> None:
         with process:  # closes its pipes, and waits
             pass
+
+
+def in_memory() -> "tempfile.TemporaryDirectory[str]":
+    """A place for directories that are read here: in memory where that can be had, for nothing is gained by syncing
+    thousands of them to a disk."""
+    return tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
 
 
 def _reading(told: dict[str, Any]) -> Reading:

@@ -23,41 +23,12 @@ from tests.system.conftest import StartCluster
 from tests.system.load import Load, audit
 from tests.system.programs import children, data_dir, job_processes, run_to_its_end, terminate
 from tests.system.reach import reach, seed
+from tests.system.watching import begun, other, statistic, told, where
 
 pytestmark = pytest.mark.system
 
 SHORT_TIMEOUT: Final = {"JOBYARD_NODE_TIMEOUT": "1s"}
 TERM_CYCLES: Final = reach("TERM_CYCLES", 3, soak=50)
-
-
-def told(journal: Path) -> str:
-    """A command for jobs: a line for the journal."""
-    return f'echo "$JOBYARD_TICKET $JOBYARD_ATTEMPT" >>{journal}'
-
-
-def begun(journal: Path) -> Counter[str]:
-    """How often each job has begun."""
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    return Counter(line.split()[0] for line in lines)
-
-
-def where(cluster: LocalCluster, ticket: str, *, asked: str) -> str:
-    """The node on which a job runs, as soon as it does."""
-
-    def running_on() -> str | None:
-        status = ask(cluster.address(asked), f"status {ticket}")
-        return status.field("node") if status.field("state") == "running" else None
-
-    return until(f"{ticket} runs", running_on)
-
-
-def other(cluster: LocalCluster, name: str) -> str:
-    return next(node for node in cluster.node_names if node != name)
-
-
-def statistic(address: str, name: str, *, local: bool = False) -> float:
-    rows = dict(row.split() for row in ask(address, "stats local=1" if local else "stats").body.decode().splitlines())
-    return float(rows[name])
 
 
 # --- a node dies -----------------------------------------------------------------------------------------------

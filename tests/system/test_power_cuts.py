@@ -14,7 +14,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ import pytest
 from examples.local_cluster import REPOSITORY
 from tests.system.reach import reach, seed
 from tests.system.recorder import Call, Renamed, Said, Synced, Written, record
-from tests.system.store_reader import Reader, Reading
+from tests.system.store_reader import Reader, Reading, in_memory
 from tests.system.store_writer import NUMBER, Records, states
 
 pytestmark = pytest.mark.system
@@ -38,7 +37,6 @@ FILE: Final = "data.mdb"
 LOCKS: Final = ("owner.lock", "lock.mdb")  # which say nothing after a power cut
 SECTOR_BYTES: Final = 512
 PAGE_BYTES: Final = 4096
-MEMORY: Final = Path("/dev/shm")  # where images are written, if it is there: nothing is gained by syncing them
 
 
 @dataclass
@@ -172,7 +170,7 @@ def recorded(directory: Path, drawn: int, commits: int, *options: str) -> list[C
 def findings(calls: Sequence[Call], moments: Iterable[int], expected: Sequence[Records], seed: int) -> list[str]:
     """What is wrong with the disks of these moments, in words."""
     found = []
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place, Reader() as reader:
+    with in_memory() as place, Reader() as reader:
         directory = Path(place) / "data"
         for cut in cuts(calls, sorted(moments), random.Random(f"{seed} cuts")):
             shutil.rmtree(directory, ignore_errors=True)
