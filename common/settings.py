@@ -38,7 +38,7 @@ STORE_BYTES_MAX: Final = 16 * 1024 * GIB  # an address space has 128 TiB, and ot
 # Names of clients, jobs and tests: no settings of the two programs, yet rightly in an environment.
 NAMES_OF_OTHERS: Final = frozenset(
     f"JOBYARD_{name}"
-    for name in ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "SCRATCH", "TEST_DOCKER")
+    for name in ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "SCRATCH", "TEST_DOCKER", "SOAK")
 )
 TLS_NAMES: Final = ("JOBYARD_TLS_CERT", "JOBYARD_TLS_KEY", "JOBYARD_TLS_CA")
 
@@ -199,8 +199,7 @@ class NodeSettings(CommonSettings):
         "JOBYARD_LOCAL_FALLBACK",
         values.or_off(values.duration_s()),
         "10000",
-        "without a balancer for that long, a node with room runs jobs that it never sent, or off; "
-        "this version does not do it yet",
+        "without a balancer for that long, a node with room runs jobs that it has never sent; or off",
         unit="ms",
     )
     node_name: str = setting("JOBYARD_NODE_NAME", values.word, "host name", "shown to people", make=platform.node)

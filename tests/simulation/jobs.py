@@ -3,7 +3,7 @@
 How a job behaves stands in its line, so that whoever submits it chooses:
 
     true                ends well after a short time          exit 3       ends so
-    sleep 20            takes 20 s                            crash        takes its node down when it begins
+    sleep 20            prints its body and takes 20 s        crash        takes its node down when it begins
     print 100           prints 100 bytes and ends well        cat          prints its body
     stubborn 20         takes 20 s and ignores SIGTERM        cannot       cannot be started
 
@@ -202,4 +202,4 @@ _WORDS: Final = ("true", "exit", "sleep", "crash", "print", "cat", "stubborn", "
 def _output(word: str, argument: float, body: bytes) -> bytes:
     if word == "print":
         return (b"0123456789" * (int(argument) // 10 + 1))[: int(argument)]
-    return body if word == "cat" else b""
+    return body if word in ("cat", "sleep") else b""

@@ -14,10 +14,12 @@ Hosts have the names of their processes and clients. All that is left to chance 
 
 import errno
 import math
+import operator
 import os
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 import attrs
@@ -68,7 +70,7 @@ class Network:
         self._isolated: Counter[str] = Counter()
         self._cut_off = False  # whether there is any cut at all
         self._held: dict[tuple[str, str], list[Callable[[], None]]] = {}
-        self._ends: list[End] = []
+        self._connections: list[tuple[End, End]] = []
 
     def delay(self) -> float:
         return self.chance.uniform(*self.manners.delay_s)
@@ -106,10 +108,11 @@ class Network:
     def _healed(self) -> None:
         self._cut_off = any(self._cuts.values()) or any(self._isolated.values())
         whole = [pair for pair in self._held if not self.is_cut(*pair)]
-        for end in self._open_ends():
-            if (end.host, end.peer.host) in whole and self.chance.random() < RESET_AFTER_CUT:
-                end.reset()
-                end.peer.reset()
+        for one, other in self._living():
+            struck = (one.host, other.host) in whole or (other.host, one.host) in whole
+            if struck and self.chance.random() < RESET_AFTER_CUT:
+                one.reset()
+                other.reset()
         for pair in whole:
             delay_s = self.delay()
             for call in self._held.pop(pair):
@@ -121,11 +124,10 @@ class Network:
 
     def reset(self, a: str, b: str) -> int:
         """Resets every connection between them at both ends; returns how many."""
-        struck = [end for end in self._open_ends() if end.host == a and end.peer.host == b]
-        struck += [end for end in self._open_ends() if end.host == b and end.peer.host == a]
-        for end in struck:
-            end.reset()
-            end.peer.reset()
+        struck = [pair for pair in self._living() if {end.host for end in pair} == {a, b}]
+        for one, other in struck:
+            one.reset()
+            other.reset()
         return len(struck)
 
     # --- hosts ---------------------------------------------------------------------------------------------------
@@ -141,9 +143,8 @@ class Network:
     def on(self, host: str) -> None:
         """A process starts here: there is power, and what a cut of it left behind will be reset."""
         self._off.discard(host)
-        for end in self._ends:
-            if end.host == host:
-                end.power_is_back()
+        for end in self._ends_at(host):
+            end.power_is_back()
 
     def died(self, host: str, *, power_cut: bool) -> None:
         """The process of this host is gone, or the whole host."""
@@ -151,12 +152,16 @@ class Network:
             self.deaf(listener)
         if power_cut:
             self._off.add(host)
-        for end in [end for end in self._open_ends() if end.host == host]:
+        for end in self._ends_at(host):
             end.vanish() if power_cut else end.abandon()
 
-    def _open_ends(self) -> list["End"]:
-        self._ends = [end for end in self._ends if not (end.is_over and end.peer.is_over)]
-        return [end for end in self._ends if not end.is_over]
+    def _ends_at(self, host: str) -> list["End"]:
+        return [end for pair in self._living() for end in pair if end.host == host]
+
+    def _living(self) -> list[tuple["End", "End"]]:
+        """The connections of which at least one end is not over."""
+        self._connections = [pair for pair in self._connections if not all(end.is_over for end in pair)]
+        return self._connections
 
     # --- connecting ----------------------------------------------------------------------------------------------
 
@@ -170,7 +175,7 @@ class Network:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{target} refuses the connection")
         ours, theirs = End(self, source), End(self, target)
         ours.join(theirs)
-        self._ends += (ours, theirs)
+        self._connections.append((ours, theirs))
         listener.offer(theirs)
         return ours
 
@@ -334,6 +339,7 @@ class End(trio.abc.HalfCloseableStream):
         self.host = host
         self._state = "open"
         self._says_no_more = False
+        self._sending = False
         self._missed_something = False  # while it was vanished
         self.peer: End
         self._incoming: Flow
@@ -355,6 +361,10 @@ class End(trio.abc.HalfCloseableStream):
     # --- for its process -----------------------------------------------------------------------------------------
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with self._alone_in_sending():
+            await self._send_all(data)
+
+    async def _send_all(self, data: bytes | bytearray | memoryview) -> None:
         self._check_sending()
         await trio.lowlevel.checkpoint()
         self._check_sending()
@@ -373,20 +383,34 @@ class End(trio.abc.HalfCloseableStream):
                 self._check_sending()
 
     async def wait_send_all_might_not_block(self) -> None:
-        self._check_sending()
-        await trio.lowlevel.checkpoint()
-        while self._state == "open" and self._outgoing.room_bytes() <= 0:
-            await self._outgoing.writer.wait()
-        self._check_sending()
+        with self._alone_in_sending():
+            self._check_sending()
+            await trio.lowlevel.checkpoint()
+            while self._state == "open" and self._outgoing.room_bytes() <= 0:
+                await self._outgoing.writer.wait()
+            self._check_sending()
 
     async def send_eof(self) -> None:
-        self._check()
-        if not self._says_no_more:
-            self._says_no_more = True
-            self._outgoing.put(END)
-        await trio.lowlevel.checkpoint()
+        with self._alone_in_sending():
+            self._check()
+            if not self._says_no_more:
+                self._says_no_more = True
+                self._outgoing.put(END)
+            await trio.lowlevel.checkpoint()
+
+    @contextmanager
+    def _alone_in_sending(self) -> Iterator[None]:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this already")
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError(f"max_bytes is {max_bytes}; allowed is 1 or more")
         self._check()
         incoming = self._incoming
         if incoming.reader.is_busy:
@@ -402,6 +426,8 @@ class End(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         if self._state == "open":
             self._end(RESET if self._incoming.arrived else END)
+        elif self._state == "broken":
+            self._state = "closed"
         await trio.lowlevel.checkpoint()
 
     def _check_sending(self) -> None:
@@ -452,7 +478,8 @@ class End(trio.abc.HalfCloseableStream):
             self._outgoing.put(mark)
 
     def vanish(self) -> None:
-        self._leave("vanished")
+        if self._state == "open":
+            self._leave("vanished")
 
     def power_is_back(self) -> None:
         if self._state == "vanished":
