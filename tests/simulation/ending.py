@@ -49,10 +49,7 @@ class Ending:
     def is_lost(self, ticket: str) -> bool:
         """Whether only a node that is gone had this job."""
         name = self._auditor.first_name(array_of(ticket))
-        tables = self._auditor.ledger.tables
-        held = any(key_of(name) in tables[table] for table in (Table.LIVE, Table.ENDED, Table.TOMBSTONES))
-        held = held or name in self._auditor.ends
-        return not held and self._auditor.issued.get(name) in self._gone
+        return name not in self._auditor.learned and self._auditor.issued.get(name) in self._gone
 
     def is_excused(self, ticket: str) -> bool:
         name = self._auditor.first_name(ticket)

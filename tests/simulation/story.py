@@ -152,6 +152,7 @@ class _Story:
         for planned in self._plan:
             await trio.sleep_until(began_at + planned.at_s)
             self._journal.say(f"*** {planned}")
+            self._auditor.fault(planned.fault)
             self._world.do(planned.fault)
         await trio.sleep_until(began_at + plan.over_s(self._plan))
         self._journal.say("*** nothing breaks any more")
