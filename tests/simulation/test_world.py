@@ -14,6 +14,7 @@ from common.effects import Table, Write
 from common.limits import KILL_GRACE_S
 from common.model import Outcome, Reason, Verdict
 from common.runtime.driver import Step
+from node.executors import Start
 from node.worker import Worker
 from tests.simulation import determinism
 from tests.simulation.faults import (
@@ -381,6 +382,22 @@ def test_of_who_is_dead_nothing_is_heard_until_he_is_booted_again() -> None:
         log = Log()
         simulate(story, seed=seed, log=log, slots=10)
         assert len(log.deaths()) > 10
+
+
+def test_what_a_dead_process_does_before_it_is_unwound_is_of_no_effect() -> None:
+    log = Log()
+
+    async def story(world: World) -> None:
+        boot = world.boot_of("n1")
+        assert boot is not None
+        assert boot.executors is not None
+        world.crash("n1", power_cut=False)
+        boot._stepped(log.steps[-1][2])
+        boot.executors.submit([Start("aaaaaa-1", 1, "sh", "true")])
+        await trio.sleep(1)
+        assert log.begun == []
+
+    simulate(story, log=log)
 
 
 # --- points ------------------------------------------------------------------------------------------------------
