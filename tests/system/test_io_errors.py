@@ -21,10 +21,16 @@ from tests.system.client import Line, ask, until, wait
 from tests.system.conftest import StartCluster
 from tests.system.directories import damage_of
 from tests.system.failing_disk import KINDS, MACHINES
+from tests.system.programs import run_to_its_end
 from tests.system.reach import reach, seed
 from tests.system.watching import begun, told
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(
+        platform.machine() not in MACHINES, reason="the system calls of this machine are not known here"
+    ),
+]
 
 ROUNDS: Final = reach("IO_ERRORS", 1, soak=12)
 NTH_MAX: Final = 40
@@ -77,7 +83,6 @@ class Acknowledged:
             assert name == "node1", "only a node that has ended leaves its clients without a word"
 
 
-@pytest.mark.skipif(platform.machine() not in MACHINES, reason="the system calls of this machine are not known here")
 @pytest.mark.parametrize("name", [BALANCER, "node1"])
 @pytest.mark.timeout(60 + 30 * ROUNDS)
 def test_a_disk_that_fails_ends_the_program_and_takes_nothing_that_was_acknowledged(
@@ -103,3 +108,13 @@ def test_a_disk_that_fails_ends_the_program_and_takes_nothing_that_was_acknowled
         assert set(begun(tmp_path / "journal").values()) == {1}, "nothing that ran is run again"
     assert ask(cluster.address("node1"), "run sh echo well").body == b"well\n"
     assert damage_of(cluster) == []
+
+
+@pytest.mark.parametrize("words", [(BALANCER, "0"), ("node", "127.0.0.1", "1")], ids=[BALANCER, "node"])
+def test_a_disk_that_fails_before_anything_is_on_it_ends_the_program_just_so(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    env = {"JOBYARD_DATA_DIR": str(tmp_path / "data"), "JOBYARD_LISTEN": "127.0.0.1:0", "JOBYARD_HTTP_LISTEN": "off"}
+    ended = run_to_its_end("tests.system.failing_disk", "sync", "1", *words, env=env)
+    assert ended.status == EX_IOERR, ended.said
+    assert json.loads(ended.said.splitlines()[-1])["event"] == "store.failed"
