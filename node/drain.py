@@ -1,9 +1,11 @@
-"""Draining: a node that takes no more, hands back what waits, and finishes what runs. There are two ways into it.
+"""Draining: a node that takes no more, hands back what waits, and finishes what runs. There are three ways into it.
 
     DRAIN ....... a mark in the store, which outlives the program: whoever drains a node to work on its machine finds
                   it drained after the restart too, until UNDRAIN. Clients are answered as ever
     SIGTERM ..... the end of this boot, and no mark: what runs is given its grace, then interrupted; what is over is
                   reported, and the program exits
+    a full disk . as long as it is full: what begins there may fail for want of a directory, and a node whose jobs fail
+                  at once would soon be given all that there are
 
 Handed back means neither a failure nor a crash: the ledger gives the job to another node.
 
@@ -41,6 +43,7 @@ class Drain:
         self._grace_s = grace_s
         self._marked = False
         self._exited = False
+        self._disk_full = False
         self.stopping = False
 
     def restore(self) -> None:
@@ -48,7 +51,7 @@ class Drain:
 
     @property
     def on(self) -> bool:
-        return self._marked or self.stopping
+        return self._marked or self._disk_full or self.stopping
 
     # --- told to by a client -----------------------------------------------------------------------------------
 
@@ -71,6 +74,15 @@ class Drain:
             self._outbox.note("node.undrained")
             self.tell_counts()
         self._outbox.reply(query_id, lines.ok(state="alive"))
+
+    def disk_is_full(self, full: bool) -> None:
+        if full == self._disk_full:
+            return
+        self._disk_full = full
+        if full:
+            self._hand_back()
+        else:
+            self.tell_counts()
 
     def _hand_back(self) -> None:
         """First says that we drain, or what is handed back could be given to us again."""

@@ -467,6 +467,7 @@ class Worker:
         self._wall = event.wall
         if event.disk_full and not self._level.disk_full:
             self._outbox.note("store.disk_full", "error")
+        self._drain.disk_is_full(event.disk_full)
         was_full, self._level = self._level.fraction >= STORE_FULL_FRACTION, event
         if (event.fraction >= STORE_FULL_FRACTION) != was_full:
             event_name = "store.room" if was_full else "store.full"

@@ -66,8 +66,14 @@ def start_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def _starting(session: pytest.Session, make_directory: Callable[[], Path]) -> Iterator[StartCluster]:
     with ExitStack() as stack:
 
-        def start(nodes: int = 3, *, slots: int = 2, env: Mapping[str, str] | None = None) -> LocalCluster:
-            cluster = LocalCluster(nodes, make_directory(), env, slots)
+        def start(
+            nodes: int = 3,
+            *,
+            slots: int = 2,
+            env: Mapping[str, str] | None = None,
+            cls: type[LocalCluster] = LocalCluster,
+        ) -> LocalCluster:
+            cluster = cls(nodes, make_directory(), env, slots)
             stack.enter_context(cluster)
             stack.enter_context(shown_on_failure(session, lambda: _log_tails(cluster)))
             return cluster
