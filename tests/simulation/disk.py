@@ -20,6 +20,8 @@ from common.effects import Delete, Put, Table, Write
 from common.runtime.store import NoRoom, Room
 
 ROOM_BYTES: Final = 1 << 30
+SLOWER: Final = 400  # times; a commit of 1 ms takes 0.4 s, near what a dying disk does before it is given up
+SLOW_S_MAX: Final = 2.0  # so that it is over soon after it is undone
 
 
 class Disk:
@@ -195,7 +197,9 @@ class Tables:
         """As a call in a worker thread that is never abandoned: who is cancelled waits all the same, so what was
         begun is done."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        seconds = self._chance.uniform(*self._commit_s) * (SLOWER if self._disk.slow else 1)
+        seconds = self._chance.uniform(*self._commit_s)
+        if self._disk.slow:
+            seconds = max(seconds, min(seconds * SLOWER, SLOW_S_MAX))
         self._reach("before a commit")
         await self._process.takes(seconds / 2)
         self._waited_for = True
@@ -211,6 +215,3 @@ class Tables:
     def _reach(self, what: str) -> None:
         if not self._process.alive or self._process.reaches(what):
             raise Killed
-
-
-SLOWER: Final = 400  # times; a commit of 1 ms takes 0.4 s, near what a dying disk does before it is given up

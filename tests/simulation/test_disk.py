@@ -14,7 +14,7 @@ from common.effects import Delete, Put, Table, Write
 from common.runtime.store import NoRoom
 from tests.machines.cluster import Disk as PlainDisk
 from tests.simulation import determinism
-from tests.simulation.disk import SLOWER, Disk, Killed, Tables
+from tests.simulation.disk import SLOW_S_MAX, SLOWER, Disk, Killed, Tables
 
 FIRST: Sequence[Write] = [Put(Table.JOBS, b"a", b"1"), Put(Table.LIVE, b"a", b"2")]
 SECOND: Sequence[Write] = [Put(Table.JOBS, b"b", b"3"), Delete(Table.LIVE, b"a")]
@@ -211,6 +211,8 @@ def test_a_slow_disk_takes_much_longer() -> None:
     disk = Disk()
     disk.slow = 1
     assert commit(disk, Process(), commit_s=0.001) == pytest.approx(0.001 * SLOWER)
+    assert commit(disk, Process(), commit_s=0.1) == SLOW_S_MAX
+    assert commit(disk, Process(), commit_s=3.0) == 3.0
 
 
 def test_a_commit_before_the_program_is_up_is_done_at_once_and_passes_the_same_points() -> None:

@@ -14,6 +14,7 @@ from common.effects import Table, Write
 from common.limits import KILL_GRACE_S
 from common.model import Outcome, Reason, Verdict
 from common.runtime.driver import Step
+from node.executors import Start
 from node.worker import Worker
 from tests.simulation import determinism
 from tests.simulation.faults import (
@@ -38,7 +39,7 @@ Story = Callable[["World"], Awaitable[Any]]
 
 
 class Log:
-    """Everything that a watcher is told, and when."""
+    """Everything that a watcher is told, and when. Of who is dead, nothing may be told."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, str, Step]] = []
@@ -46,24 +47,30 @@ class Log:
         self.begun: list[tuple[float, str, str, str, int]] = []
         self.ended: list[tuple[float, str, str, int, Outcome]] = []
         self.lives: list[tuple[float, str, str]] = []
+        self.alive: set[str] = set()
 
     def committed(self, process: str, writes: Sequence[Write]) -> None:
         self.commits.append((trio.current_time(), process, writes))
 
     def stepped(self, process: str, step: Step, machine: Worker | Dispatcher) -> None:
+        assert process in self.alive
         assert isinstance(machine, Dispatcher if process == "balancer" else Worker)
         self.steps.append((trio.current_time(), process, step))
 
     def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
+        assert process in self.alive
         self.begun.append((trio.current_time(), process, boot_id, ticket, attempt))
 
     def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
+        assert process in self.alive
         self.ended.append((trio.current_time(), process, ticket, attempt, outcome))
 
     def booted(self, process: str, boot_id: str) -> None:
+        self.alive.add(process)
         self.lives.append((trio.current_time(), process, boot_id))
 
     def died(self, process: str, how: str) -> None:
+        self.alive.discard(process)
         self.lives.append((trio.current_time(), process, how))
 
     def steps_of(self, process: str, start: float, end: float) -> int:
@@ -351,6 +358,48 @@ def test_a_spawner_that_dies_takes_its_jobs_along_and_leaves_the_node() -> None:
     assert [outcome.verdict for *_, outcome in log.ended] == [Verdict.CRASHED, Verdict.SUCCEEDED]
 
 
+def test_of_who_is_dead_nothing_is_heard_until_he_is_booted_again() -> None:
+    async def story(world: World) -> None:
+        async def hurry(name: str) -> None:
+            while True:
+                await trio.sleep(world.chance.uniform(0.0, 0.2))
+                try:
+                    client = await Client.at(world, world.chance.choice(("n1", "n2", "n3")), name)
+                except OSError:
+                    continue
+                await client.ask("submit sh true", within_s=0.2)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(hurry, f"c{number}")
+            for _ in range(30):
+                await trio.sleep(world.chance.uniform(0.01, 0.3))
+                process = world.chance.choice(world.processes)
+                world.do(Crash(process, power_cut=world.chance.random() < 0.5, down_s=0.2))
+            nursery.cancel_scope.cancel()
+
+    for seed in range(3):
+        log = Log()
+        simulate(story, seed=seed, log=log, slots=10)
+        assert len(log.deaths()) > 10
+
+
+def test_what_a_dead_process_does_before_it_is_unwound_is_of_no_effect() -> None:
+    log = Log()
+
+    async def story(world: World) -> None:
+        boot = world.boot_of("n1")
+        assert boot is not None
+        assert boot.executors is not None
+        world.crash("n1", power_cut=False)
+        boot._stepped(log.steps[-1][2])
+        boot.executors.submit([Start("aaaaaa-1", 1, "sh", "true")])
+        await trio.sleep(1)
+        assert log.begun == []
+
+    simulate(story, log=log)
+
+
 # --- points ------------------------------------------------------------------------------------------------------
 
 
@@ -366,10 +415,10 @@ async def submit_one(world: World) -> None:
     await trio.sleep(5)
 
 
-def points_of_the_commit() -> list[int]:
+def points_of_the_commit(seed: int) -> list[int]:
     """The numbers of the points before, within and after the commit of the job at n1."""
     log = Log()
-    passed = list(enumerate(simulate(submit_one, log=log).passed, 1))
+    passed = list(enumerate(simulate(submit_one, log=log, seed=seed).passed, 1))
     (at,) = [
         at for at, who, writes in log.commits if who == "n1" and any(write.table is Table.JOBS for write in writes)
     ][:1]
@@ -385,9 +434,13 @@ def points_of_the_commit() -> list[int]:
 )
 def test_what_a_crash_at_each_point_of_a_commit_leaves(place: int, power_cut: bool, jobs: set[int]) -> None:
     """And nobody was told OK."""
-    world = simulate(submit_one, crash_at={points_of_the_commit()[place]: power_cut})
-    assert world.told in ("(end)", "(silence)")  # type: ignore[attr-defined]
-    assert len(world.tables("n1")[Table.JOBS]) in jobs
+    left = set()
+    for seed in range(6 if len(jobs) > 1 else 2):
+        point = points_of_the_commit(seed)[place]
+        world = simulate(submit_one, seed=seed, crash_at={point: power_cut})
+        assert world.told in ("(end)", "(silence)")  # type: ignore[attr-defined]
+        left.add(len(world.tables("n1")[Table.JOBS]))
+    assert left == jobs
 
 
 def test_a_process_dies_at_the_point_that_is_named_and_comes_back() -> None:
