@@ -20,6 +20,7 @@ must be as right as any other.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+import attrs
 import msgspec
 import trio
 
@@ -29,6 +30,7 @@ from common.machine import Machine
 from common.messages import Reported
 from common.model import Ended, Outcome, Reason, State, Verdict, array_of, ticket_of
 from common.runtime.driver import Step
+from tests.simulation.faults import Fault, Pause
 from tests.simulation.orders import Orders
 from tests.simulation.silence import Silence
 
@@ -118,6 +120,7 @@ class Auditor:
         self.jobs: dict[str, Asked] = {}  # what was asked for under each ticket
         self.origins: dict[str, str] = {}  # ticket prefix → process
         self.leases: dict[tuple[str, int], dict[str, float]] = {}  # attempt → the boots that have it, and since when
+        self.last_leased: dict[str, int] = {}  # ticket → its last attempt that was durably leased
         self.begun: dict[tuple[str, int], str] = {}  # attempt → the boot in which it began
         self.last_begun: dict[str, int] = {}  # ticket → its highest attempt that has begun
         self.over_: dict[tuple[str, int], tuple[str, Outcome]] = {}  # attempt → the boot that ran it, and how it ended
@@ -125,6 +128,7 @@ class Auditor:
         self.cancelled: set[str] = set()  # tickets whose cancel was recorded at some time
         self.revived: set[str] = set()  # tickets that RETRY has brought back, at some time
         self.forgotten: set[str] = set()  # tickets that FORGET has erased
+        self.learned: set[str] = set()  # tickets of which the ledger has the job, or had it
         self.crashes = 0
         self.starts = 0
         self.changed_at = 0.0  # when a disk was last written to, or a job began
@@ -160,6 +164,11 @@ class Auditor:
         return self.jobs.get(array_of(ticket), _NOTHING)
 
     # --- the world tells ---------------------------------------------------------------------------------------------
+
+    def fault(self, fault: Fault) -> None:
+        """One of the plan is about to happen."""
+        if isinstance(fault, Pause) and fault.process == BALANCER:
+            self._silence.pauses(trio.current_time())
 
     def committed(self, process: str, writes: Sequence[Write]) -> None:
         changes: Changes = {
@@ -228,7 +237,7 @@ class Auditor:
                 case Table.JOBS if value is not None:
                     self._ledger_learns(disk, key, value)
                 case Table.ENDED if value is not None:
-                    self._ledger_ends(disk, key, unpack(Ended, value))
+                    self._ends(ticket_of(key), disk.live(key), unpack(Ended, value))
                 case Table.ENDED:
                     self._end_goes(BALANCER, disk, key, changes)
                 case Table.LIVE if value is not None:
@@ -244,9 +253,12 @@ class Auditor:
     def _ledger_learns(self, disk: Disk, key: bytes, packed: bytes) -> None:
         ticket = ticket_of(key)
         must(ticket in self.issued, f"the ledger has the job {ticket}, which is on no origin's disk")
-        original = self.disk(self.issued[ticket]).get(Table.JOBS, key)
-        for known in (disk.get(Table.JOBS, key), original):
+        origin = self.disk(self.issued[ticket])
+        for known in (disk.get(Table.JOBS, key), origin.get(Table.JOBS, key)):
             must(known in (None, packed), f"{ticket} is another job now than what was submitted")
+        sent = int(origin.get(Table.META, b"sent_number") or b"0")
+        must(int(ticket.partition("-")[2]) <= sent, f"{ticket} was sent, and its origin may take it for its own")
+        self.learned.add(ticket)
 
     def _ledger_changes(self, ticket: str, before: Live | None, after: Live) -> None:
         if after.retried > (before.retried if before is not None else 0):
@@ -273,9 +285,10 @@ class Auditor:
             return
         last = self.last_begun.get(ticket, 0)
         must(live.attempt > last, f"{ticket}.{live.attempt} was leased after {ticket}.{last} had begun")
-        if not self.revived & {ticket, array_of(ticket)}:
+        if last == self.last_leased.get(ticket) and not self.revived & {ticket, array_of(ticket)}:
             self._must_be_lost(ticket, last)
         boots[live.boot_id] = trio.current_time()
+        self.last_leased[ticket] = live.attempt
 
     def _must_be_lost(self, ticket: str, attempt: int) -> None:
         """Slow is not dead: nothing is run again that runs, or whose outcome its node has, unless the ledger could
@@ -289,8 +302,9 @@ class Auditor:
         lost = failed or self._silence.was_long(boot, leased_at, trio.current_time())
         must(lost, f"{ticket} was leased again, and {ticket}.{attempt} is at a node that was never silent")
 
-    def _ledger_ends(self, disk: Disk, key: bytes, ended: Ended) -> None:
-        ticket = ticket_of(key)
+    def _ends(self, ticket: str, live: Live | None, ended: Ended) -> None:
+        """An end is on the disk of whoever decides of it. Its place among all ends only the ledger tells."""
+        ended = attrs.evolve(ended, sequence=0)
         ends = self.ends.setdefault(ticket, {})
         known = ends.get(ended.retried)
         if known is not None:
@@ -298,7 +312,7 @@ class Auditor:
             return
         must(not ends or ended.retried > max(ends), f"{ticket} ended as of before its RETRY: {ended}")
         must(not ended.retried or self.orders.retried(ticket), f"{ticket} ended again, and nobody asked for a RETRY")
-        self._must_be_true(ticket, disk.live(key), ended)
+        self._must_be_true(ticket, live, ended)
         ends[ended.retried] = ended
 
     def _must_be_true(self, ticket: str, live: Live | None, ended: Ended) -> None:
@@ -344,6 +358,8 @@ class Auditor:
                     self._node_issues(process, disk, key, value, changes)
                 case Table.JOBS if disk.get(Table.LIVE, key) is not None:
                     must(changes.get((Table.LIVE, key), b"") is None, f"{process} lost what {ticket_of(key)} is")
+                case Table.LIVE if value:
+                    self._node_leases(process, ticket_of(key), glance(Live, value))
                 case Table.LIVE if value is None and disk.get(table, key) is not None:
                     self._node_lets_go(process, key, changes)
                 case Table.LIVE if (Table.JOBS, key) not in changes and disk.get(table, key) is None:
@@ -352,7 +368,7 @@ class Auditor:
                         f"{process} revived {ticket_of(key)}, and nobody asked for it",
                     )
                 case Table.ENDED if value is not None:
-                    self._node_hears_of_end(process, key, unpack(Ended, value))
+                    self._node_ends(process, disk, key, unpack(Ended, value))
                 case Table.ENDED:
                     self._end_goes(process, disk, key, changes)
                 case Table.OUTCOMES if value is not None:
@@ -384,10 +400,28 @@ class Auditor:
         allowed = ended or self._is_erased(key, changes) or self.orders.forgotten(ticket) or withdrawn
         must(allowed, f"{process} let go of {ticket}, which has not ended")
 
-    def _node_hears_of_end(self, process: str, key: bytes, ended: Ended) -> None:
+    def _node_leases(self, process: str, ticket: str, live: Live) -> None:
+        """Without a balancer a node gives itself what nobody else can know of."""
+        assert live.boot_id is not None
+        boots = self.leases.setdefault((ticket, live.attempt), {})
+        if live.boot_id in boots:
+            return
+        must(live.boot_id == self.boots.get(process), f"{process} gave {ticket} to a boot that is not its own")
+        must(ticket not in self.learned, f"{process} gave itself {ticket}, which the ledger has")
+        must(not boots and live.attempt == 1, f"{process} gave itself {ticket}.{live.attempt} after {self.leases}")
+        boots[live.boot_id] = trio.current_time()
+        self.last_leased[ticket] = live.attempt
+
+    def _node_ends(self, process: str, disk: Disk, key: bytes, ended: Ended) -> None:
+        """What the ledger has recorded; or what this node alone has decided, because nobody else knows of the job."""
         ticket = ticket_of(key)
+        if ticket not in self.learned:
+            packed = disk.get(Table.LIVE, key)
+            self._ends(ticket, glance(Live, packed) if packed else None, ended)
+            return
         recorded = self.ends.get(ticket, {}).get(ended.retried)
-        must(recorded == ended, f"{process} has {ended} as the end of {ticket}, and the ledger {recorded}")
+        true = recorded == attrs.evolve(ended, sequence=0)
+        must(true, f"{process} has {ended} as the end of {ticket}, and the ledger {recorded}")
 
     def _node_keeps(self, process: str, key: bytes, reported: Reported) -> None:
         ticket = ticket_of(key[:-4])
@@ -396,13 +430,16 @@ class Auditor:
 
     def _node_drops(self, process: str, disk: Disk, key: bytes) -> None:
         """An outcome goes when the ledger has it on its disk, or does not want it."""
-        packed = disk.get(Table.OUTCOMES, key)
+        packed, ticket = disk.get(Table.OUTCOMES, key), ticket_of(key[:-4])
         live = self.ledger.live(key[:-4])
-        if packed is None or live is None or not live.leased:
+        if packed is None:
             return
         reported = unpack(Reported, packed)
-        wanted = (live.attempt, live.boot_id) == (reported.attempt, reported.boot_id)
-        must(not wanted, f"{process} dropped the outcome of {ticket_of(key[:-4])}.{live.attempt}, which is waited for")
+        if live is None:
+            wanted = ticket not in self.ends and array_of(ticket) not in self.forgotten
+        else:
+            wanted = live.leased and (live.attempt, live.boot_id) == (reported.attempt, reported.boot_id)
+        must(not wanted, f"{process} dropped the outcome of {ticket}.{reported.attempt}, which is waited for")
 
     # --- both --------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ answered, one without a key is not, because it would be another job.
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -66,7 +66,7 @@ class Client:
 
     # --- operations --------------------------------------------------------------------------------------------------
 
-    def _operation(self) -> Callable[[], "object"]:
+    def _operation(self) -> Callable[[], Awaitable[object]]:
         kinds = {
             self._submit: 30, self._submit_with_key: 10, self._run: 5, self._wait: 14, self._look: 14,
             self._cancel: 5, self._retry: 5, self._forget: 3, self._walk_away: 4,

@@ -49,10 +49,7 @@ class Ending:
     def is_lost(self, ticket: str) -> bool:
         """Whether only a node that is gone had this job."""
         name = self._auditor.first_name(array_of(ticket))
-        tables = self._auditor.ledger.tables
-        held = any(key_of(name) in tables[table] for table in (Table.LIVE, Table.ENDED, Table.TOMBSTONES))
-        held = held or name in self._auditor.ends
-        return not held and self._auditor.issued.get(name) in self._gone
+        return name not in self._auditor.learned and self._auditor.issued.get(name) in self._gone
 
     def is_excused(self, ticket: str) -> bool:
         name = self._auditor.first_name(ticket)
@@ -96,19 +93,22 @@ class Ending:
         return ticket in self._auditor.ends and self._auditor.ledger.get(Table.ENDED, key_of(ticket)) is None
 
     def _every_end_of_an_array_is_the_sum_of_its_elements(self) -> None:
-        tables = self._auditor.ledger.tables
-        ends = {ticket_of(key): unpack(Ended, packed) for key, packed in tables[Table.ENDED].items()}
-        for ticket, ended in ends.items():
+        elements: dict[str, list[Ended]] = {}
+        for name, ends in self._auditor.ends.items():
+            if array_of(name) != name:
+                elements.setdefault(array_of(name), []).append(ends[max(ends)])
+        for key, packed in self._auditor.ledger.tables[Table.ENDED].items():
+            ticket, ended = ticket_of(key), unpack(Ended, packed)
             spec = self._auditor.job(ticket).array
-            if spec is None or index_of(ticket) is not None:
-                continue
-            of = [other for name, other in ends.items() if array_of(name) == ticket and name != ticket]
-            counts = dict(ended.counts)
-            total = len(parse_indexes(spec))
-            must(sum(counts.values()) == total, f"{ticket} has {total} elements and counts {counts}")
-            for state in (State.SUCCEEDED, State.FAILED):
-                found = sum(other.state is state for other in of)
-                must(found == counts.get(state, 0), f"{ticket} counts {counts}, and {found} of it are {state}")
+            if spec is not None and array_of(ticket) == ticket:
+                self._must_be_the_sum(ticket, dict(ended.counts), len(parse_indexes(spec)), elements.get(ticket, []))
+
+    def _must_be_the_sum(self, ticket: str, counts: dict[str, int], total: int, ends: list[Ended]) -> None:
+        """Elements that were cancelled before they began have no end of their own."""
+        must(sum(counts.values()) == total, f"{ticket} has {total} elements and counts {counts}")
+        for state in (State.SUCCEEDED, State.FAILED):
+            found = sum(ended.state is state for ended in ends)
+            must(found == counts.get(state, 0), f"{ticket} counts {counts}, and {found} of it are {state}")
 
     def _must_be_cancelled(self, ticket: str) -> None:
         """A cancel that was recorded wins over whatever happened later, but a RETRY."""

@@ -20,6 +20,7 @@ import trio
 from tests.simulation import determinism, knobs, plan
 from tests.simulation.auditor import Auditor, Violation, must
 from tests.simulation.clients import Client, Crowd
+from tests.simulation.disk import SLOWER
 from tests.simulation.ending import Ending
 from tests.simulation.faults import DiskFull, Jump
 from tests.simulation.journal import Journal
@@ -48,6 +49,7 @@ class Verdict:
     points: int = 0
     violation: str | None = None
     tail: tuple[str, ...] = ()
+    crash_at: Mapping[int, bool] = attrs.field(factory=dict)
 
     def __str__(self) -> str:
         how = "every promise kept" if self.violation is None else f"VIOLATION: {self.violation}"
@@ -87,6 +89,17 @@ class _Story:
         self._world.crash_at = dict(crash_at)
         self._told = Told(self._auditor, _explained(setting, faults))
         self._nodes = [f"n{number}" for number in range(1, setting.knobs.nodes + 1)]
+        self._crowd = Crowd(
+            self._world,
+            self._told,
+            setting.load,
+            self._nodes,
+            setting.knobs.slots,
+            setting.knobs.node_timeout_s,
+            bool(plan.gone(faults)),
+            self._auditor.boots.get,
+            journal.say,
+        )
         self._ending = Ending(self._auditor, self._told, self._nodes, plan.gone(faults))
 
     async def run(self) -> Verdict:
@@ -107,6 +120,7 @@ class _Story:
             points=self._world.points,
             violation=violation,
             tail=() if violation is None else tuple(self._journal.lines()),
+            crash_at=dict(self._world.crash_at),
         )
 
     async def _tell(self, world: World) -> str | None:
@@ -118,20 +132,9 @@ class _Story:
         return None
 
     async def _tell_all(self, world: World) -> None:
-        load, timeout_s = self._setting.load, self._setting.knobs.node_timeout_s
-        crowd = Crowd(
-            world,
-            self._told,
-            load,
-            self._nodes,
-            self._setting.knobs.slots,
-            timeout_s,
-            bool(plan.gone(self._plan)),
-            self._auditor.boots.get,
-            self._journal.say,
-        )
+        load = self._setting.load
         clients = [
-            Client(name, crowd, random.Random(f"{name} of {self._seed}"))
+            Client(name, self._crowd, random.Random(f"{name} of {self._seed}"))
             for name in (f"c{number}" for number in range(1, load.clients + 1))
         ]
         async with trio.open_nursery() as nursery:
@@ -149,6 +152,7 @@ class _Story:
         for planned in self._plan:
             await trio.sleep_until(began_at + planned.at_s)
             self._journal.say(f"*** {planned}")
+            self._auditor.fault(planned.fault)
             self._world.do(planned.fault)
         await trio.sleep_until(began_at + plan.over_s(self._plan))
         self._journal.say("*** nothing breaks any more")
@@ -174,7 +178,8 @@ class _Story:
         """For how long nothing may change while something is unfinished: longer than any job, any wait of a client,
         and all periods together."""
         knobs = self._setting.knobs
-        return 4 * knobs.node_timeout_s + 3 * (knobs.dispatch_period_s + knobs.result_period_s) + 30.0
+        periods_s = knobs.dispatch_period_s + knobs.result_period_s
+        return 4 * knobs.node_timeout_s + 3 * periods_s + SLOWER * knobs.commit_s[1] + 30.0
 
     def _patience_s(self) -> float:
         """Time for what is still to be said, for a node to be given up and its jobs to be run again, one after the
@@ -196,32 +201,22 @@ class _Story:
     async def _ask_for_all(self, node: str) -> None:
         """RESULT of all that was acknowledged: it has ended, at whichever node one asks."""
         tickets = [ticket for ticket in self._told.acknowledged if not self._ending.is_excused(ticket)]
-        crowd = Crowd(
-            self._world,
-            self._told,
-            self._setting.load,
-            [node],
-            1,
-            0.0,
-            False,
-            self._auditor.boots.get,
-            self._journal.say,
-        )
-        examiner = Client("examiner", crowd, random.Random(0))
+        examiner = Client("examiner", self._crowd, random.Random(0))
         for first in range(0, len(tickets), _QUESTIONS_AT_ONCE):
             asked = tickets[first : first + _QUESTIONS_AT_ONCE]
-            replies = await examiner.ask([Request(f"RESULT {ticket}", "RESULT", ticket) for ticket in asked], node)
-            must(
-                len(replies) == len(asked),
-                f"{node} ended the connection of one who asked for {asked[len(replies) :][:1]}",
-            )
+            requests = [Request(f"RESULT {ticket}", "RESULT", ticket) for ticket in asked]
+            with trio.move_on_after(self._stillness_s()) as patience:
+                while len(replies := await examiner.ask(requests, node)) < len(asked):  # noqa: ASYNC110 - it asks
+                    await trio.sleep(_LOOK_EVERY_S)
+            must(not patience.cancelled_caught, f"{node} does not answer {requests[0].line!r}")
             for ticket, reply in zip(asked, replies, strict=True):
                 must(reply.code in self._last_words(ticket), f"in the end {node} says of {ticket}: {reply}")
                 must(reply.word != "PENDING", f"{ticket} has ended, and {node} says {reply}")
 
     def _last_words(self, ticket: str) -> set[str | None]:
         """What may be said in the end. Of a job that has expired only its origin can tell that it was."""
-        away = self._auditor.issued.get(ticket) in plan.gone(self._plan) and _may_expire(self._setting, self._plan)
+        name = self._auditor.first_name(ticket)
+        away = self._auditor.issued.get(name) in plan.gone(self._plan) and _may_expire(self._setting, self._plan)
         return {None, "EXPIRED", "UNKNOWN_TICKET", *(["UNAVAILABLE"] if away else [])}
 
 

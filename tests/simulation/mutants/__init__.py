@@ -1,4 +1,4 @@
-"""Mutants: the thirteen ways to break a promise that the simulation must find, each a patch of the code that is shipped.
+"""Mutants: thirteen ways to break a promise that the simulation must find, each a patch of the code that is shipped.
 
 A rule without a mutant is a wish: were the auditor asleep, or the stories too tame, nobody would notice. A mutant that
 is not found within SEEDS_MAX seeds means that one of the two is so, and is never answered with a story of its own.

@@ -38,16 +38,16 @@ def outcome_overwrites_outcome() -> Iterator[None]:
             reported = unpack(Reported, pair.record)
             outcome = reported.outcome
             state = State.SUCCEEDED if outcome.verdict is Verdict.SUCCEEDED else State.FAILED
-            how = (outcome.exit, outcome.seconds, outcome.stdout_bytes, outcome.stderr_bytes, outcome.truncated)
-            names = ("exit", "seconds", "stdout_bytes", "stderr_bytes", "truncated")
-            changes = dict(zip(names, how, strict=True))
             last = attrs.evolve(
                 ended,
                 state=state,
                 reason=outcome.reason,
                 attempt=reported.attempt,
                 node=node.record.name,
-                **changes,
+                exit=outcome.exit,
+                seconds=outcome.seconds,
+                stdout_bytes=outcome.stdout_bytes,
+                stderr_bytes=outcome.stderr_bytes,
             )
             dispatcher._history.record(pair.ticket, last, pair.output)
         settle(dispatcher, node, pair)
