@@ -22,6 +22,7 @@ import trio
 from chaos import blows, display, trial
 from chaos.blows import Blow
 from chaos.containers import Compose, Containers, engine_problem
+from chaos.evidence import Evidence
 from chaos.processes import Processes
 from chaos.verdict import judge
 from chaos.victims import BALANCER, Cluster
@@ -37,6 +38,7 @@ SETTINGS: Final = {
 }
 COMPOSE: Final = "compose"
 LOCAL: Final = "local"
+EXPECTED: Final = (KeyboardInterrupt, ClusterError)  # what may end a trial early
 KEPT: Final = REPOSITORY / "data" / "chaos"  # the logs of runs that did not go as promised
 
 
@@ -58,8 +60,7 @@ def main() -> int:
 def _try(cluster: Cluster, seed: int, seconds: float) -> int:
     again = f"make chaos CHAOS_SEED={seed} CHAOS_SECONDS={seconds:g}"
     display.say(f"chaos: up; blows for {seconds:g} s. The same blows again: {again}")
-    evidence = trio.run(trial.hold, cluster, plan(cluster, seed, seconds), seed, f"chaos-{seed}", NODE_TIMEOUT_S)
-    verdict = judge(evidence)
+    verdict = judge(_held(cluster, plan(cluster, seed, seconds), seed))
     if verdict.faults:
         kept = KEPT / f"{seed}-{os.getpid()}"
         kept.mkdir(parents=True)
@@ -67,6 +68,22 @@ def _try(cluster: Cluster, seed: int, seconds: float) -> int:
         display.say(f"  logs           {kept}")
     display.say(display.in_words(verdict))
     return 1 if verdict.faults else 0
+
+
+def _held(cluster: Cluster, planned: Sequence[Blow], seed: int) -> Evidence:
+    """A trial; what ends it early is raised as it is, and not in groups."""
+    try:
+        return trio.run(trial.hold, cluster, planned, seed, f"chaos-{seed}", NODE_TIMEOUT_S)
+    except BaseExceptionGroup as group:
+        raise next((error for error in _leaves(group) if isinstance(error, EXPECTED)), group) from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def plan(cluster: Cluster, seed: int, seconds: float) -> Sequence[Blow]:
@@ -102,7 +119,7 @@ def _cluster(on: str) -> Iterator[Cluster]:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # which is never let into the midst of something that has to be whole
 
 
 def _arguments() -> argparse.Namespace:

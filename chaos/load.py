@@ -20,10 +20,10 @@ from chaos.replies import Reply, fields
 from chaos.victims import Cluster
 
 SUBMITTERS: Final = 2  # clients of each node that submit; one more reads, and one watches
-SUBMIT_PAUSE_S: Final = 0.1  # of a client between two submissions: enough load, and a small machine can breathe
+SUBMIT_PAUSE_S: Final = 0.2  # of a client between two submissions: enough load, and a small machine can breathe
 READ_PAUSE_S: Final = 0.03  # and between two readings
 AGAIN_S: Final = 0.2  # until a client tries again whose node is not to be had
-OPEN_MAX: Final = 600  # jobs under way: what comes in during the longest outage, and no more than soon ends
+OPEN_MAX: Final = 300  # jobs under way: more than come in during an outage, and no more than soon come to their end
 RESUBMITTED: Final = 0.05  # of the submissions: an old key once more, at whatever node
 WATCH_S: Final = 2.0
 DOUBT_S_MAX: Final = 30.0  # after everything was mended, for the last submissions
