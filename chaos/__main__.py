@@ -35,6 +35,7 @@ SETTINGS: Final = {
     "JOBYARD_LOCAL_FALLBACK": "2s",  # so short that nodes really run jobs without the balancer
     "JOBYARD_SLOTS": "8",  # most jobs only wait
     "JOBYARD_JOB_KINDS": "sh",
+    "HEALTH_INTERVAL": "5s",  # of the compose file: it is up as soon as it is well
 }
 COMPOSE: Final = "compose"
 LOCAL: Final = "local"

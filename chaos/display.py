@@ -18,7 +18,7 @@ from chaos.verdict import Verdict
 TICK_S: Final = 0.25
 LINE_S: Final = 10.0  # between two lines where there is no terminal
 SHOWN_MAX: Final = 10  # of each kind of fault
-BAR: Final = "  {desc:<8}|{bar}| {n:.0f}/{total:.0f}{unit}  {postfix}"
+BAR: Final = "  {desc:<8}|{bar:30}| {n:.0f}/{total:.0f}{unit}{postfix}"
 
 IN_WORDS: Final = {
     Kind.KILL: "killed, started again after",

@@ -35,6 +35,7 @@ SETTINGS: Final = {
     "MAX_NUM_NODES": "5",
     "JOBYARD_NODE_TIMEOUT": f"{NODE_TIMEOUT_S}s",
     "JOBYARD_SLOTS": "3",
+    "HEALTH_INTERVAL": "5s",
 }
 
 
@@ -127,6 +128,31 @@ def test_a_job_is_nobody_special_and_can_write_to_its_volume_only(compose: Compo
     assert int(uid) != 0
     assert int(capabilities, 16) == 0
     assert (refused, written) == ("refused", "here")
+
+
+def test_a_program_that_hangs_is_unhealthy_and_well_again_when_it_goes_on(compose: Compose) -> None:
+    services = (BALANCER, "node2")
+    for service in services:
+        hang(compose, service, "STOP")
+    try:
+        for service in services:
+            until(
+                f"{service} is unhealthy", lambda service=service: health(compose, service) == "unhealthy", within_s=60
+            )
+    finally:
+        for service in services:
+            hang(compose, service, "CONT")
+    for service in services:
+        until(f"{service} is healthy", lambda service=service: health(compose, service) == "healthy", within_s=30)
+
+
+def hang(compose: Compose, service: str, signal: str) -> None:
+    """Signals the program and not the container's init, whose only child it is."""
+    compose("exec", "-T", service, "sh", "-c", f"kill -s {signal} $(cat /proc/1/task/1/children)")
+
+
+def health(compose: Compose, service: str) -> str:
+    return str(compose.inspect(service)["State"]["Health"]["Status"])
 
 
 # --- deaths ----------------------------------------------------------------------------------------------------
