@@ -6,6 +6,7 @@ cluster of the same compose file goes on unharmed. Ports are free ones, on loopb
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from examples.local_cluster import REPOSITORY, ClusterError
 UP_S_MAX: Final = 900.0  # the first build fetches a base image and packages
 COMMAND_S_MAX: Final = 90.0
 REMOVE_GRACE_S: Final = 5
+STOPPED: Final = (0, 128 + signal.SIGTERM)  # properly; before it had started, and could be asked
 
 # Clients of a trial know no token and speak no TLS; whatever else is set in the environment goes to the cluster.
 NOT_PASSED_ON: Final = ("JOBYARD_CLIENT_TOKEN", "JOBYARD_TLS_CERT", "JOBYARD_TLS_KEY", "JOBYARD_TLS_CA")
@@ -51,7 +53,8 @@ class Compose:
 
     def __call__(self, *words: str, timeout_s: float = COMMAND_S_MAX) -> str:
         """Runs `docker compose WORDS`; returns what it printed."""
-        return self.docker("compose", "--project-name", self.project, "--profile", "more", *words, timeout_s=timeout_s)
+        project = ("--ansi", "never", "--project-name", self.project, "--profile", "more")
+        return self.docker("compose", *project, *words, timeout_s=timeout_s)
 
     def docker(self, *words: str, timeout_s: float = COMMAND_S_MAX) -> str:
         """Runs `docker WORDS` with the environment of the project; returns what it printed."""
@@ -113,7 +116,7 @@ class Containers:
             case Kind.STOP:
                 self._note_restarts(victim)
                 self._compose.docker("stop", container)
-                if status := self._state(victim)["State"]["ExitCode"]:
+                if (status := self._state(victim)["State"]["ExitCode"]) not in STOPPED:
                     self._misconduct.append(f"{victim} was asked to stop and ended with {status}")
             case Kind.PAUSE:
                 self._compose.docker("pause", container)

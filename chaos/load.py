@@ -19,8 +19,8 @@ from chaos.jobs import Job
 from chaos.replies import Reply, fields
 from chaos.victims import Cluster
 
-SUBMITTERS: Final = 2  # clients of each node that submit; one more reads, and one watches
-SUBMIT_PAUSE_S: Final = 0.2  # of a client between two submissions: enough load, and a small machine can breathe
+SUBMITTERS: Final = 4  # clients of each node that submit; one more reads, and one watches
+SUBMIT_PAUSE_S: Final = 0.3  # of a client between two submissions: enough load, and a small machine can breathe
 READ_PAUSE_S: Final = 0.03  # and between two readings
 AGAIN_S: Final = 0.2  # until a client tries again whose node is not to be had
 OPEN_MAX: Final = 300  # jobs under way: more than come in during an outage, and no more than soon come to their end

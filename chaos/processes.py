@@ -20,6 +20,7 @@ from chaos.victims import BALANCER
 from examples.local_cluster import LocalCluster
 
 NODES: Final = 3
+STOPPED: Final = (0, -signal.SIGTERM)  # properly; before it had started, and could be asked
 
 
 class Processes:
@@ -68,7 +69,7 @@ class Processes:
             case Kind.KILL:
                 self._cluster.kill(victim)
             case Kind.STOP:
-                if (status := self._cluster.terminate(victim)) != 0:
+                if (status := self._cluster.terminate(victim)) not in STOPPED:
                     self._misconduct.append(f"{victim} was asked to stop and ended with {status}")
             case Kind.PAUSE:
                 os.kill(self._cluster.pid(victim), signal.SIGSTOP)

@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from chaos import display
-from chaos.blows import Blow
+from chaos.blows import BREATH_S, Blow
 from chaos.evidence import Evidence
 from chaos.load import Load, read_all_ends
 from chaos.victims import Cluster
@@ -55,6 +55,7 @@ async def _strike_one_by_one(cluster: Cluster, blows: Sequence[Blow], evidence: 
         await trio.to_thread.run_sync(cluster.strike, blow.victim, blow.kind)
         await trio.sleep(blow.lasts_s)
         await trio.to_thread.run_sync(cluster.mend, blow.victim, blow.kind)
+        await trio.sleep(BREATH_S)  # also where it took longer than planned, as a drain may
 
 
 async def _read_everything(cluster: Cluster, evidence: Evidence) -> None:

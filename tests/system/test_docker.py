@@ -7,7 +7,7 @@ end. Needs a Docker engine with compose (the `docker` fixture says what happens 
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from random import Random
 from typing import Any, Final
@@ -135,15 +135,11 @@ def test_a_program_that_hangs_is_unhealthy_and_well_again_when_it_goes_on(compos
     for service in services:
         hang(compose, service, "STOP")
     try:
-        for service in services:
-            until(
-                f"{service} is unhealthy", lambda service=service: health(compose, service) == "unhealthy", within_s=60
-            )
+        until("both are unhealthy", lambda: healths(compose, services) == {"unhealthy"}, within_s=60)
     finally:
         for service in services:
             hang(compose, service, "CONT")
-    for service in services:
-        until(f"{service} is healthy", lambda service=service: health(compose, service) == "healthy", within_s=30)
+    until("both are healthy", lambda: healths(compose, services) == {"healthy"}, within_s=30)
 
 
 def hang(compose: Compose, service: str, signal: str) -> None:
@@ -151,8 +147,8 @@ def hang(compose: Compose, service: str, signal: str) -> None:
     compose("exec", "-T", service, "sh", "-c", f"kill -s {signal} $(cat /proc/1/task/1/children)")
 
 
-def health(compose: Compose, service: str) -> str:
-    return str(compose.inspect(service)["State"]["Health"]["Status"])
+def healths(compose: Compose, services: Iterable[str]) -> set[str]:
+    return {compose.inspect(service)["State"]["Health"]["Status"] for service in services}
 
 
 # --- deaths ----------------------------------------------------------------------------------------------------
