@@ -41,7 +41,7 @@ SETTINGS: Final = {
 
 
 @pytest.mark.timeout(120 + 20 * CYCLES)
-async def test_processes_are_killed_paused_stopped_and_cut_off_and_nothing_acknowledged_is_lost(
+async def test_processes_are_hit_in_every_way_and_nothing_acknowledged_is_lost(
     tmp_path: Path,
 ) -> None:
     with Processes(tmp_path, SETTINGS) as cluster:

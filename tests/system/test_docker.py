@@ -154,7 +154,7 @@ def healths(compose: Compose, services: Iterable[str]) -> set[str]:
 # --- deaths ----------------------------------------------------------------------------------------------------
 
 
-async def test_containers_are_killed_paused_stopped_and_cut_off_and_nothing_acknowledged_is_lost(
+async def test_containers_are_hit_in_every_way_and_nothing_acknowledged_is_lost(
     compose: Compose,
 ) -> None:
     cluster = Containers(compose)
