@@ -438,12 +438,18 @@ class Dispatcher:
             self._tell_end(node, ticket)
 
     def _tell_end(self, node: Node, ticket: str) -> None:
-        """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was."""
+        """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was; unless it has
+        the job itself, and lost only how it stands."""
         if self._ledger.live(ticket) is not None:
             return
         if self._history.find(ticket) is not None:
             node.ends[ticket] = None
-        elif self._ledger.first_name(ticket) == ticket:
+        elif self._ledger.first_name(ticket) != ticket:
+            return  # another name of a job; whoever waits for it waits there
+        elif self._ledger.fail_lost(ticket, self._wall):
+            self._reunion.arrived_otherwise(ticket)
+            self._outbox.note("record.damaged", "error", ticket=ticket)
+        else:
             self._outbox.to(node).lapsed.append(ticket)
 
     def _tell_of_ends(self, now: float) -> None:
