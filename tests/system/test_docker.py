@@ -170,10 +170,12 @@ def test_a_stopped_container_hands_its_jobs_back_and_leaves_in_time(compose: Com
     address = compose.address("node1")
     tickets = [ask(address, f"submit crash_limit=1 sh sleep 0.2; echo {number}").ticket for number in range(40)]
     compose("stop", "node3")
-    assert compose.inspect("node3")["State"]["ExitCode"] == 0
-    for number, ticket in enumerate(tickets):
-        assert ask(address, f"wait timeout=30s {ticket}").body == b"%d\n" % number
-    compose("start", "node3")
+    try:
+        assert compose.inspect("node3")["State"]["ExitCode"] == 0
+        for number, ticket in enumerate(tickets):
+            assert ask(address, f"wait timeout=30s {ticket}").body == b"%d\n" % number
+    finally:
+        compose("start", "node3")
 
 
 def test_jobs_and_key_survive_the_containers(compose: Compose) -> None:
