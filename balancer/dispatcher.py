@@ -49,6 +49,7 @@ from common.messages import (
     Aliases,
     Answer,
     Begun,
+    Farewell,
     Forget,
     Holdings,
     Info,
@@ -524,6 +525,10 @@ class Dispatcher:
                 self._outbox.to(node).cancels.append(leased.attempt_id)
         return State.CANCELLED
 
+    def _on_farewell(self, node: Node, message: Farewell, now: float) -> None:
+        """All that it said before is taken in, and it is given nothing any more."""
+        self._outbox.send(node, message)
+
     def _on_noticed(self, node: Node, message: Noticed, now: float) -> None:
         self._revival.noticed(message)
         for ticket in message.revived:
@@ -569,6 +574,7 @@ class Dispatcher:
     _receivers: Final[dict[type, Callable[..., None]]] = {
         Holdings: _on_holdings,
         Info: _on_info,
+        Farewell: _on_farewell,
         Jobs: _on_jobs,
         Aliases: _on_aliases,
         Begun: _on_begun,

@@ -435,6 +435,21 @@ def test_a_full_node_refuses_jobs_and_still_reports_outcomes(fraction: float, di
     assert (cluster.say("n1", "submit sh true") or "").startswith("OK")
 
 
+def test_a_node_whose_disk_is_full_is_given_nothing_and_hands_back_what_has_not_begun() -> None:
+    cluster = Cluster(2, slots=1)
+    tickets = [cluster.submit("n1") for _ in range(6)]
+    (begun,) = cluster.nodes["n1"].running
+    cluster.store_level("n1", 0.1, disk_full=True)
+    elsewhere = [ticket for ticket in tickets if ticket != begun[0]]
+    assert {name for ticket in elsewhere for name, _ in cluster.where(ticket)} == {"n2"}
+    assert cluster.where(begun[0]) == [("n1", begun)], "what runs goes on"
+    cluster.finish("n1", begun)
+    assert not cluster.nodes["n1"].running
+    cluster.store_level("n1", 0.1)
+    cluster.advance(1)
+    assert cluster.nodes["n1"].running, "and with room it is one of them again"
+
+
 def test_a_full_balancer_takes_the_jobs_when_there_is_room_again() -> None:
     cluster = Cluster(1)
     cluster.store_level("balancer", 0.8)
