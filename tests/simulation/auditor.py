@@ -30,14 +30,14 @@ from common.machine import Machine
 from common.messages import Reported
 from common.model import Ended, Outcome, Reason, State, Verdict, array_of, ticket_of
 from common.runtime.driver import Step
-from tests.simulation.faults import Fault, Pause
+from tests.simulation.faults import Fault, Pause, Stop
 from tests.simulation.orders import Orders
 from tests.simulation.silence import Silence
 
 BALANCER: Final = "balancer"
 LOOKED_AT: Final = (
     Table.META, Table.JOBS, Table.LIVE, Table.ENDED, Table.OUTCOMES, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES,
-    Table.ORIGINS,
+    Table.ORIGINS, Table.KEYS,
 )  # fmt: skip
 _FORGOTTEN: Final = b"forgotten"
 
@@ -115,6 +115,7 @@ class Auditor:
         self._expires = expires
         self.disks: dict[str, Disk] = {}
         self.boots: dict[str, str] = {}  # process → its boot, while it lives
+        self._stopping: set[str] = set()  # boots that were told to end as planned: they hand back what they run
         self.orders = Orders(self.first_name, lambda ticket: self.job(ticket).group)
         self.issued: dict[str, str] = {}  # ticket → the process that is its origin
         self.jobs: dict[str, Asked] = {}  # what was asked for under each ticket
@@ -169,6 +170,8 @@ class Auditor:
         """One of the plan is about to happen."""
         if isinstance(fault, Pause) and fault.process == BALANCER:
             self._silence.pauses(trio.current_time())
+        if isinstance(fault, Stop) and fault.process in self.boots:
+            self._stopping.add(self.boots[fault.process])
 
     def committed(self, process: str, writes: Sequence[Write]) -> None:
         changes: Changes = {
@@ -294,7 +297,7 @@ class Auditor:
         """Slow is not dead: nothing is run again that runs, or whose outcome its node has, unless the ledger could
         not hear that node for a node timeout."""
         boot = self.begun.get((ticket, attempt))
-        if boot is None or boot not in self.boots.values():
+        if boot is None or boot not in self.boots.values() or boot in self._stopping:
             return
         _, outcome = self.over_.get((ticket, attempt), (None, None))
         failed = outcome is not None and outcome.verdict is not Verdict.SUCCEEDED

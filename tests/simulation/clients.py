@@ -7,7 +7,7 @@ answered, one without a key is not, because it would be another job.
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -27,6 +27,7 @@ _SLOTS: Final = ("slots=2 sh sleep 1", 3)
 _LONG: Final = ("sh sleep {s}", "sh sleep {s}", "sleep {s}", "crash_limit=off sh sleep {s}")
 _CRASHING: Final = ("sh crash", "crash_limit=1 sh crash", "retries=2 sh crash")
 _KEYED: Final = ("sh true", "sh sleep 1", "array=1-3 sh true")
+_ELEMENT: Final = Request("", "")
 _KEEPALIVE_S: Final = 2.0
 _OTHER_TEXT: Final = "sh exit 0"  # a client that takes a key for another job than its owner did
 
@@ -47,7 +48,7 @@ class Crowd:
     nodes: Sequence[str]
     slots: int
     timeout_s: float  # of a node
-    may_stay_away: bool  # a node may be gone for ever: whoever waits has to end that himself
+    gone: Collection[str]  # nodes that will be gone for ever: whoever waits has to end that himself
     boot_of: Callable[[str], str | None]  # which boot of a node lives
     say: Callable[[str], None]
 
@@ -69,7 +70,7 @@ class Client:
     def _operation(self) -> Callable[[], Awaitable[object]]:
         kinds = {
             self._submit: 30, self._submit_with_key: 10, self._run: 5, self._wait: 14, self._look: 14,
-            self._cancel: 5, self._retry: 5, self._forget: 3, self._walk_away: 4,
+            self._cancel: 5, self._retry: 6, self._forget: 3, self._walk_away: 4, self._drain: 1,
         }  # fmt: skip
         (operation,) = self._chance.choices(list(kinds), list(kinds.values()))
         return operation
@@ -102,14 +103,23 @@ class Client:
     async def _look(self) -> None:
         ticket = self._some_ticket(element=True)
         if ticket is not None:
-            verb = self._chance.choice(["STATUS", "RESULT"])
+            is_array = "array=" in self._crowd.told.acknowledged.get(ticket, _ELEMENT).line
+            verb = self._chance.choice(
+                ["STATUS", "RESULT", "STATUS", "RESULT", "EXPLAIN", "STATUS" if is_array else "LOGS"]
+            )
             await self._insist(Request(f"{verb} {ticket}", verb, ticket))
 
     async def _cancel(self) -> None:
         await self._order("CANCEL")
 
     async def _retry(self) -> None:
-        await self._order("RETRY")
+        """Mostly of what somebody was told has not succeeded, or nothing would come of it."""
+        failed = [ticket for ticket, state in self._crowd.told.ends.items() if state != "succeeded"]
+        if failed and self._chance.random() < 0.8:
+            ticket = self._chance.choice(failed)
+            await self.ask([Request(f"RETRY {ticket}", "RETRY", ticket)], self._node())
+        else:
+            await self._order("RETRY")
 
     async def _forget(self) -> None:
         await self._order("FORGET")
@@ -120,6 +130,16 @@ class Client:
             await self.ask([Request(f"{verb} group=g", verb, group="g")], self._node())
         elif ticket is not None:
             await self.ask([Request(f"{verb} {ticket}", verb, ticket)], self._node())
+
+    async def _drain(self) -> None:
+        """For a moment. The mark is on the node's disk, so it is asked until it has taken it away."""
+        node = self._node()
+        await self.ask([Request("DRAIN", "DRAIN")], node)
+        while node not in self._crowd.gone:
+            await trio.sleep(self._chance.uniform(0.0, 2.0))
+            replies = await self.ask([Request("UNDRAIN", "UNDRAIN")], node)
+            if replies and replies[0].word == "OK":
+                break
 
     async def _walk_away(self) -> None:
         """Goes while its answer is awaited."""
@@ -136,7 +156,7 @@ class Client:
         return self._chance.choice(self._crowd.nodes)
 
     def _may_wait_for_ever(self) -> bool:
-        return not self._crowd.may_stay_away and self._chance.random() < 0.4
+        return not self._crowd.gone and self._chance.random() < 0.4
 
     def _line(self) -> str:
         load, draw = self._crowd.load, self._chance.random()

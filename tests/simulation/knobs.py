@@ -134,7 +134,7 @@ def _storm(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
 # Times are short, so that much happens in few virtual seconds: an idle second costs as much as a busy one.
 _USUAL: Final = {
     "node_timeout_s": 5.0, "dispatch_period_s": 2.0, "result_period_s": 1.0, "info_period_s": 0.5,
-    "local_fallback_s": 3.0,
+    "local_fallback_s": 3.0, "drain_grace_s": 2.0,
 }  # fmt: skip
 
 # How likely each is. Short leases stand out: what goes wrong when a node is given up goes wrong there first.

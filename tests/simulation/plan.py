@@ -98,7 +98,7 @@ class _Draw:
     def one(self) -> Fault:
         kinds = {
             self._crash: 40, self._pause: 12, self._cut: 14, self._reset: 8, self._isolate: 10, self._disk_full: 4,
-            self._disk_slow: 6, self._disk_error: 4, self._jump: 4,
+            self._disk_slow: 6, self._disk_error: 4, self._jump: 4, self._stop: 5, self._spawner_dies: 3,
         }  # fmt: skip
         (draw,) = self._chance.choices(list(kinds), list(kinds.values()))
         return draw()
@@ -121,6 +121,12 @@ class _Draw:
         return faults.Crash(
             self._process(), self._chance.random() < 0.5, quick if self._chance.random() < 0.6 else self._seconds()
         )
+
+    def _stop(self) -> Fault:
+        return faults.Stop(self._process(0.2), round(self._chance.uniform(0.05, 1.0), 2))
+
+    def _spawner_dies(self) -> Fault:
+        return faults.SpawnerDies(self._chance.choice(self._nodes))
 
     def _pause(self) -> Fault:
         return faults.Pause(self._process(0.2), self._seconds(0.35))

@@ -22,7 +22,7 @@ from tests.simulation.auditor import Auditor, Violation, must
 from tests.simulation.clients import Client, Crowd
 from tests.simulation.disk import SLOWER
 from tests.simulation.ending import Ending
-from tests.simulation.faults import DiskFull, Jump
+from tests.simulation.faults import DiskFull, Jump, Stop
 from tests.simulation.journal import Journal
 from tests.simulation.knobs import Setting
 from tests.simulation.plan import Plan
@@ -96,7 +96,7 @@ class _Story:
             self._nodes,
             setting.knobs.slots,
             setting.knobs.node_timeout_s,
-            bool(plan.gone(faults)),
+            plan.gone(faults),
             self._auditor.boots.get,
             journal.say,
         )
@@ -155,6 +155,7 @@ class _Story:
             self._auditor.fault(planned.fault)
             self._world.do(planned.fault)
         await trio.sleep_until(began_at + plan.over_s(self._plan))
+        self._world.heal()
         self._journal.say("*** nothing breaks any more")
 
     # --- the settling ------------------------------------------------------------------------------------------------
@@ -246,5 +247,6 @@ def _may_expire(setting: Setting, faults: Plan) -> bool:
 
 def _explained(setting: Setting, faults: Plan) -> set[str]:
     """The error codes that clients may be told in such a story."""
-    full = any(isinstance(planned.fault, DiskFull) for planned in faults)
-    return {*(["FULL"] if full else []), *(["EXPIRED"] if _may_expire(setting, faults) else [])}
+    kinds = {type(planned.fault) for planned in faults}
+    codes = {"FULL": DiskFull in kinds, "DRAINING": Stop in kinds, "EXPIRED": _may_expire(setting, faults)}
+    return {code for code, explained in codes.items() if explained}

@@ -45,7 +45,9 @@ class Told:
         self._moments = itertools.count(1)
         self._ends_told: dict[str, int] = {}  # first names → when somebody was first told of an end
         self.keys: dict[tuple[str, str], list[str]] = {}  # key and text → the tickets that were told
+        self._drained: set[str] = set()  # nodes to which somebody has said DRAIN
         self.open: dict[int, Ask] = {}
+        self.ends: dict[str, str] = {}  # tickets → how somebody was told that they have ended
 
     @property
     def acknowledged(self) -> dict[str, Request]:
@@ -55,6 +57,7 @@ class Told:
         """A client is about to send this."""
         ask = Ask(next(self._moments), request, node, self._can_know(node, request.ticket))
         self.open[ask.number] = ask
+        self._drained |= {node} if request.verb == "DRAIN" else set()
         self._auditor.orders.given(request)
         return ask
 
@@ -121,6 +124,7 @@ class Told:
         if state in ENDS and reply.word == "OK":
             self._has_ended(name, reply)
             self._ends_told.setdefault(name, next(self._moments))
+            self.ends[ticket] = state or ""
         elif state not in ENDS and not self._auditor.orders.retried(name):
             told = self._ends_told.get(name)
             must(told is None or told > ask.number, f"{name} had ended, which somebody was told, and is now {reply}")
@@ -157,7 +161,8 @@ class Told:
             gone = not ask.must_know or self._may_be_gone(self._auditor.first_name(array_of(ticket)))
             must(gone, f"{ticket} was acknowledged, and {ask.node} says {reply}")
             return
-        must(code in self._may_say, f"{ask.request.line!r} at {ask.node} was answered with {reply}")
+        drained = code == "DRAINING" and ask.node in self._drained
+        must(drained or code in self._may_say, f"{ask.request.line!r} at {ask.node} was answered with {reply}")
 
     def _can_know(self, node: str, ticket: str | None) -> bool:
         """It is the origin itself, or the ledger has met the origin."""
