@@ -5,7 +5,7 @@ submitted again, at another node, until its ticket is known; without one it is l
 Clients of a node stay with it through everything, so that a silence of all of them is the cluster's and not their own.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
@@ -27,6 +27,7 @@ OPEN_MAX: Final = 300  # jobs under way: more than come in during an outage, and
 RESUBMITTED: Final = 0.05  # of the submissions: an old key once more, at whatever node
 WATCH_S: Final = 2.0
 DOUBT_S_MAX: Final = 30.0  # after everything was mended, for the last submissions
+FINAL_READERS: Final = 4  # clients of each node that share the results between them
 ENDED_AGAIN: Final = 0.3  # of the readings: of a job whose end was read before
 
 
@@ -192,12 +193,16 @@ async def read_all_ends(cluster: Cluster, evidence: Evidence, within_s: float, t
     """Reads the end of every acknowledged job at every node, as soon as it has one. `told` hears of each try."""
     with trio.move_on_after(within_s):
         async with trio.open_nursery() as nursery:
+            tickets = list(dict.fromkeys(each.ticket for each in evidence.acknowledgements))
             for node in cluster.node_names:
-                nursery.start_soon(_read_all_ends_at, cluster, node, evidence, told)
+                for place in range(FINAL_READERS):
+                    some = tickets[place::FINAL_READERS]
+                    nursery.start_soon(_read_ends, cluster, node, evidence, some, told)
 
 
-async def _read_all_ends_at(cluster: Cluster, node: str, evidence: Evidence, told: Callable[[bool], None]) -> None:
-    tickets = list(dict.fromkeys(each.ticket for each in evidence.acknowledgements))
+async def _read_ends(
+    cluster: Cluster, node: str, evidence: Evidence, tickets: Sequence[str], told: Callable[[bool], None]
+) -> None:
     async with _Client(cluster, node) as client:
         while tickets:
             without = [ticket for ticket in tickets if not await _read_end(client, evidence, ticket, told)]

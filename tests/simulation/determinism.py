@@ -94,13 +94,16 @@ def _seeded_scheduler(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """The driver freezes what it has restored, for the life of its process; here the process lives on."""
-    enabled = gc.isenabled()
+    """Off during a run; what earlier runs have left is collected after it, which looks at young objects alone. The
+    driver freezes what it has restored for the life of its process; here it would be for ever."""
+    enabled, freeze = gc.isenabled(), gc.freeze
     gc.disable()
+    gc.freeze = lambda: None
     try:
         yield
     finally:
-        gc.unfreeze()
+        gc.freeze = freeze
+        gc.collect(1)
         if enabled:
             gc.enable()
 

@@ -159,7 +159,7 @@ def test_the_order_of_tasks_is_drawn_from_the_seed() -> None:
 
 def test_after_a_run_trio_and_the_collector_are_as_they_were() -> None:
     _run._r.seed(5)
-    before = _run._r.getstate(), _run._ALLOW_DETERMINISTIC_SCHEDULING, gc.isenabled(), gc.get_freeze_count()
+    before = _run._r.getstate(), _run._ALLOW_DETERMINISTIC_SCHEDULING, gc.isenabled(), gc.freeze
 
     async def fail() -> None:
         assert not gc.isenabled()
@@ -171,9 +171,18 @@ def test_after_a_run_trio_and_the_collector_are_as_they_were() -> None:
 
     with pytest.raises(KeyError):
         determinism.run(fail, seed=1)
-    after = _run._r.getstate(), _run._ALLOW_DETERMINISTIC_SCHEDULING, gc.isenabled(), gc.get_freeze_count()
+    after = _run._r.getstate(), _run._ALLOW_DETERMINISTIC_SCHEDULING, gc.isenabled(), gc.freeze
     assert after == before
     assert not determinism.is_stopped("somebody else")
+
+
+def test_of_a_run_nothing_is_left_in_memory() -> None:
+    for seed in range(2):
+        digest_of(seed)  # whatever is made once and kept
+    before = len(gc.get_objects())
+    for seed in range(3):
+        digest_of(seed)
+    assert len(gc.get_objects()) < before + 10_000, "a run has some 30,000"
 
 
 # --- time ------------------------------------------------------------------------------------------------------
