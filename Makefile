@@ -7,6 +7,9 @@ BIN := .venv/bin
 READY := .venv/ready
 TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
+SIMULATE = $(BIN)/python -m tests.simulation
+N ?= 1000
+SOAK_N ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check lint format types chaos bench up down logs clean
@@ -38,6 +41,19 @@ types: $(TOOLS) ## strict types
 
 chaos: $(READY) ## kill, pause, stop and cut off a cluster under load, then say what was lost
 	$(BIN)/python -m chaos
+
+sim: $(TOOLS) ## stories of a simulated cluster in which things break: N=1000 of them, or SEED=17 again
+	$(SIMULATE) $(if $(SEED),--seed $(SEED) $(if $(POINTS),--points '$(POINTS)'),--n $(N))
+
+soak: soak-stories ## the same for long: SOAK_N=10000 stories, and as many crashes at pairs of points
+
+.PHONY: soak-stories
+soak-stories: $(TOOLS)
+	$(SIMULATE) --n $(SOAK_N)
+	$(SIMULATE) --pairs $(SOAK_N)
+
+mutants: $(TOOLS) ## whether each of the promises, broken on purpose, is found broken
+	$(BIN)/python -m tests.simulation.mutants
 
 bench: $(READY) ## how fast it is here
 	$(BIN)/python benchmarks/bench.py
