@@ -23,7 +23,7 @@ import attrs
 import lmdb
 
 from common.effects import Delete, Table, Write
-from common.limits import MIB
+from common.limits import GIB, MIB
 from common.runtime.pages import damage_to_pages
 
 FORMAT: Final = 1
@@ -33,6 +33,9 @@ _QUARANTINE: Final = b"quarantine"
 _CRC_BYTES: Final = 4
 _NAMES: Final = frozenset({_QUARANTINE, *(table.encode() for table in Table)})
 SUBDIRECTORIES_MAX: Final = 1000
+# Beyond what the store may hold: it costs nothing until it is used, and what comes in although no job is taken any more
+# (outcomes, what is told of ends) must not meet an end that a restart would meet again.
+_HEADROOM_BYTES: Final = 16 * GIB
 _DISK_RESERVE_BYTES: Final = 64 * MIB  # of a large disk; of a small one a twentieth
 _DISK_RESERVE_FRACTION: Final = 0.05
 
@@ -51,7 +54,7 @@ class NoRoom(StoreError):
 
 @attrs.frozen
 class Room:
-    """How full the store is."""
+    """How full the store is. It may hold more than it should for a while, until ended jobs have expired."""
 
     used_bytes: int
     max_bytes: int
@@ -72,10 +75,11 @@ class Store:
         record that was set aside."""
         self.directory = directory
         self._quarantined = quarantined
+        self._max_bytes = max_bytes
         self._damaged: dict[tuple[Table, bytes], bytes] = {}
         self._lock_fd = _own(directory)
         try:
-            self._env = _open(directory, max_bytes)
+            self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
             self._check_format()  # before anything is made in it
             self._check_pages()
             self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
@@ -179,7 +183,7 @@ class Store:
         disk = os.statvfs(self.directory)
         reserve = min(_DISK_RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * _DISK_RESERVE_FRACTION))
         free = disk.f_bavail * disk.f_frsize
-        return Room(pages * stats[0]["psize"], self._env.info()["map_size"], free < reserve)
+        return Room(pages * stats[0]["psize"], self._max_bytes, free < reserve)
 
 
 def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, bytes], None]) -> Store:
