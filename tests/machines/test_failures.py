@@ -619,3 +619,37 @@ def test_ended_jobs_expire_as_fast_as_they_came_when_the_store_needs_room() -> N
     cluster.store_level("balancer", 0.61)
     cluster.advance(1.5)
     assert len(cluster.balancer.disk.tables[Table.ENDED]) == 0
+
+
+def test_a_job_of_which_no_record_says_how_it_stands_fails_and_is_not_taken_for_expired() -> None:
+    cluster = Cluster(1, slots=0)
+    damaged, whole = cluster.submit("n1"), cluster.submit("n1")
+    assert cluster.balancer is not None
+    disk = cluster.balancer.disk
+    cluster.kill_balancer()
+    del disk.tables[Table.LIVE][ticket_key(damaged)]
+    cluster.start_balancer()
+    cluster.dial("n1")
+    assert field(cluster.say("n1", f"result {damaged}"), "reason") == "cannot_start"
+    assert field(cluster.say("n1", f"status {whole}"), "state") == "queued"
+    cluster.say("n1", f"retry {damaged}")
+    cluster.add_node("n2")
+    assert (damaged, 1001) in cluster.starts, "an attempt of a lost number may be running"
+
+
+def test_an_element_of_which_no_record_says_how_it_stands_fails_and_its_array_ends() -> None:
+    cluster = Cluster(1, slots=2)
+    array = cluster.submit("n1", "array=1-3 sh true")
+    assert cluster.balancer is not None
+    disk = cluster.balancer.disk
+    cluster.kill_balancer()
+    del disk.tables[Table.LIVE][ticket_key(f"{array}_1")]
+    cluster.start_balancer()
+    cluster.dial("n1")
+    cluster.advance(1)
+    while cluster.nodes["n1"].running:
+        cluster.finish_all()
+        cluster.advance(1)
+    assert field(cluster.say("n1", f"status {array}_1"), "reason") == "cannot_start"
+    reply = cluster.say("n1", f"status {array}")
+    assert (field(reply, "state"), field(reply, "succeeded"), field(reply, "failed")) == ("failed", "2", "1")
