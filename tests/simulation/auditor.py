@@ -115,6 +115,7 @@ class Auditor:
         self._expires = expires
         self.disks: dict[str, Disk] = {}
         self.boots: dict[str, str] = {}  # process → its boot, while it lives
+        self._lost: set[str] = set()  # boots that have ended otherwise than as planned
         self._stopping: set[str] = set()  # boots that were told to end as planned: they hand back what they run
         self.orders = Orders(self.first_name, lambda ticket: self.job(ticket).group)
         self.issued: dict[str, str] = {}  # ticket → the process that is its origin
@@ -197,8 +198,10 @@ class Auditor:
 
     def died(self, process: str, how: str) -> None:
         """Also as planned: then it is `stopped`."""
-        self.boots.pop(process, None)
-        self.crashes += how != "stopped"
+        boot = self.boots.pop(process, None)
+        if how != "stopped":
+            self.crashes += 1
+            self._lost |= {boot} if boot is not None else set()
 
     def stepped(self, process: str, step: Step, machine: Machine) -> None:
         machine.check()
@@ -240,7 +243,7 @@ class Auditor:
                 case Table.JOBS if value is not None:
                     self._ledger_learns(disk, key, value)
                 case Table.ENDED if value is not None:
-                    self._ends(ticket_of(key), disk.live(key), unpack(Ended, value))
+                    self._ends(ticket_of(key), disk.live(key) or self._own_lease(key), unpack(Ended, value))
                 case Table.ENDED:
                     self._end_goes(BALANCER, disk, key, changes)
                 case Table.LIVE if value is not None:
@@ -329,11 +332,23 @@ class Auditor:
             case State.CANCELLED, _:
                 must(self.orders.cancelled(ticket), f"{ticket} was cancelled, and nobody asked for it")
             case State.FAILED, Reason.CRASH_LIMIT:
-                leases = sum(len(boots) for (name, _), boots in self.leases.items() if name == ticket)
-                enough = job.crash_limit is not None and leases >= job.crash_limit
-                must(enough, f"{ticket} was leased {leases} times and has reached its crash limit")
+                crashes = self._crashes_of(ticket)
+                enough = job.crash_limit is not None and crashes >= job.crash_limit
+                must(enough, f"{ticket} has reached its crash limit with {crashes} crashes")
             case _:
                 self._must_be_how_it_ended(ticket, live, ended, sleeps=job.kind == "sleep")
+
+    def _crashes_of(self, ticket: str) -> int:
+        """How many of its attempts were lost with their node, or with what ran them, as far as the ledger can know. A
+        node that ends as planned is not lost."""
+        crashes = 0
+        for id, boots in self.leases.items():
+            _, outcome = self.over_.get(id, (None, None))
+            crashed = outcome is not None and outcome.verdict is Verdict.CRASHED
+            now = trio.current_time()
+            lost = [boot for boot, at in boots.items() if boot in self._lost or self._silence.was_long(boot, at, now)]
+            crashes += (crashed or bool(lost)) and id[0] == ticket
+        return crashes
 
     def _must_be_how_it_ended(self, ticket: str, live: Live | None, ended: Ended, *, sleeps: bool) -> None:
         id = (ticket, ended.attempt)
@@ -371,7 +386,7 @@ class Auditor:
                         f"{process} revived {ticket_of(key)}, and nobody asked for it",
                     )
                 case Table.ENDED if value is not None:
-                    self._node_ends(process, disk, key, unpack(Ended, value))
+                    self._node_ends(process, key, unpack(Ended, value))
                 case Table.ENDED:
                     self._end_goes(process, disk, key, changes)
                 case Table.OUTCOMES if value is not None:
@@ -415,12 +430,17 @@ class Auditor:
         boots[live.boot_id] = trio.current_time()
         self.last_leased[ticket] = live.attempt
 
-    def _node_ends(self, process: str, disk: Disk, key: bytes, ended: Ended) -> None:
+    def _own_lease(self, key: bytes) -> Live | None:
+        """What the origin of a job has given itself of it."""
+        origin = self.issued.get(ticket_of(key))
+        packed = None if origin is None else self.disk(origin).get(Table.LIVE, key)
+        return glance(Live, packed) if packed else None
+
+    def _node_ends(self, process: str, key: bytes, ended: Ended) -> None:
         """What the ledger has recorded; or what this node alone has decided, because nobody else knows of the job."""
         ticket = ticket_of(key)
         if ticket not in self.learned:
-            packed = disk.get(Table.LIVE, key)
-            self._ends(ticket, glance(Live, packed) if packed else None, ended)
+            self._ends(ticket, self._own_lease(key), ended)
             return
         recorded = self.ends.get(ticket, {}).get(ended.retried)
         true = recorded == attrs.evolve(ended, sequence=0)

@@ -91,13 +91,16 @@ class Ending:
         must(ended or self.is_excused(ticket), f"{ticket} was acknowledged, and has not ended")
 
     def _one_job_for_each_key(self) -> None:
-        """Whoever took a key in without the balancer, for another job than its owner's, has a job of its own."""
+        """Until the job whose the key is has been forgotten. Whoever took the key in without the balancer, for another
+        job than that, has a job of its own."""
         auditor = self._auditor
         for (key, text), told in self._told.keys.items():
             names = {auditor.first_name(ticket) for ticket in told if not self.is_lost(ticket)}
-            free = any(auditor.orders.forgotten(name) or self._has_expired(name) for name in names)
-            others = [other for other, _ in self._told.keys if other == key]
-            apart = len(others) > 1 and self._owner(key) not in names
+            under = [
+                auditor.first_name(name) for (k, _), given in self._told.keys.items() if k == key for name in given
+            ]
+            free = any(auditor.orders.forgotten(name) or self._has_expired(name) for name in under)
+            apart = set(under) != names and self._owner(key) not in names
             must(
                 free or apart or len(names) <= 1,
                 f"the key {key} has become {len(names)} jobs of {text!r}: {sorted(names)}",
