@@ -8,24 +8,26 @@ What is relied on, and why each rule is here:
   blocks every later writer for ever.) Reads are short, and hold no transaction open.
 - LMDB has no checksums: each record carries a CRC over table, key and value. One that does not match is moved to
   the quarantine table, never deleted, and reported.
-- A directory says its format; a newer one is refused untouched.
+- A directory says its format. A newer one is refused untouched, and so is an environment that is not ours; an older one
+  is brought up to date in one transaction (`common/migrations.py`).
 """
 
 import errno
 import fcntl
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import lmdb
+import structlog
 
 from common.effects import Delete, Table, Write
 from common.limits import MIB
+from common.migrations import FORMAT, migrate
 
-FORMAT: Final = 1
 _FORMAT_KEY: Final = b"format"
 _QUARANTINE: Final = b"quarantine"
 _CRC_BYTES: Final = 4
@@ -70,33 +72,35 @@ class Store:
         self.directory = directory
         self._quarantined = quarantined
         self._damaged: dict[tuple[Table, bytes], bytes] = {}
+        self._env: Any = None
         self._lock_fd = _own(directory)
         try:
             self._env = _open(directory, max_bytes)
-            self._check_format()  # before anything is made in it
+            self._bring_up_to_date()  # before anything is made in it
             self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
             self._quarantine = self._env.open_db(_QUARANTINE)
         except lmdb.Error as error:
-            os.close(self._lock_fd)
+            self.close()
             raise StoreError(f"{directory} cannot be opened: {error}; see docs/operating.md, 'restore'") from error
-        except StoreError:
-            os.close(self._lock_fd)
+        except BaseException:
+            self.close()
             raise
 
-    def _check_format(self) -> None:
+    def _bring_up_to_date(self) -> None:
         with self._env.begin() as transaction:
-            found = transaction.get(_FORMAT_KEY)
-        if found is None:
-            with self._env.begin(write=True) as transaction:
-                transaction.put(_FORMAT_KEY, b"%d" % FORMAT)
-        elif int(found) > FORMAT:
-            raise StoreError(
-                f"{self.directory} has format {int(found)}, and this version knows up to {FORMAT}: "
-                "it was written by a newer version, and was left untouched; start that version"
-            )
+            found = _format(self.directory, transaction)
+        if found == FORMAT:
+            return
+        with self._env.begin(write=True) as transaction:
+            if found is not None:
+                migrate(_Everything(self._env, transaction), found)
+            transaction.put(_FORMAT_KEY, b"%d" % FORMAT)
+        if found is not None:
+            structlog.get_logger().info("store.migrated", directory=str(self.directory), found=found, format=FORMAT)
 
     def close(self) -> None:
-        self._env.close()
+        if self._env is not None:
+            self._env.close()
         os.close(self._lock_fd)
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -122,13 +126,11 @@ class Store:
         return [(key, value) for key, value in checked if value is not None]
 
     def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
-        value = stored[_CRC_BYTES:]
-        if stored[:_CRC_BYTES] == _crc(table, key, value):
-            return value
-        if (table, key) not in self._damaged:
+        value = _sound(table, key, stored)
+        if value is None and (table, key) not in self._damaged:
             self._damaged[table, key] = stored
             self._quarantined(table, key)
-        return None
+        return value
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -177,7 +179,60 @@ def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, byte
     raise StoreError(f"all {SUBDIRECTORIES_MAX} subdirectories of {directory.parent} are in use")
 
 
-def _crc(table: Table, key: bytes, value: bytes) -> bytes:
+def _format(directory: Path, transaction: Any) -> int | None:
+    """The format of an environment, None of an empty one; raises StoreError for what we cannot read."""
+    found = transaction.get(_FORMAT_KEY)
+    if found is None and transaction.stat()["entries"] == 0:
+        return None
+    if found is None or not found.isdigit() or int(found) < 1:
+        raise StoreError(f"{directory} holds an LMDB environment that is not of Jobyard, and was left untouched")
+    if int(found) > FORMAT:
+        raise StoreError(
+            f"{directory} has format {int(found)}, and this version knows up to {FORMAT}: "
+            "it was written by a newer version, and was left untouched; start that version"
+        )
+    return int(found)
+
+
+class _Everything:
+    """A write transaction over all tables, for migrations. A record that does not match its checksum reads as missing
+    here, too, and stays where it is."""
+
+    def __init__(self, env: Any, transaction: Any) -> None:
+        self._env = env
+        self._transaction = transaction
+
+    def _db(self, table: str) -> Any:
+        return self._env.open_db(table.encode(), txn=self._transaction)
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        stored = self._transaction.get(key, db=self._db(table))
+        return None if stored is None else _sound(table, key, stored)
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        with self._transaction.cursor(self._db(table)) as cursor:
+            here = cursor.first()
+            while here:
+                key = cursor.key()
+                value = _sound(table, key, cursor.value())
+                if value is not None:
+                    yield key, value
+                here = cursor.set_range(key) and (cursor.key() != key or cursor.next())
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        self._transaction.put(key, _crc(table, key, value) + value, db=self._db(table))
+
+    def delete(self, table: str, key: bytes) -> None:
+        self._transaction.delete(key, db=self._db(table))
+
+
+def _sound(table: str, key: bytes, stored: bytes) -> bytes | None:
+    """The value of a record that matches its checksum."""
+    value = stored[_CRC_BYTES:]
+    return value if stored[:_CRC_BYTES] == _crc(table, key, value) else None
+
+
+def _crc(table: str, key: bytes, value: bytes) -> bytes:
     return zlib.crc32(value, zlib.crc32(key, zlib.crc32(table.encode()))).to_bytes(_CRC_BYTES, "big")
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from common.effects import Delete, Put, Table
 from common.limits import MIB
-from common.runtime.store import FORMAT, InUse, NoRoom, Store, StoreError, open_store
+from common.migrations import FORMAT
+from common.runtime.store import InUse, NoRoom, Store, StoreError, open_store
 
 
 @pytest.fixture
