@@ -21,7 +21,7 @@ from common import __version__
 from common.effects import Put
 from common.limits import MIB
 from common.runtime.store import Store
-from tests.golden.story import FINAL, LEDGER_ID, NODE_IDS, PREFIXES, Story
+from tests.golden.story import FINAL, LEDGER_ID, NODE_IDS, PREFIXES, SLOTS, Story
 from tests.machines.cluster import Cluster, Disk
 
 STORE_BYTES = 64 * MIB
@@ -63,7 +63,8 @@ def machines(root: Path, now: float) -> Iterator[tuple[Cluster, dict[str, Store]
             cleanup.callback(store.close)
         cluster._kept = (stores["balancer"], LEDGER_ID)  # type: ignore[assignment]
         for name, node_id in NODE_IDS.items():
-            cluster.add_node(name, dial=False, disk=stores[name], node_id=node_id, prefix=PREFIXES[name])  # type: ignore[arg-type]
+            disk: Any = stores[name]
+            cluster.add_node(name, dial=False, disk=disk, node_id=node_id, prefix=PREFIXES[name], slots=SLOTS)
         yield cluster, stores
 
 

@@ -2,8 +2,7 @@
 
 A balancer and three nodes (the machines, in memory and in virtual time, as in `tests/machines/cluster.py`) go through
 everything that leaves a record of its own. The jobs are such that real programs could run them to their ends.
-Deterministic: the same code makes the same records. It must go on working with older code, so that the directory of
-an older format can be made again; see README.md beside it.
+Deterministic: the same code makes the same records. See README.md beside it.
 """
 
 from common.effects import Table
@@ -26,6 +25,7 @@ FINAL = {  # how what is live ends, where its line is run for real: state and st
     "array that is live": ("failed", ""),  # one of its elements had
     "retrying": ("succeeded", "retried"),
     "scheduled": ("succeeded", "delayed"),
+    "leased by its origin to itself": ("succeeded", "alone"),
     "never sent": ("succeeded", "unsent"),
     "never sent, with a body": ("succeeded", "unsent"),
 }
@@ -36,7 +36,7 @@ class Story:
 
     def __init__(self) -> None:
         self.tickets: dict[str, str] = {}
-        self.cluster = Cluster()
+        self.cluster = Cluster(fallback_s=10.0)
         self.cluster.seed = 4
         for name, node_id in NODE_IDS.items():
             self.cluster.add_node(name, slots=SLOTS, node_id=node_id, prefix=PREFIXES[name])
@@ -133,11 +133,15 @@ class Story:
         self._submit("scheduled", "n1", "delay=2s sh printf delayed")
 
     def _while_the_balancer_is_away(self) -> None:
-        """An outcome that is not acknowledged, and jobs that were not sent."""
+        """An outcome that is not acknowledged, what a node did by itself, and jobs that were not sent."""
         self.cluster.kill_balancer()
         ((name, id),) = self.cluster.where(self.tickets["running 2"])
         self.cluster.finish(name, id, output=b"running2")
-        self._submit("never sent", "n1", "sh printf unsent")
+        alone = self._submit("ended without a balancer", "n1", "sh printf ended")
+        self._submit("leased by its origin to itself", "n1", "sh printf alone")
+        self.cluster.advance(12)
+        self._finish(alone, b"ended")
+        self._submit("never sent", "n1", "slots=4 sh printf unsent")  # the first in line, and there is no room for it
         self._submit("never sent, with a body", "n1", "bytes=6 exec cat", body=b"unsent")
 
     # --- how -------------------------------------------------------------------------------------------------------
