@@ -21,10 +21,13 @@ from typing import Final, Protocol, TypeAlias
 class Transaction(Protocol):
     """A data directory while nobody else can look at it: what is put is there with all the rest, or not at all."""
 
-    def get(self, table: str, key: bytes) -> bytes | None: ...
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """A record that matches its checksum."""
+        ...
 
-    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """All records in the order of their keys. The table may be changed meanwhile only behind what was read."""
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
+        """All records in the order of their keys, None for one that does not match its checksum. The table may be
+        changed meanwhile, only not before what was read."""
         ...
 
     def put(self, table: str, key: bytes, value: bytes) -> None: ...

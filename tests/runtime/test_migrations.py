@@ -14,7 +14,8 @@ from common.effects import Put, Table
 from common.limits import MIB
 from common.migrations import FORMAT, MIGRATIONS, Migration, Transaction, migrate
 from common.runtime import store as store_module
-from common.runtime.store import Store, StoreError
+from common.runtime.owning import StoreError
+from common.runtime.store import Store
 
 ROOT = Path(__file__).parents[2]
 NODE = {b"id": b"ab" * 16, b"prefix": b"abcdef"}
@@ -41,10 +42,10 @@ def contents(directory: Path) -> dict[bytes, dict[bytes, bytes]]:
         with env.begin() as transaction:
             named = dict(transaction.cursor())
         for name in named:
-            if name != b"format":
+            if name not in (b"format", b"file"):
                 with env.begin(db=env.open_db(name)) as transaction:
                     found[name] = dict(transaction.cursor())
-    return found | {b"": {b"format": named[b"format"]}}
+    return found | {b"": {name: value for name, value in named.items() if name not in found}}
 
 
 def opened(directory: Path) -> Store:
@@ -93,7 +94,10 @@ def test_a_new_directory_needs_no_migration(directory: Path) -> None:
     with structlog.testing.capture_logs() as logged:
         opened(directory).close()
     assert not logged
-    assert contents(directory)[b""] == {b"format": b"%d" % FORMAT}
+    assert contents(directory)[b""] == {
+        b"format": b"%d" % FORMAT,
+        b"file": b"%d" % (directory / "data.mdb").stat().st_ino,
+    }
 
 
 def test_all_that_an_older_directory_needs_is_done_in_order() -> None:
@@ -212,7 +216,7 @@ class Records:
     def get(self, table: str, key: bytes) -> bytes | None:
         return self.tables.get(table, {}).get(key)
 
-    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
         yield from sorted(self.tables.get(table, {}).items())
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
