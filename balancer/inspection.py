@@ -96,9 +96,11 @@ def output_is_of_an_end_or_a_try(look: Look, key: bytes, value: bytes) -> Iterat
 
 def end_has_its_number(look: Look, key: bytes, value: bytes) -> Iterator[str]:
     ended, job = unpack(Ended, value), look.job(key)
-    if not 0 < ended.sequence <= look.number(b"last_end"):
+    if not ended.sequence:
+        yield Remark("has no number: WATCH tells of it in no order")
+    elif ended.sequence > look.number(b"last_end"):
         yield f"has the number {ended.sequence}, and the last end had {look.number(b'last_end')}"
-    if job is not None and job.group is not None and index_of(read_ticket(key)) is None:
+    elif job is not None and job.group is not None and index_of(read_ticket(key)) is None:
         place = job.group.encode() + b"\0" + ended.sequence.to_bytes(_SEQUENCE_BYTES, "big")
         if not look.holds(Table.GROUPS, place):
             yield f"is not found among the ends of its group {job.group!r}"

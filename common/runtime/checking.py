@@ -18,7 +18,7 @@ from common.effects import Table
 from common.inspection import Count, Finding, Rules, inspect
 from common.limits import KIB, MIB
 from common.migrations import FORMAT
-from common.runtime.owning import StoreError
+from common.runtime.owning import Damaged, StoreError
 from common.runtime.store import Snapshot, copy_to
 
 SOUND: Final = 0
@@ -80,19 +80,19 @@ def copy(directory: Path, target: Path) -> int:
 def _check(directory: Path, program: str, rules: Rules) -> int:
     try:
         snapshot = Snapshot(directory)
+        try:
+            return _inspect(directory, snapshot, program, rules)
+        finally:
+            snapshot.close()
+    except Damaged as error:
+        print(f"{error}. NOT SOUND")
+        return PROBLEMS
     except StoreError as error:
         print(error, file=sys.stderr)
         return NOT_OURS
-    try:
-        return _inspect(directory, snapshot, program, rules)
-    finally:
-        snapshot.close()
 
 
 def _inspect(directory: Path, snapshot: Snapshot, program: str, rules: Rules) -> int:
-    if snapshot.missing_bytes:
-        print(f"{directory}: data.mdb is {snapshot.missing_bytes} bytes too short: it was cut off. NOT SOUND")
-        return PROBLEMS
     owner = owner_of(snapshot)
     if owner not in (None, program):
         print(f"{directory} is the directory of a {owner}: jobyard-{owner} --check {directory}", file=sys.stderr)

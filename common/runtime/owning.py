@@ -13,6 +13,10 @@ class StoreError(Exception):
     """The data directory cannot be used; the text says which, why, and what to do."""
 
 
+class Damaged(StoreError):
+    """The pages of the file are not whole: what is in it cannot be reached."""
+
+
 class InUse(StoreError):
     """Another process owns the directory."""
 

@@ -16,6 +16,7 @@ What is relied on, and why each rule is here:
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from common.copies import Unidentified, go_on_apart, numbers_are_damaged
 from common.effects import Delete, Table, Write
 from common.limits import GIB, MIB
 from common.migrations import FORMAT, migrate
-from common.runtime.owning import InUse, StoreError, own, share
+from common.runtime.owning import Damaged, InUse, StoreError, own, share
 
 _FORMAT_KEY: Final = b"format"  # of the unnamed database, as the two that follow
 _FILE_KEY: Final = b"file"  # which file this is; a copy is another
@@ -217,6 +218,7 @@ class Snapshot:
                 str(directory), readonly=True, create=False, lock=self.in_use, max_dbs=_TABLES_MAX, lib_version=0,
                 map_size=_MAP_BYTES_MAX,
             )  # fmt: skip
+            self._refuse_what_was_cut_off(directory)
             self._transaction = self._env.begin()
             self.format = _format(directory, self._transaction)
             self._dbs = {
@@ -228,12 +230,13 @@ class Snapshot:
         except BaseException:
             self.close()
             raise
-        self.missing_bytes = self._missing_bytes(directory)
 
-    def _missing_bytes(self, directory: Path) -> int:
-        """How much shorter the file is than what is in it; reading the end of such a file would kill the reader."""
+    def _refuse_what_was_cut_off(self, directory: Path) -> None:
+        """Reading behind the end of the file would kill the reader."""
         pages = int(self._env.info()["last_pgno"]) + 1
-        return max(0, pages * int(self._env.stat()["psize"]) - (directory / "data.mdb").stat().st_size)
+        missing_bytes = pages * int(self._env.stat()["psize"]) - (directory / "data.mdb").stat().st_size
+        if missing_bytes > 0:
+            raise Damaged(f"{directory}/data.mdb is {missing_bytes} bytes too short: it was cut off")
 
     def close(self) -> None:
         if self._env is not None:
@@ -246,12 +249,12 @@ class Snapshot:
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
         whole = table == _QUARANTINE.decode()  # what is there has the checksum of its former place
-        with self._transaction.cursor(self._dbs[table]) as cursor:
+        with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
             for key, stored in cursor:
                 yield key, stored if whole else _sound(table, key, stored)
 
     def keys(self, table: str, prefix: bytes) -> Iterator[bytes]:
-        with self._transaction.cursor(self._dbs[table]) as cursor:
+        with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
             here = cursor.set_range(prefix)
             while here and cursor.key().startswith(prefix):
                 yield cursor.key()
@@ -275,8 +278,17 @@ class Snapshot:
 
     def _stored(self, table: str, key: bytes) -> bytes | None:
         db = self._dbs.get(table)
-        found: bytes | None = None if db is None or not key else self._transaction.get(key, db=db)
+        with _reading(table):
+            found: bytes | None = None if db is None or not key else self._transaction.get(key, db=db)
         return found
+
+
+@contextmanager
+def _reading(table: str) -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise Damaged(f"the pages of the table {table} cannot be read: {error}") from error
 
 
 def copy_to(directory: Path, target: Path) -> None:
