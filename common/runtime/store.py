@@ -299,7 +299,8 @@ def copy_to(directory: Path, target: Path) -> None:
         target.mkdir(mode=0o700)
         snapshot.copy_into(target)
     except (OSError, lmdb.Error) as error:
-        raise StoreError(f"{target} cannot be written: {error}") from error
+        told = getattr(error, "strerror", None) or error
+        raise StoreError(f"{target} cannot be written: {told}") from error
     finally:
         snapshot.close()
 
