@@ -11,9 +11,11 @@ import pytest
 
 from common.effects import Delete, Put, Table
 from common.limits import MIB
+from common.migrations import FORMAT
 from common.runtime import pages
 from common.runtime import store as store_module
-from common.runtime.store import FORMAT, InUse, NoRoom, Store, StoreError, open_store
+from common.runtime.owning import InUse, StoreError
+from common.runtime.store import NoRoom, Store, open_store
 
 
 @pytest.fixture
@@ -73,7 +75,9 @@ def test_a_second_process_is_refused_and_the_first_is_unharmed(directory: Path) 
     store = opened(directory)
     with pytest.raises(InUse, match="another process is using"):
         opened(directory)
-    program = f"from common.runtime.store import *; from pathlib import Path; Store(Path({str(directory)!r}), 1 << 26)"
+    program = (
+        f"from common.runtime.store import Store; from pathlib import Path; Store(Path({str(directory)!r}), 1 << 26)"
+    )
     root = Path(__file__).parents[2]
     second = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
     assert second.returncode != 0
