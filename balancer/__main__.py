@@ -6,8 +6,10 @@ import sys
 from functools import partial
 
 from balancer.app import run
+from balancer.inspection import balancer_rules
 from common import __version__
 from common.runtime import logs
+from common.runtime.checking import add_directory_words, look_at_directory
 from common.runtime.program import run_program, tell_health, tell_problems
 from common.settings import BalancerSettings, SettingsError, help_table, load_balancer
 
@@ -22,8 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("port", nargs="?", type=int, metavar="PORT", help="replaces the port in JOBYARD_LISTEN")
     parser.add_argument("--health", action="store_true", help="say whether the balancer of this directory is well")
+    add_directory_words(parser)
     parser.add_argument("--version", action="version", version=f"jobyard-balancer {__version__}")
     given = parser.parse_args(arguments)
+    if given.check or given.copy:
+        return look_at_directory(given, "balancer", balancer_rules())
     try:
         settings = load_balancer(os.environ, given.port)
     except SettingsError as error:

@@ -155,6 +155,7 @@ class Dispatcher:
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
         self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
+        self._expiry_is_due = False
 
     # --- the contract --------------------------------------------------------------------------------------------
 
@@ -184,6 +185,7 @@ class Dispatcher:
             self._follow_up(now)
         self._follow_up(now)
         self._tell_of_ends(now)
+        self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
@@ -260,7 +262,7 @@ class Dispatcher:
                 case "level":
                     self._rounds.level()
                 case "expire":
-                    self._expire(now)
+                    self._expiry_is_due = True
                 case ("due", str(ticket)):
                     self._ledger.due(ticket)
                 case ("probe", str(node_id)):
@@ -269,8 +271,11 @@ class Dispatcher:
                     self._clerk.still_ending(ticket, question)
 
     def _expire(self, now: float) -> None:
+        if not self._expiry_is_due:
+            return
+        self._expiry_is_due = False
         early = self._level.fraction >= STORE_EXPIRE_FRACTION
-        gone = self._history.expire(self._wall, early=early)
+        gone = self._history.expire(self._wall, early=early, keeps=self._is_still_to_be_told)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
         self._timers.set("expire", now + self._history.expire_in_s)
@@ -466,6 +471,10 @@ class Dispatcher:
                 self._outbox.send(node, Result(items))
             if node.ends:
                 self._timers.set("more ends", now)
+
+    def _is_still_to_be_told(self, ticket: str) -> bool:
+        origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
+        return origin is not None and ticket in origin.ends
 
     def _take_ends(self, node: Node) -> list[tuple[Pair, ...]]:
         """The next ends for an origin, about ENDS_PER_STEP_BYTES of them: one that was away may be owed gigabytes."""

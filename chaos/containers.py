@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,8 @@ from examples.local_cluster import REPOSITORY, ClusterError
 UP_S_MAX: Final = 900.0  # the first build fetches a base image and packages
 COMMAND_S_MAX: Final = 90.0
 REMOVE_GRACE_S: Final = 5
+FREEZES_MAX: Final = 5
+FREEZE_AGAIN_S: Final = 0.3
 STOPPED: Final = (0, 128 + signal.SIGTERM)  # properly; before it had started, and could be asked
 
 # Clients of a trial know no token and speak no TLS; whatever else is set in the environment goes to the cluster.
@@ -119,7 +122,7 @@ class Containers:
                 if (status := self._state(victim)["State"]["ExitCode"]) not in STOPPED:
                     self._misconduct.append(f"{victim} was asked to stop and ended with {status}")
             case Kind.PAUSE:
-                self._compose.docker("pause", container)
+                self._insist("pause", container)
             case Kind.CUT:
                 self._compose.docker("network", "disconnect", self._network, container)
 
@@ -129,7 +132,7 @@ class Containers:
             case Kind.KILL | Kind.STOP:
                 self._compose.docker("start", container)
             case Kind.PAUSE:
-                self._compose.docker("unpause", container)
+                self._insist("unpause", container)
             case Kind.CUT:  # with the name by which the others look for it
                 self._compose.docker("network", "connect", "--alias", victim, self._network, container)
 
@@ -146,6 +149,16 @@ class Containers:
         for name in self._ids:
             text = self._compose("logs", "--no-color", "--no-log-prefix", "--timestamps", name)
             (directory / f"{name}.log").write_text(text, encoding="utf-8")
+
+    def _insist(self, *words: str) -> None:
+        """A busy kernel may say that it is unable to freeze a container just now."""
+        for _ in range(FREEZES_MAX - 1):
+            try:
+                self._compose.docker(*words)
+                return
+            except ClusterError:
+                time.sleep(FREEZE_AGAIN_S)
+        self._compose.docker(*words)
 
     def _note_restarts(self, victim: str) -> None:
         """The engine starts again what ends by itself, and counts that; the count begins anew when we start it."""

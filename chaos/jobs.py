@@ -12,7 +12,7 @@ from typing import Final
 from chaos.replies import Reply
 
 KEYED: Final = 0.5  # of all jobs; a client in doubt can submit these again
-SLOW: Final = 0.03  # of all jobs: longer than the node timeout, and not to be run again for that
+SLOW: Final = 0.1  # of all jobs: about as long as the node timeout, so that some end after they were given to another
 FAILING: Final = 0.1
 EXIT: Final = 3  # of those that fail by design
 
@@ -53,5 +53,5 @@ def draw(chance: Random, number: int, *, run: str, journal: str, node_timeout_s:
 
 def _nap(chance: Random, node_timeout_s: float) -> str:
     if chance.random() < SLOW:
-        return f"sleep {node_timeout_s + 1:g}; "
+        return f"sleep {node_timeout_s * chance.uniform(0.5, 1.5):.2f}; "
     return f"sleep {chance.uniform(0.05, 0.6):.2f}; " if chance.random() < 0.3 else ""

@@ -53,8 +53,11 @@ async def _strike_one_by_one(cluster: Cluster, blows: Sequence[Blow], evidence: 
         evidence.blows.append(replace(blow, at_s=evidence.now()))
         display.say_blow(evidence.blows[-1])
         await trio.to_thread.run_sync(cluster.strike, blow.victim, blow.kind)
-        await trio.sleep(blow.lasts_s)
-        await trio.to_thread.run_sync(cluster.mend, blow.victim, blow.kind)
+        try:
+            await trio.sleep(blow.lasts_s)
+        finally:
+            with trio.CancelScope(shield=True):  # also where the trial ends early: the cluster may be somebody's yet
+                await trio.to_thread.run_sync(cluster.mend, blow.victim, blow.kind)
         await trio.sleep(BREATH_S)  # also where it took longer than planned, as a drain may
 
 

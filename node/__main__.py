@@ -7,9 +7,11 @@ from functools import partial
 
 from common import __version__
 from common.runtime import logs
+from common.runtime.checking import add_directory_words, look_at_directory
 from common.runtime.program import run_program, tell_health, tell_problems
 from common.settings import NodeSettings, SettingsError, help_table, load_node
 from node.app import run
+from node.inspection import NODE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,8 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("host", nargs="?", default="127.0.0.1", metavar="BALANCER_HOST")
     parser.add_argument("port", nargs="?", type=int, default=8080, metavar="BALANCER_PORT")
     parser.add_argument("--health", action="store_true", help="say whether the node of this directory is well")
+    add_directory_words(parser)
     parser.add_argument("--version", action="version", version=f"jobyard-node {__version__}")
     given = parser.parse_args(arguments)
+    if given.check or given.copy:
+        return look_at_directory(given, "node", NODE)
     try:
         settings = load_node(os.environ, given.host, given.port)
     except SettingsError as error:

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from common import __version__
-from common.runtime.observers import Health, Log, tell_quarantined, write_address
+from common.runtime.observers import Health, Log, idle_alone_s_max, tell_quarantined, write_address
 from common.runtime.outside import real
 from common.runtime.program import listen, on_signals
 from common.runtime.store import Store, open_store
@@ -32,7 +32,7 @@ async def run(settings: NodeSettings) -> int:
 
 async def _run(settings: NodeSettings, store: Store) -> int:
     log = structlog.get_logger()
-    outside = real(store, [Log(), Health(store.directory)])
+    outside = real(store, [Log(), Health(store.directory, idle_alone_s_max(settings.node_timeout_s))])
     who = identity_of(settings, outside)
     scratch = store.directory / "scratch"
     ended = end_leftovers(scratch, who.node_id)

@@ -17,7 +17,8 @@ from common import limits, messages
 from common.effects import Table
 from common.environment import Setting, settings_of
 from common.errors import Code
-from common.runtime import program, store
+from common.migrations import FORMAT
+from common.runtime import program
 from common.settings import TLS_NAMES, BalancerSettings, NodeSettings
 from tests.machines.cluster import Cluster
 
@@ -264,7 +265,7 @@ def test_the_limits_of_the_cluster_protocol_are_those_of_the_code() -> None:
 def test_every_table_is_documented_and_no_other() -> None:
     documented = {name for cells in rows(DOCS / "tables.md", "## Tables") for name in named(cells[0])}
     assert documented == {*Table, "quarantine"}
-    assert f"**{store.FORMAT}**" in (DOCS / "tables.md").read_text()
+    assert f"**{FORMAT}**" in (DOCS / "tables.md").read_text()
 
 
 # --- promises --------------------------------------------------------------------------------------------------

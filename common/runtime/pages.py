@@ -9,7 +9,7 @@ Knows LMDB's file format, which is pinned to that of 0.9 (store.py), and takes a
 """
 
 import struct
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from itertools import islice
 from operator import lt
 from pathlib import Path
@@ -21,17 +21,17 @@ _NUMBER: Final = struct.Struct("@N")  # of a transaction: a size_t
 _NUMBER_AT: Final = 144  # in its meta page: behind the page's header, five fields and two records of tables
 
 
-def damage_to_pages(env: Any, *, tables: Set[bytes], others: Set[bytes]) -> str | None:
-    """What is wrong with an environment, in words, that should hold these tables and other keys and none besides;
-    None where nothing is. Raises what LMDB says where it notices by itself."""
+def damage_to_pages(env: Any, *, tables: Set[bytes], others: Collection[bytes]) -> str | None:
+    """What is wrong with an environment, in words, that should hold these tables and may hold other keys; None where
+    nothing is. Raises what LMDB says where it notices by itself."""
     return next(_damages(env, tables, others), None)
 
 
-def _damages(env: Any, tables: Set[bytes], others: Set[bytes]) -> Iterator[str]:
+def _damages(env: Any, tables: Set[bytes], others: Collection[bytes]) -> Iterator[str]:
     with env.begin() as transaction:
         yield from _disorder(transaction, None, "the list of tables")
         names = {name for name, _ in transaction.cursor()}
-        missing, strange = sorted((tables | others) - names), sorted(names - tables - others)
+        missing, strange = sorted(tables - names), sorted(names - tables - set(others))
         if missing and strange:
             yield f"{missing} are missing, and nobody knows {strange}"
         for name in sorted(names & tables):

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from common.runtime.observers import health_problem
-from common.runtime.store import InUse, StoreError
+from common.runtime.owning import InUse, StoreError
 from common.settings import SettingsError
 
 EX_UNAVAILABLE: Final = 69

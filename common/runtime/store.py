@@ -8,41 +8,45 @@ What is relied on, and why each rule is here:
   blocks every later writer for ever.) Reads are short, and hold no transaction open.
 - LMDB has no checksums: each record carries a CRC over table, key and value. One that does not match is moved to
   the quarantine table, never deleted, and reported. Damage to LMDB's own pages is looked for at the start (pages.py).
-- A directory says its format; a newer one is refused untouched.
+- A directory says its format. A newer one is refused untouched, and so is an environment that is not ours; an older one
+  is brought up to date in one transaction (`common/migrations.py`). A directory that was copied is noticed, too, and
+  goes on apart from its original (`common/copies.py`).
 """
 
-import errno
-import fcntl
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import lmdb
+import structlog
 
+from common.copies import Unidentified, go_on_apart, numbers_are_damaged
 from common.effects import Delete, Table, Write
-from common.limits import MIB
+from common.limits import GIB, MIB
+from common.migrations import FORMAT, migrate
+from common.runtime.owning import Damaged, InUse, StoreError, own, share
 from common.runtime.pages import damage_to_pages
 
-FORMAT: Final = 1
 _FILE: Final = "data.mdb"
-_FORMAT_KEY: Final = b"format"
+_FORMAT_KEY: Final = b"format"  # of the unnamed database, as the two that follow
+_FILE_KEY: Final = b"file"  # which file this is; a copy is another
+_COPY_KEY: Final = b"copy"  # made by copy_to, and not started since
+_NO_TABLES: Final = (_FORMAT_KEY, _FILE_KEY, _COPY_KEY)
 _QUARANTINE: Final = b"quarantine"
 _CRC_BYTES: Final = 4
 _NAMES: Final = frozenset({_QUARANTINE, *(table.encode() for table in Table)})
+_TABLES_MAX: Final = 64  # also those of versions that we do not know
+_MAP_BYTES_MAX: Final = 16 * 1024 * GIB  # of a reader, who does not know how much its writer may use
 SUBDIRECTORIES_MAX: Final = 1000
+# Beyond what the store may hold: it costs nothing until it is used, and what comes in although no job is taken any more
+# (outcomes, what is told of ends) must not meet an end that a restart would meet again.
+_HEADROOM_BYTES: Final = 16 * GIB
 _DISK_RESERVE_BYTES: Final = 64 * MIB  # of a large disk; of a small one a twentieth
 _DISK_RESERVE_FRACTION: Final = 0.05
-
-
-class StoreError(Exception):
-    """The data directory cannot be used; the text says which, why, and what to do."""
-
-
-class InUse(StoreError):
-    """Another process owns the directory."""
 
 
 class NoRoom(StoreError):
@@ -51,7 +55,7 @@ class NoRoom(StoreError):
 
 @attrs.frozen
 class Room:
-    """How full the store is."""
+    """How full the store is. It may hold more than it should for a while, until ended jobs have expired."""
 
     used_bytes: int
     max_bytes: int
@@ -72,35 +76,64 @@ class Store:
         record that was set aside."""
         self.directory = directory
         self._quarantined = quarantined
+        self._max_bytes = max_bytes
         self._damaged: dict[tuple[Table, bytes], bytes] = {}
-        self._lock_fd = _own(directory)
+        self._env: Any = None
+        self._lock_fd = own(directory)
         try:
-            self._env = _open(directory, max_bytes)
-            self._check_format()  # before anything is made in it
+            self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
+            found = self._found()
             self._check_pages()
+            self._bring_up_to_date(found)  # before anything is made in it
             self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
             self._quarantine = self._env.open_db(_QUARANTINE)
         except lmdb.Error as error:
-            os.close(self._lock_fd)
+            self.close()
             raise StoreError(f"{directory} cannot be opened: {error}; see docs/operating.md, 'restore'") from error
-        except StoreError:
-            os.close(self._lock_fd)
+        except BaseException:
+            self.close()
             raise
 
-    def _check_format(self) -> None:
+    def _found(self) -> int | None:
         with self._env.begin() as transaction:
-            found = transaction.get(_FORMAT_KEY)
-        if found is None:
-            with self._env.begin(write=True) as transaction:
-                transaction.put(_FORMAT_KEY, b"%d" % FORMAT)
-        elif int(found) > FORMAT:
+            return _format(self.directory, transaction)
+
+    def _bring_up_to_date(self, found: int | None) -> None:
+        file = b"%d" % (self.directory / "data.mdb").stat().st_ino
+        apart = None
+        with self._env.begin(write=True) as transaction:
+            if found is not None:
+                tables = _Everything(self._env, transaction)
+                migrate(tables, found)
+                apart = self._why_apart(transaction, tables, file)
+                if apart is not None:
+                    go_on_apart(tables)
+            for key, value in ((_FORMAT_KEY, b"%d" % FORMAT), (_FILE_KEY, file)):
+                if transaction.get(key) != value:
+                    transaction.put(key, value)
+            transaction.delete(_COPY_KEY)
+        log = structlog.get_logger().bind(directory=str(self.directory))
+        if found is not None and found != FORMAT:
+            log.info("store.migrated", found=found, format=FORMAT)
+        if apart is not None:
+            log.warning("store.goes_on_apart", reason=apart)
+
+    def _why_apart(self, transaction: Any, tables: "_Everything", file: bytes) -> str | None:
+        try:
+            if numbers_are_damaged(tables):
+                return "a number that must never go back was damaged"
+        except Unidentified as error:
             raise StoreError(
-                f"{self.directory} has format {int(found)}, and this version knows up to {FORMAT}: "
-                "it was written by a newer version, and was left untouched; start that version"
-            )
+                f"{self.directory}: the record {error} is damaged, so nobody can say whose directory it is; "
+                "keep it aside and start with an empty one, see docs/operating.md, 'restore'"
+            ) from error
+        if transaction.get(_COPY_KEY) is not None:
+            return "it is a copy"
+        known = transaction.get(_FILE_KEY)
+        return None if known in (None, file) else "its file is not the one that was written last: it was copied"
 
     def _check_pages(self) -> None:
-        if damage := damage_to_pages(self._env, tables=_NAMES, others={_FORMAT_KEY}):
+        if damage := damage_to_pages(self._env, tables=_NAMES, others=_NO_TABLES):
             raise self._torn(damage)
 
     def _torn(self, what: str) -> StoreError:
@@ -109,7 +142,8 @@ class Store:
         )
 
     def close(self) -> None:
-        self._env.close()
+        if self._env is not None:
+            self._env.close()
         os.close(self._lock_fd)
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -140,13 +174,11 @@ class Store:
         return found
 
     def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
-        value = stored[_CRC_BYTES:]
-        if stored[:_CRC_BYTES] == _crc(table, key, value):
-            return value
-        if (table, key) not in self._damaged:
+        value = _sound(table, key, stored)
+        if value is None and (table, key) not in self._damaged:
             self._damaged[table, key] = stored
             self._quarantined(table, key)
-        return None
+        return value
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -157,7 +189,7 @@ class Store:
         try:
             with self._env.begin(write=True) as transaction:
                 for (table, key), stored in damaged.items():
-                    transaction.put(table.encode() + b"/" + key, stored, db=self._quarantine)
+                    transaction.put(_place_aside(table, key), stored, db=self._quarantine)
                     transaction.delete(key, db=self._dbs[table])
                 for write in writes:
                     if isinstance(write, Delete):
@@ -179,7 +211,7 @@ class Store:
         disk = os.statvfs(self.directory)
         reserve = min(_DISK_RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * _DISK_RESERVE_FRACTION))
         free = disk.f_bavail * disk.f_frsize
-        return Room(pages * stats[0]["psize"], self._env.info()["map_size"], free < reserve)
+        return Room(pages * stats[0]["psize"], self._max_bytes, free < reserve)
 
 
 def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, bytes], None]) -> Store:
@@ -195,29 +227,176 @@ def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, byte
     raise StoreError(f"all {SUBDIRECTORIES_MAX} subdirectories of {directory.parent} are in use")
 
 
-def _crc(table: Table, key: bytes, value: bytes) -> bytes:
+# --- looking without touching ------------------------------------------------------------------------------------
+
+
+class Snapshot:
+    """A data directory as it was at one moment, to be read only: `common.inspection.Records`. It may be in use; pages
+    that are freed meanwhile are not used again before this is closed, so it should not stay open for long."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises StoreError where there is nothing that can be read. Writes nothing, not even a lock file."""
+        self._env: Any = None
+        self._lock_fd, self.in_use = share(directory)
+        try:
+            self._env = lmdb.open(
+                str(directory), readonly=True, create=False, lock=self.in_use, max_dbs=_TABLES_MAX, lib_version=0,
+                map_size=_MAP_BYTES_MAX,
+            )  # fmt: skip
+            self._refuse_what_was_cut_off(directory)
+            self._transaction = self._env.begin()
+            self.format = _format(directory, self._transaction)
+            self._dbs = {
+                name: self._env.open_db(name.encode(), self._transaction, create=False) for name in self.names()
+            }
+        except lmdb.Error as error:
+            self.close()
+            raise StoreError(f"{directory} cannot be opened: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_what_was_cut_off(self, directory: Path) -> None:
+        """Reading behind the end of the file would kill the reader."""
+        pages = int(self._env.info()["last_pgno"]) + 1
+        missing_bytes = pages * int(self._env.stat()["psize"]) - (directory / "data.mdb").stat().st_size
+        if missing_bytes > 0:
+            raise Damaged(f"{directory}/data.mdb is {missing_bytes} bytes too short: it was cut off")
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+
+    def names(self) -> list[str]:
+        return [name.decode() for name, _ in self._transaction.cursor() if name not in _NO_TABLES]
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
+        whole = table == _QUARANTINE.decode()  # what is there has the checksum of its former place
+        with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
+            for key, stored in cursor:
+                yield key, stored if whole else _sound(table, key, stored)
+
+    def keys(self, table: str, prefix: bytes) -> Iterator[bytes]:
+        with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
+            here = cursor.set_range(prefix)
+            while here and cursor.key().startswith(prefix):
+                yield cursor.key()
+                here = cursor.next()
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        stored = self._stored(table, key)
+        return None if stored is None else _sound(table, key, stored)
+
+    def holds(self, table: str, key: bytes) -> bool:
+        set_aside = self._stored(_QUARANTINE.decode(), _place_aside(table, key))
+        return set_aside is not None or self._stored(table, key) is not None
+
+    def copy_into(self, directory: Path) -> None:
+        """Writes everything into an empty directory, without free pages, and syncs it."""
+        self._env.copy(str(directory), compact=True)
+        with lmdb.open(str(directory), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600) as env:
+            with env.begin(write=True) as transaction:
+                transaction.put(_COPY_KEY, b"")
+            env.sync(True)
+
+    def _stored(self, table: str, key: bytes) -> bytes | None:
+        db = self._dbs.get(table)
+        with _reading(table):
+            found: bytes | None = None if db is None or not key else self._transaction.get(key, db=db)
+        return found
+
+
+@contextmanager
+def _reading(table: str) -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise Damaged(f"the pages of the table {table} cannot be read: {error}") from error
+
+
+def copy_to(directory: Path, target: Path) -> None:
+    """Writes a whole copy of the environment of `directory`, which may be in use, into the new directory `target`,
+    without its free pages, and syncs it. Raises StoreError."""
+    snapshot = Snapshot(directory)
+    try:
+        target.mkdir(mode=0o700)
+        snapshot.copy_into(target)
+    except (OSError, lmdb.Error) as error:
+        told = getattr(error, "strerror", None) or error
+        raise StoreError(f"{target} cannot be written: {told}") from error
+    finally:
+        snapshot.close()
+
+
+def _format(directory: Path, transaction: Any) -> int | None:
+    """The format of an environment, None of an empty one; raises StoreError for what we cannot read."""
+    found = transaction.get(_FORMAT_KEY)
+    if found is None and transaction.stat()["entries"] == 0:
+        return None
+    if found is None or not found.isdigit() or int(found) < 1:
+        raise StoreError(f"{directory} holds an LMDB environment that is not of Jobyard, and was left untouched")
+    if int(found) > FORMAT:
+        raise StoreError(
+            f"{directory} has format {int(found)}, and this version knows up to {FORMAT}: "
+            "it was written by a newer version, and was left untouched; start that version"
+        )
+    return int(found)
+
+
+class _Everything:
+    """A write transaction over all tables, for migrations. A record that does not match its checksum reads as missing
+    here, too, and stays where it is."""
+
+    def __init__(self, env: Any, transaction: Any) -> None:
+        self._env = env
+        self._transaction = transaction
+
+    def _db(self, table: str) -> Any:
+        return self._env.open_db(table.encode(), txn=self._transaction)
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        stored = self._transaction.get(key, db=self._db(table))
+        return None if stored is None else _sound(table, key, stored)
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
+        with self._transaction.cursor(self._db(table)) as cursor:
+            here = cursor.first()
+            while here:
+                key = cursor.key()
+                yield key, _sound(table, key, cursor.value())
+                here = cursor.set_range(key) and (cursor.key() != key or cursor.next())
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        self._set_aside_if_damaged(table, key)
+        self._transaction.put(key, _crc(table, key, value) + value, db=self._db(table))
+
+    def delete(self, table: str, key: bytes) -> None:
+        self._set_aside_if_damaged(table, key)
+        self._transaction.delete(key, db=self._db(table))
+
+    def _set_aside_if_damaged(self, table: str, key: bytes) -> None:
+        stored = self._transaction.get(key, db=self._db(table))
+        if stored is not None and _sound(table, key, stored) is None:
+            self._transaction.put(
+                f"{table}/".encode() + key, stored, db=self._env.open_db(_QUARANTINE, self._transaction)
+            )
+
+
+def _place_aside(table: str, key: bytes) -> bytes:
+    """The key under which a record is in quarantine."""
+    return table.encode() + b"/" + key
+
+
+def _sound(table: str, key: bytes, stored: bytes) -> bytes | None:
+    """The value of a record that matches its checksum."""
+    value = stored[_CRC_BYTES:]
+    return value if stored[:_CRC_BYTES] == _crc(table, key, value) else None
+
+
+def _crc(table: str, key: bytes, value: bytes) -> bytes:
     return zlib.crc32(value, zlib.crc32(key, zlib.crc32(table.encode()))).to_bytes(_CRC_BYTES, "big")
-
-
-def _own(directory: Path) -> int:
-    """Takes the directory for this process; the lock goes with the process, however it ends."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if directory.stat().st_uid == os.geteuid():
-            directory.chmod(0o700)
-        fd = os.open(directory / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"the data directory {directory} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise StoreError(f"{directory} cannot be locked: {error.strerror}") from error
-        raise InUse(
-            f"another process is using the data directory {directory}; set JOBYARD_DATA_DIR to another one"
-        ) from None
-    return fd
 
 
 def _open(directory: Path, max_bytes: int) -> Any:
@@ -226,7 +405,7 @@ def _open(directory: Path, max_bytes: int) -> Any:
     return lmdb.open(
         str(directory),
         map_size=max_bytes,
-        max_dbs=len(Table) + 1,
+        max_dbs=_TABLES_MAX,
         mode=0o600,
         lib_version=0,
         max_readers=16,

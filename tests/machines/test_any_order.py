@@ -16,6 +16,7 @@ from common.codec import unpack
 from common.effects import Table
 from common.model import Ended, Outcome, Reason, Verdict, ticket_of
 from tests.machines.cluster import PERIODS, Cluster
+from tests.machines.sound import assert_all_sound
 
 NAMES = ("n1", "n2", "n3")
 LINES = ("sh true", "priority=5 sh true", "slots=2 sh true", "crash_limit=off sh true", "sleep 3", "timeout=4 sh true")
@@ -155,6 +156,11 @@ class AnyOrder(RuleBasedStateMachine):
             for table in (Table.LIVE, Table.ENDED, Table.ALIASES):
                 known |= {ticket_of(key) for key in node.disk.tables[table]}
         assert self.acknowledged <= known
+
+    @invariant()
+    def what_lies_on_the_disks_is_sound(self) -> None:
+        if hasattr(self, "cluster"):
+            assert_all_sound(self.cluster)
 
     def teardown(self) -> None:
         """The faults stop; under promise 3 every job ends."""

@@ -593,6 +593,18 @@ def test_a_job_whose_record_is_damaged_at_its_origin_cuts_nobody_off() -> None:
     assert field(cluster.say("n1", f"result {damaged}"), "reason") == "cannot_start"
 
 
+def test_an_end_is_told_to_its_origin_before_it_expires_for_want_of_room() -> None:
+    cluster = Cluster(1, slots=4)
+    tickets = [cluster.submit("n1") for _ in range(3)]
+    cluster.store_level("balancer", 0.61)
+    cluster.now += 5  # so that expiry is due in the very step in which they end
+    cluster.finish_all()
+    assert [state_of(cluster, "n1", ticket) for ticket in tickets] == ["succeeded"] * 3
+    cluster.advance(2)
+    assert cluster.balancer is not None
+    assert not cluster.balancer.disk.tables[Table.ENDED], "and then they expire"
+
+
 def test_ended_jobs_expire_as_fast_as_they_came_when_the_store_needs_room() -> None:
     cluster = Cluster(1, slots=4)
     assert cluster.balancer is not None

@@ -11,8 +11,11 @@ import pytest
 
 from common.effects import Delete, Put, Table
 from common.limits import MIB
+from common.migrations import FORMAT
 from common.runtime import pages
-from common.runtime.store import FORMAT, InUse, NoRoom, Store, StoreError, open_store
+from common.runtime import store as store_module
+from common.runtime.owning import InUse, StoreError
+from common.runtime.store import NoRoom, Store, open_store
 
 
 @pytest.fixture
@@ -72,7 +75,9 @@ def test_a_second_process_is_refused_and_the_first_is_unharmed(directory: Path) 
     store = opened(directory)
     with pytest.raises(InUse, match="another process is using"):
         opened(directory)
-    program = f"from common.runtime.store import *; from pathlib import Path; Store(Path({str(directory)!r}), 1 << 26)"
+    program = (
+        f"from common.runtime.store import Store; from pathlib import Path; Store(Path({str(directory)!r}), 1 << 26)"
+    )
     root = Path(__file__).parents[2]
     second = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
     assert second.returncode != 0
@@ -243,7 +248,20 @@ def test_room_counts_what_is_in_use_and_not_what_was_freed(directory: Path) -> N
     store.close()
 
 
-def test_a_full_map_is_no_full_disk_and_leaves_what_was_there(directory: Path) -> None:
+def test_a_store_that_holds_what_it_may_still_takes_what_has_to_be_kept(directory: Path) -> None:
+    store = Store(directory, 2 * MIB)
+    store.commit([put(1), Put(Table.OUTPUTS, b"large", b"x" * 4 * MIB)])
+    assert store.room().fraction > 2
+    store.commit([put(2), Delete(Table.OUTPUTS, b"large")])
+    assert store.get(Table.JOBS, b"key-002") == b"value 2"
+    assert store.room().fraction < 0.2
+    store.close()
+
+
+def test_the_end_of_the_map_is_no_full_disk_and_leaves_what_was_there(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_HEADROOM_BYTES", 0)
     store = Store(directory, 2 * MIB)
     store.commit([put(1)])
     with pytest.raises(lmdb.MapFullError):

@@ -34,7 +34,11 @@ class Stop:
 
 @attrs.frozen
 class Pause:
-    """The process is stopped where it stands (SIGSTOP): its kernel goes on, it does not."""
+    """The process is stopped where it stands (SIGSTOP): its kernel and its jobs go on, it does not. Connections are
+    taken for it and fill up; a commit under way is finished after it; news of its jobs waits in the pipe.
+
+    Not as in earnest: of a deadline and of data that both came meanwhile, it sees the one that came first; a real
+    process would see the data."""
 
     process: str
     seconds: float

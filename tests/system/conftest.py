@@ -39,7 +39,7 @@ def shown_on_failure(session: pytest.Session, logs: Logs) -> Iterator[None]:
         up.remove(logs)
 
 
-def _log_tails(cluster: LocalCluster) -> list[tuple[str, str]]:
+def log_tails(cluster: LocalCluster) -> list[tuple[str, str]]:
     paths = (cluster.log_path(name) for name in ("balancer", *cluster.node_names))
     return [(f"the end of {path}", _tail(path)) for path in paths if path.exists()]
 
@@ -75,7 +75,7 @@ def _starting(session: pytest.Session, make_directory: Callable[[], Path]) -> It
         ) -> LocalCluster:
             cluster = cls(nodes, make_directory(), env, slots)
             stack.enter_context(cluster)
-            stack.enter_context(shown_on_failure(session, lambda: _log_tails(cluster)))
+            stack.enter_context(shown_on_failure(session, lambda: log_tails(cluster)))
             return cluster
 
         yield start
