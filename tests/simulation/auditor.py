@@ -25,7 +25,8 @@ import msgspec
 import trio
 
 from common.codec import glance, unpack
-from common.effects import Delete, Put, Table, Write
+from common.effects import Delete, Exit, Put, Table, Write
+from common.events import Stop as StopNode
 from common.machine import Machine
 from common.messages import Reported
 from common.model import Ended, Outcome, Reason, State, Verdict, array_of, ticket_of
@@ -40,6 +41,7 @@ LOOKED_AT: Final = (
     Table.ORIGINS, Table.KEYS,
 )  # fmt: skip
 _FORGOTTEN: Final = b"forgotten"
+_HAND_BACK_S: Final = 3.0
 
 Tables = Mapping[Table, Mapping[bytes, bytes]]
 Changes = dict[tuple[Table, bytes], bytes | None]
@@ -69,6 +71,7 @@ class Live(msgspec.Struct):
     attempt: int = 0
     leased: bool = False
     boot_id: str | None = None
+    crashes: int = 0
     cancelled: bool = False
     retried: int = 0
     array: str | None = None
@@ -115,7 +118,10 @@ class Auditor:
         self._expires = expires
         self.disks: dict[str, Disk] = {}
         self.boots: dict[str, str] = {}  # process → its boot, while it lives
-        self._lost: set[str] = set()  # boots that have ended otherwise than as planned
+        self._stopped_at: dict[str, float] = {}  # boot → when it was told to stop
+        self._taken_leave: set[str] = set()  # boots that have ended as planned
+        self._lost: set[str] = set()  # boots that have ended otherwise
+        self._crashes: dict[str, set[tuple[int, str]]] = {}  # ticket → its leases that were lost
         self._stopping: set[str] = set()  # boots that were told to end as planned: they hand back what they run
         self.orders = Orders(self.first_name, lambda ticket: self.job(ticket).group)
         self.issued: dict[str, str] = {}  # ticket → the process that is its origin
@@ -199,14 +205,26 @@ class Auditor:
     def died(self, process: str, how: str) -> None:
         """Also as planned: then it is `stopped`."""
         boot = self.boots.pop(process, None)
-        if how != "stopped":
-            self.crashes += 1
-            self._lost |= {boot} if boot is not None else set()
+        self.crashes += how != "stopped"
+        if boot is not None and boot not in self._taken_leave:
+            self._lost.add(boot)
 
     def stepped(self, process: str, step: Step, machine: Machine) -> None:
         machine.check()
         if process == BALANCER:
             self._silence.heard(step)
+        elif self.boots.get(process) in self._stopping:
+            self._stops(self.boots[process], step, machine)
+
+    def _stops(self, boot: str, step: Step, machine: Machine) -> None:
+        """A node that is told to stop can take its leave as long as it has a link. Without one, or where nothing comes
+        through for HAND_BACK_S, the ledger cannot know that it was no crash."""
+        if any(isinstance(event, StopNode) for event in step.events):
+            self._stopped_at.setdefault(boot, step.now)
+        if any(isinstance(action, Exit) for action in step.effects.actions):
+            in_time = step.now < self._stopped_at.get(boot, 0.0) + _HAND_BACK_S
+            if in_time and machine.statistics()["linked"]:
+                self._taken_leave.add(boot)
 
     def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
         id = (ticket, attempt)
@@ -281,8 +299,27 @@ class Auditor:
             must(not undone, f"the cancel of {ticket} was undone")
         if after.cancelled:
             self.cancelled.add(ticket)
+        given = before if before is not None and before.leased else self._own_lease(key_of(ticket))
+        if given is not None and (after.attempt, after.boot_id, after.leased) != (given.attempt, given.boot_id, True):
+            crashed = self._note_crash(ticket, given)
+            counted = after.crashes > (before.crashes if before is not None else 0)
+            must(crashed or not counted, f"{ticket}.{given.attempt} is counted as a crash, and was none")
         if after.leased:
             self._ledger_leases(ticket, after)
+
+    def _note_crash(self, ticket: str, live: Live | None) -> bool:
+        """A lease is over; whether as a crash, which it is where its node died, or was silent for too long, or lost what it ran. A node that
+        ends as planned, or hands something back, has not crashed."""
+        if live is None or live.boot_id is None:
+            return False
+        id, boot = (ticket, live.attempt), live.boot_id
+        _, outcome = self.over_.get(id, (None, None))
+        crashed = outcome is not None and outcome.verdict is Verdict.CRASHED
+        since = self.leases.get(id, {}).get(boot, 0.0)
+        if crashed or boot in self._lost or self._silence.was_long(boot, since, trio.current_time()):
+            self._crashes.setdefault(ticket, set()).add((live.attempt, boot))
+            return True
+        return False
 
     def _ledger_leases(self, ticket: str, live: Live) -> None:
         boots = self.leases.setdefault((ticket, live.attempt), {})
@@ -332,23 +369,12 @@ class Auditor:
             case State.CANCELLED, _:
                 must(self.orders.cancelled(ticket), f"{ticket} was cancelled, and nobody asked for it")
             case State.FAILED, Reason.CRASH_LIMIT:
-                crashes = self._crashes_of(ticket)
+                self._note_crash(ticket, live)
+                crashes = len(self._crashes.get(ticket, ()))
                 enough = job.crash_limit is not None and crashes >= job.crash_limit
                 must(enough, f"{ticket} has reached its crash limit with {crashes} crashes")
             case _:
                 self._must_be_how_it_ended(ticket, live, ended, sleeps=job.kind == "sleep")
-
-    def _crashes_of(self, ticket: str) -> int:
-        """How many of its attempts were lost with their node, or with what ran them, as far as the ledger can know. A
-        node that ends as planned is not lost."""
-        crashes = 0
-        for id, boots in self.leases.items():
-            _, outcome = self.over_.get(id, (None, None))
-            crashed = outcome is not None and outcome.verdict is Verdict.CRASHED
-            now = trio.current_time()
-            lost = [boot for boot, at in boots.items() if boot in self._lost or self._silence.was_long(boot, at, now)]
-            crashes += (crashed or bool(lost)) and id[0] == ticket
-        return crashes
 
     def _must_be_how_it_ended(self, ticket: str, live: Live | None, ended: Ended, *, sleeps: bool) -> None:
         id = (ticket, ended.attempt)

@@ -25,6 +25,7 @@ class Load:
     long_jobs: float = 0.15  # how many outlast a node timeout
     crashing_jobs: float = 0.01  # how many take their node with them
     faults: int = 8  # of a plan, on average
+    planned: float = 0.05  # how many of them are planned stops
     span_s: float = 15.0  # after which nothing breaks any more
 
 
@@ -123,6 +124,11 @@ def _poison(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
     return {}, {"crashing_jobs": 0.12}
 
 
+def _upgrades(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything is stopped and started again, one after the other, while clients go on."""
+    return {"delay_s": (0.01, chance.choice([0.1, 0.3]))}, {"planned": 0.9, "faults": 15, "burst": 8, "pause_s": 0.3}
+
+
 def _calm(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
     return {}, {"faults": 2}
 
@@ -159,6 +165,7 @@ _TURNS: Final[dict[str, tuple[float, _Turn]]] = {
     "long jobs": (0.25, _long_jobs),
     "one key": (0.08, _one_key),
     "poison": (0.05, _poison),
+    "upgrades": (0.08, _upgrades),
     "calm": (0.10, _calm),
     "storm": (0.20, _storm),
 }

@@ -96,9 +96,11 @@ class _Draw:
         self._nodes = [f"n{number}" for number in range(1, setting.knobs.nodes + 1)]
 
     def one(self) -> Fault:
+        if self._chance.random() < self._setting.load.planned:
+            return self._stop()
         kinds = {
             self._crash: 40, self._pause: 12, self._cut: 14, self._reset: 8, self._isolate: 10, self._disk_full: 4,
-            self._disk_slow: 6, self._disk_error: 4, self._jump: 4, self._stop: 5, self._spawner_dies: 3,
+            self._disk_slow: 6, self._disk_error: 4, self._jump: 4, self._spawner_dies: 3,
         }  # fmt: skip
         (draw,) = self._chance.choices(list(kinds), list(kinds.values()))
         return draw()

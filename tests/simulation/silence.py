@@ -53,10 +53,10 @@ class Silence:
         """Whether this boot is silent for long at `now`, or was at some time after `since`."""
         if self._over_at.get(boot, -1.0) >= since:
             return True
-        return self._is_long(boot, now) and not self._has_not_listened()
+        return self._is_long(boot, now) and not self._has_not_listened(now)
 
-    def _has_not_listened(self) -> bool:
-        """Whether this is its first step after it was stopped. Where it was stopped twice in a row, its second look
-        counts, however late that is."""
+    def _has_not_listened(self, now: float) -> bool:
+        """Whether this is its first step after it was stopped for so long that what is unread may be all that a node
+        has said within the timeout. Where it was stopped twice in a row, its second look counts, however late it is."""
         late = [at for at in self._paused_at if at >= self._stepped_at - 2 * self._timeout_s]
-        return len(late) == 1 and late[0] > self._stepped_at
+        return len(late) == 1 and late[0] > self._stepped_at and now - self._stepped_at > self._timeout_s / 2

@@ -1,4 +1,4 @@
-"""Mutants: thirteen ways to break a promise that the simulation must find, each a patch of the code that is shipped.
+"""Mutants: fourteen ways to break a promise that the simulation must find, each a patch of the code that is shipped.
 
 A rule without a mutant is a wish: were the auditor asleep, or the stories too tame, nobody would notice. A mutant that
 is not found within SEEDS_MAX seeds means that one of the two is so, and is never answered with a story of its own.
@@ -35,6 +35,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         balancers.no_silence_time_out,
         disks.dispatch_sent_before_commit,
         disks.follow_up_lost_when_the_waiter_is_cancelled,
+        nodes.no_farewell_before_a_planned_stop,
     )
 }
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from common.messages import AttemptId
+from node.drain import Drain
 from node.intake import Intake
 from node.worker import Worker
 from tests.simulation.mutants.patching import patched
@@ -33,4 +34,16 @@ def ticket_sequence_in_memory() -> Iterator[None]:
         intake._last = max((int(name.partition("-")[2]) for name in intake._live), default=0)
 
     with patched(Intake, "restore", restore_without):
+        yield
+
+
+@contextmanager
+def no_farewell_before_a_planned_stop() -> Iterator[None]:
+    """A node that is told to stop and has nothing left ends at once, whatever is on its way from it or to it."""
+
+    def exit_when_done(drain: Drain, now: float) -> None:
+        if drain.stopping and not len(drain._backlog) and not len(drain._outcomes):
+            drain.exit()
+
+    with patched(Drain, "exit_when_done", exit_when_done):
         yield
