@@ -14,6 +14,7 @@ IMPERATIVE = {
     "common/runtime",
     "common/settings.py",  # reads the files of secrets that it is told to read
     "common/environment.py",
+    "common/certificates.py",  # and this one those of TLS
     "balancer/app.py",
     "balancer/assembly.py",
     "balancer/door.py",
