@@ -8,7 +8,7 @@ Whoever is given a stream calls `handshake` first, which does nothing where ther
 
 import socket
 import ssl
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -112,7 +112,7 @@ _REASONS: Final = {
 }  # fmt: skip
 
 
-async def _say_why_and_close(stream: "trio.SSLStream[trio.abc.Stream]") -> None:
+async def _say_why_and_close(stream: "trio.SSLStream[Any]") -> None:
     """After a handshake that failed. OpenSSL has an alert for the other side then, which trio does not send."""
     alert = getattr(stream, "_outgoing", ssl.MemoryBIO()).read()
     try:

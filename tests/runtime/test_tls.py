@@ -387,7 +387,7 @@ async def test_a_node_without_a_certificate_is_refused_and_hears_why(ours: Certi
 
 async def test_a_node_with_a_certificate_of_another_ca_is_refused(ours: Certified, tmp_path: Path) -> None:
     stranger = attrs.evolve(settings(certified(tmp_path, by="another")), tls_ca=ours.ca)
-    heard, logs = await meet(settings(ours), stranger)
+    heard, logs = await meet(settings(ours), stranger, refused="unable to get local issuer certificate")
     assert "does not know the CA of our certificate" in str(heard)
     assert any(line["event"] == "link.refused" and line["peer"] == "127.0.0.1" for line in logs)
 
