@@ -55,11 +55,12 @@ class Arrivals:
         self._memory.put(Table.JOBS, key, submission.job)
         if submission.body:
             self._memory.put(Table.BODIES, key, submission.body)
+        self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
         if submission.ended:
             ended = attrs.evolve(unpack(Ended, submission.ended), sequence=self._ledger.ends.next_number())
             self._ledger.ends.record(ticket, ended, submission.output, job.group)
+            self._ledger.counts[ended.state] += 1
             return None
-        self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
         record = record_of(job, self._ledger.next_in_order(), len(submission.job) + len(submission.body))
         record.waits_for = job.after
         record.outnumbered = submission.outlived * ATTEMPTS_PER_LEDGER

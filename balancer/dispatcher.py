@@ -364,6 +364,8 @@ class Dispatcher:
             mail.conflicts.append((ticket, arrival.conflict_with))
         if arrival.entry is not None:
             self._reunion.arrived(arrival.entry)
+            if submission.attempt:
+                self._reunion.given_by_its_origin(node, arrival.entry, submission, self._wall)
         else:
             self._reunion.arrived_otherwise(ticket)
             if arrival == Arrival() and not submission.ended:

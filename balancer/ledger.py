@@ -42,6 +42,7 @@ from common.model import (
     Verdict,
     array_of,
     element,
+    end_of_attempt,
     index_of,
     ticket_key,
     ticket_of,
@@ -348,18 +349,7 @@ class Ledger:
             self.release(entry, crashed=outcome.verdict is Verdict.CRASHED, wall=wall, why="interrupted")
             return
         state, reason = _end_of(entry, outcome)
-        ended = Ended(
-            state,
-            wall,
-            reason,
-            entry.record.attempt,
-            outcome.exit,
-            node_name,
-            outcome.seconds,
-            outcome.stdout_bytes,
-            outcome.stderr_bytes,
-            outcome.truncated,
-        )
+        ended = end_of_attempt(outcome, state, reason, entry.record.attempt, node_name, wall)
         if state is State.FAILED and entry.record.failures < entry.record.retries:
             self._try_again_later(entry, ended, output)
         else:

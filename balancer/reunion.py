@@ -19,7 +19,7 @@ from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.records import Entry
 from balancer.roster import Node, Roster
-from common.messages import AttemptId, Hello, Holdings, RequestOfRes
+from common.messages import AttemptId, Hello, Holdings, RequestOfRes, Submission
 from common.model import array_of
 
 
@@ -178,6 +178,14 @@ class Reunion:
             self._outbox.send(best.node, RequestOfRes((entry.ticket,)))
         else:
             self.begun(best.node, entry, best.begun)
+
+    def given_by_its_origin(self, node: Node, entry: Entry, submission: Submission, wall: float) -> None:
+        """The origin gave itself an attempt while it had no balancer. Where it did not say that it holds it, or its
+        outcome, the attempt is lost with its boot, in which it had begun."""
+        if entry.record.attempt < submission.attempt:
+            self._ledger.adopt(entry, node.id, submission.boot_id, submission.attempt)
+            node.give(entry)
+            self.lose(node, entry, crashed=True, wall=wall)
 
     def unknown(self, ticket: str) -> None:
         """Its origin knows no such job: it was forgotten, or expired long ago."""

@@ -7,7 +7,7 @@ without looking at the rest.
     recorded ── retention ──► tombstone ── retention ──► forgotten
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from common.codec import pack, unpack
 from common.effects import Table
@@ -96,11 +96,12 @@ class History:
         self._memory.put(Table.TOMBSTONES, key, _FORGOTTEN if forgotten else _EXPIRED)
         self._memory.put(Table.EXPIRY, _moment(wall) + key, _TOMBSTONE)
 
-    def expire(self, wall: float, *, early: bool = False) -> int:
+    def expire(self, wall: float, *, early: bool = False, keeps: Callable[[str], bool] = lambda ticket: False) -> int:
         """Takes the next step of what is due, EXPIRE_PER_STEP_MAX at most; returns how many records went. `expire_in_s`
         says when the next step should be taken.
 
-        With `early`, the oldest records go although they are not due: the store needs room.
+        With `early`, the oldest records go although they are not due: the store needs room. What the caller `keeps`
+        stays in any case.
         """
         gone = handled = 0
         self.expire_in_s = EXPIRE_PERIOD_S
@@ -110,9 +111,11 @@ class History:
         for index, kind in self._memory.scan(Table.EXPIRY, limit=EXPIRE_PER_STEP_MAX):
             if not early and not self._is_due(index, wall):
                 break
+            ticket = ticket_of(index[8:])
+            if keeps(ticket):
+                continue
             self._memory.delete(Table.EXPIRY, index)
             handled += 1
-            ticket = ticket_of(index[8:])
             if kind == _RECORD:
                 self._erase(ticket)
                 self.entomb(ticket, wall)

@@ -56,6 +56,7 @@ REDIAL_S_MIN = 0.05
 REDIAL_S_MAX = 1.0
 
 # --- running jobs ----------------------------------------------------------------------------------------------
+FALLBACK_LOOKED_AT_MAX = 500  # jobs that a node without a balancer looks at in a step
 KILL_GRACE_S = 5.0  # between SIGTERM and SIGKILL
 PYTHON_OUTPUT_BYTES_MAX = 64 * MIB  # a py job's value, and likewise its prints; more fails, nothing is cut
 

@@ -57,6 +57,12 @@ def _id(_: object, __: object, text: str) -> None:
         raise ValueError(f"an id has 1 to {ID_BYTES_MAX} bytes")
 
 
+def _boot(_: object, __: object, text: str) -> None:
+    """An id, or nothing."""
+    if text:
+        _id(None, None, text)
+
+
 def _option(_: object, __: object, text: str) -> None:
     """What a client can have said as an option; a group is part of a table's key."""
     if len(text.encode()) > OPTION_BYTES_MAX:
@@ -153,7 +159,8 @@ class Submission:
     """A job on its way from origin to ledger. `ended` is set when the origin already knows the end: a new ledger
     learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key.
     `age_s`: how long ago it was submitted, by the origin's clock; moments never travel. `outlived`: how many ledgers
-    its origin has lost since it was submitted; attempts that those gave out may have been begun by anybody."""
+    its origin has lost since it was submitted; attempts that those gave out may have been begun by anybody. `attempt`:
+    what its origin gave itself while it had no balancer, and `boot_id` the boot that it gave it to; 0 when nothing."""
 
     ticket: str = attrs.field(validator=_whole)
     job: bytes
@@ -165,6 +172,10 @@ class Submission:
     outlived: int = attrs.field(
         default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(LEDGERS_OUTLIVED_MAX))
     )
+    attempt: int = attrs.field(
+        default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(2**32))
+    )
+    boot_id: str = attrs.field(default="", validator=_boot)
 
 
 @attrs.frozen

@@ -136,6 +136,24 @@ class Ended:
     counts: tuple[tuple[str, int], ...] = ()  # of an array: how many of its elements ended in which state
 
 
+def end_of_attempt(
+    outcome: Outcome, state: State, reason: Reason | None, attempt: int, node: str, ended_wall: float
+) -> Ended:
+    """The end of an attempt as it is remembered; the state and its reason are for the caller to decide."""
+    return Ended(
+        state,
+        ended_wall,
+        reason,
+        attempt,
+        outcome.exit,
+        node,
+        outcome.seconds,
+        outcome.stdout_bytes,
+        outcome.stderr_bytes,
+        outcome.truncated,
+    )
+
+
 @attrs.frozen
 class Report:
     """A node's counts at one moment: attempts begun, and its backlog."""

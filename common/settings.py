@@ -200,8 +200,7 @@ class NodeSettings(CommonSettings):
         "JOBYARD_LOCAL_FALLBACK",
         values.or_off(values.duration_s()),
         "10000",
-        "without a balancer for that long, a node with room runs jobs that it never sent, or off; "
-        "this version does not do it yet",
+        "without a balancer for that long, a node with room runs jobs that it has never sent; or off",
         unit="ms",
     )
     node_name: str = setting("JOBYARD_NODE_NAME", values.word, "host name", "shown to people", make=platform.node)

@@ -45,6 +45,8 @@ class Node:
             retention_s=settings.retention_s,
             drain_grace_s=settings.drain_grace_s,
             maxima=maxima(settings),
+            kinds=settings.kinds,
+            fallback_s=settings.local_fallback_s,
         )
         self.driver = Driver(
             self.worker,

@@ -136,6 +136,11 @@ class Backlog:
     def report(self) -> Report:
         return Report(running=len(self._held) - self._waiting, waiting=self._waiting)
 
+    @property
+    def room(self) -> int:
+        """Slots that nobody waits for."""
+        return 0 if self._waiting else max(0, self._slots - self._slots_used)
+
     # --- beginning ---------------------------------------------------------------------------------------------
 
     def fill(self, now: float) -> None:

@@ -96,7 +96,7 @@ class Origin:
 
     def ended(self, ticket: str) -> Ended | None:
         """How one of our jobs ended, if it has."""
-        return self._history.find(ticket) if self._intake.ours(ticket) else None
+        return self._intake.end(ticket)
 
     def logs(self, ticket: str, ended: Ended, behind: Inquiry | None = None, *, end: bool = False) -> bytes:
         """What an ended job has printed, behind the places that an inquiry names."""
@@ -110,13 +110,15 @@ class Origin:
         array = array_of(ticket)
         own = self._intake.live(array)
         assert own is not None, f"{array} is not live here"
-        state, as_of_s = self._intake.state(array), round(now - own.as_of, 3)
+        state = self._intake.state(array)
+        as_of_s = None if self._runs_here(array, state) else round(now - own.as_of, 3)
         match query:
             case lines.Status():
                 return status_reply(ticket, self._live_fields(array, linked) | {"as_of_s": as_of_s})
             case lines.Explain():
-                on_its_way = linked and self._intake.unacknowledged(array)
+                on_its_way = linked and self._intake.delivery.unacknowledged(array)
                 why = Why.ON_ITS_WAY if on_its_way else Why.BALANCER_UNREACHABLE
+                why = Why.RUNNING if self._runs_here(array, state) else why
                 return explain_reply(ticket, state, why, page(ticket, state, why), as_of_s=as_of_s)
             case lines.Logs():
                 return lines.logs_reply(ticket, state, 0)
@@ -131,8 +133,12 @@ class Origin:
     def _why(self, ticket: str, state: State, linked: bool) -> Why | None:
         """Why a job is where it is, as far as its origin knows: nothing, when all it knows is that it is queued."""
         if not linked:
-            return Why.BALANCER_UNREACHABLE
-        return Why.ON_ITS_WAY if self._intake.unacknowledged(ticket) else BY_STATE.get(state)
+            return Why.RUNNING if self._runs_here(ticket, state) else Why.BALANCER_UNREACHABLE
+        return Why.ON_ITS_WAY if self._intake.delivery.unacknowledged(ticket) else BY_STATE.get(state)
+
+    def _runs_here(self, ticket: str, state: State) -> bool:
+        """Whether we know that it runs, because we gave it to ourselves."""
+        return state is State.RUNNING and self._intake.delivery.never_sent(ticket)
 
     def listed(self, query: lines.List, *, linked: bool) -> bytes:
         """LIST local=1: the jobs submitted here, as we last knew them."""

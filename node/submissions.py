@@ -49,8 +49,8 @@ class Submissions:
             ticket = self._intake.issue(job, query.body, now)
             self.total += 1
             if job.key is not None and linked:
-                self._intake.claiming(ticket)
-        if job.key is not None and linked and self._intake.unacknowledged(ticket):
+                self._intake.delivery.claiming(ticket)
+        if job.key is not None and linked and self._intake.delivery.unacknowledged(ticket):
             self._claim(query_id, ticket, query.wait, now)  # the ledger may know the key already
         else:
             self._accepted(query_id, ticket, query.wait, now)
@@ -78,7 +78,7 @@ class Submissions:
     def settle(self, ticket: str, now: float) -> None:
         """Tells whoever waits for word on this key: the ledger has spoken, or it takes too long."""
         self._timers.cancel(("claim", ticket))
-        self._intake.told(ticket)
+        self._intake.delivery.told(ticket)
         for query_id, wait in self._claims.pop(ticket, ()):
             del self._claimed[query_id]
             self._accepted(query_id, self._intake.same_name(ticket), wait, now)

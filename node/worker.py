@@ -10,7 +10,8 @@ Rules:
 - An attempt is reported until the ledger has acknowledged it, and begun at most once: a lease names our boot.
 
 Pure: no clock, no I/O. The parts are submissions.py (from SUBMIT to OK), intake.py, backlog.py, outcomes.py, desk.py
-(clients' questions), peeks.py (what an attempt prints) and drain.py; what is decided between them is here.
+(clients' questions), peeks.py (what an attempt prints), drain.py and fallback.py (when there is no balancer); what is
+decided between them is here.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ from common.messages import (
     SendAgain,
     Taken,
 )
-from common.model import Ended, Job, Reason, State, array_of
+from common.model import KINDS, Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog
 from node.backlog import NO_MAXIMA, Backlog, Maxima
@@ -68,6 +69,7 @@ from node.desk import Desk
 from node.drain import Drain
 from node.executors import Begun as HasBegun
 from node.executors import Kill, Over, Peek, Printed, Start
+from node.fallback import Fallback, Here
 from node.intake import Intake
 from node.origin import Origin
 from node.outbox import Outbox
@@ -113,6 +115,8 @@ class Worker:
         retention_s: float,
         drain_grace_s: float,
         maxima: Maxima = NO_MAXIMA,
+        kinds: frozenset[str] = frozenset(KINDS),
+        fallback_s: float | None = None,
     ) -> None:
         self._identity = identity
         self._memory = memory
@@ -128,6 +132,16 @@ class Worker:
         self._origin = Origin(self._intake, self._history)
         self._desk = Desk(self._intake, self._origin, self._timers, self._outbox, self.statistics)
         self._submissions = Submissions(self._intake, self._desk, self._timers, self._outbox)
+        self._fallback = Fallback(
+            Here(identity.boot_id, identity.name, slots, kinds, fallback_s),
+            memory,
+            self._intake,
+            self._backlog,
+            self._drain,
+            self._desk,
+            self._timers,
+            self._outbox,
+        )
         self._eager = True
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
@@ -139,15 +153,18 @@ class Worker:
         self._intake.restore(now)
         self._outcomes.restore()
         self._drain.restore()
+        self._fallback.restore(now, wall)
         self._timers.set("expire", now)
 
     def handle(self, events: Sequence[object], now: float) -> Effects:
         for event in events:
             self._handlers[type(event)](self, event, now)
         self._do_what_is_due(now)
+        self._fallback.begin()
         self._backlog.fill(now)
         self._report(now)
-        if self._linked and (submissions := self._intake.to_send(self._wall)):
+        self._fallback.lease(now)
+        if self._linked and (submissions := self._intake.delivery.to_send(self._wall)):
             self._outbox.send_jobs(submissions)
         self._fail_damaged()
         self._desk.flush()
@@ -174,6 +191,7 @@ class Worker:
             "attempts_begun_total": self._backlog.begun_total,
             "attempts_running": report.running,
             "attempts_waiting": report.waiting,
+            "attempts_leased_here_total": self._fallback.leased_total,
             "outcomes_unacknowledged": len(self._outcomes),
             "queries_open": len(self._desk) + len(self._submissions),
             "slots": self._slots,
@@ -191,6 +209,10 @@ class Worker:
                     self._drain.interrupt(now)
                 case "hand back over":
                     self._drain.exit()
+                case "fallback":
+                    self._fallback.due()
+                case ("fallback", str(ticket)):
+                    self._fallback.consider(ticket, now)
                 case ("ask", int(query_id)):
                     self._desk.overdue(query_id, now)
                 case ("claim", str(ticket)):
@@ -202,7 +224,8 @@ class Worker:
 
     def _expire(self, now: float) -> None:
         early = self._level.fraction >= STORE_EXPIRE_FRACTION
-        gone = self._history.expire(self._wall, early=early)
+        keeps = self._intake.delivery.end_is_unacknowledged
+        gone = self._history.expire(self._wall, early=early, keeps=keeps)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
         self._timers.set("expire", now + self._history.expire_in_s)
@@ -219,6 +242,8 @@ class Worker:
                     self._drain.drain(query_id)
                 case lines.Undrain():
                     self._drain.undrain(query_id)
+                case lines.Cancel(ticket=str(text)) if (done := self._cancel_here(text, now)) is not None:
+                    self._outbox.reply(query_id, done)
                 case _:
                     self._desk.ask(query_id, query, now)
 
@@ -228,6 +253,9 @@ class Worker:
             self._outbox.reply(query_id, refused)
         else:
             self._submissions.take(query_id, query, self._wall, now)
+
+    def _cancel_here(self, text: str, now: float) -> bytes | None:
+        return self._fallback.cancel(self._intake.same_name(text.lower()), now, self._wall)
 
     def _on_clients_gone(self, event: ClientsGone, now: float) -> None:
         for query_id in event.query_ids:
@@ -241,6 +269,7 @@ class Worker:
 
     def _on_link_opened(self, event: LinkOpened, now: float) -> None:
         self._report(now)  # what ended in this very step is kept before we say what we hold, or it would be in neither
+        self._fallback.linked()
         self._outbox.link = event.link
         self._eager = event.eager
         self._outbox.send(
@@ -251,12 +280,12 @@ class Worker:
                 draining=self._drain.on,
             )
         )
-        fresh = self._intake.link_opened(event.ledger_id)
+        fresh = self._intake.delivery.link_opened(event.ledger_id)
         self._outbox.note("link.opened", ledger=event.ledger_id, ledger_is_new=fresh, outcomes=len(self._outcomes))
         if event.eager:
             self._send_outcomes(self._outcomes.all())
-        self._outbox.send_jobs(self._intake.to_send(self._wall))
-        for tickets in batches(self._intake.acknowledged(), len):
+        self._outbox.send_jobs(self._intake.delivery.to_send(self._wall))
+        for tickets in batches(self._intake.delivery.acknowledged(), len):
             self._outbox.send(RequestOfRes(tickets))
         self._desk.link_opened()
 
@@ -268,6 +297,7 @@ class Worker:
         self._desk.link_closed(now)
         self._submissions.link_closed(now)
         self._peeks.link_closed()
+        self._fallback.unlinked(now)
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> None:
         if self._desk.refused != event.reason:
@@ -295,17 +325,17 @@ class Worker:
         for name, first in message.aliases:
             self._intake.alias(name, first)
             self._desk.renamed(name, first, now)
-        told = [name for name, _ in message.conflicts if self._intake.told_meanwhile(name)]
-        taken = self._intake.taken(tuple(name for name in message.tickets if name not in told))
+        told = [name for name, _ in message.conflicts if self._intake.delivery.told_meanwhile(name)]
+        taken = self._intake.delivery.taken(tuple(name for name in message.tickets if name not in told))
         if told:
-            self._intake.send_again()
+            self._intake.delivery.send_again()
         for name, owner in message.conflicts:
             if name not in told:
                 self._submissions.refused(name, owner)
         self._submissions.taken(taken, now)
 
     def _on_send_again(self, message: SendAgain, now: float) -> None:
-        self._intake.send_again()
+        self._intake.delivery.send_again()
 
     def _on_dispatch(self, message: Dispatch, now: float) -> None:
         if self._drain.on:
@@ -390,7 +420,7 @@ class Worker:
 
     def _fail_damaged(self) -> None:
         """Jobs of ours whose record cannot be read: they end here, because no ledger will ever know them."""
-        damaged, self._intake.damaged = self._intake.damaged, []
+        damaged, self._intake.delivery.damaged = self._intake.delivery.damaged, []
         for ticket in damaged:
             ended = Ended(State.FAILED, self._wall, Reason.CANNOT_START)
             self._intake.ended(ticket, ended, b"")
@@ -418,10 +448,10 @@ class Worker:
         if self._linked and (running := tuple(id for id in begun if id not in over)):
             self._outbox.send(Begun(running))
         for done in finished:
-            if not done.unwanted:
+            if not done.unwanted and not self._fallback.settle(done, now, self._wall):
                 self._outcomes.keep(done.id, done.outcome, done.output)
         if self._eager or self._drain.stopping:
-            self._send_outcomes([done.id for done in finished if not done.unwanted])
+            self._send_outcomes([done.id for done in finished if done.id in self._outcomes])
         if finished:
             self._backlog.fill(now)
             if self._backlog.begun or self._backlog.finished:

@@ -106,10 +106,19 @@ class Node:
 class Cluster:
     """Nodes n1, n2 … and their balancer. Time passes only in `advance`."""
 
-    def __init__(self, nodes: int = 0, *, slots: int = 2, periods: Periods = PERIODS, nodes_max: int = 10) -> None:
+    def __init__(
+        self,
+        nodes: int = 0,
+        *,
+        slots: int = 2,
+        periods: Periods = PERIODS,
+        nodes_max: int = 10,
+        fallback_s: float | None = None,
+    ) -> None:
         self.now = 1000.0
         self.periods = periods
         self.nodes_max = nodes_max
+        self.fallback_s = fallback_s
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
         self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
@@ -165,7 +174,15 @@ class Cluster:
         letters = "".join("abcdefghij"[int(digit)] for digit in f"{int(name[1:]):04}")
         who = Identity(node_id or f"id-{name}", f"boot-{next(self._boots)}", prefix or f"aa{letters}", name)
         disk = disk or Disk()
-        worker = Worker(who, Memory(disk), slots=slots, retention_s=self.periods.retention_s, drain_grace_s=10.0)
+        worker = Worker(
+            who,
+            Memory(disk),
+            slots=slots,
+            retention_s=self.periods.retention_s,
+            drain_grace_s=10.0,
+            kinds=frozenset(kinds),
+            fallback_s=self.fallback_s,
+        )
         worker.restore(self.now, self.wall)
         node = Node(disk, who, worker, kinds, slots)
         self.nodes[name] = node

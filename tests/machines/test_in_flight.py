@@ -64,7 +64,7 @@ class Story:
         periods = attrs.evolve(
             PERIODS, eager=self.chance.random() < 0.7, backlog_max=choice([0, 1, 1000]), jobs_per_round_max=3
         )
-        self.cluster = InFlight(3, slots=choice([1, 2]), periods=periods)
+        self.cluster = InFlight(3, slots=choice([1, 2]), periods=periods, fallback_s=choice([None, 4.0]))
         self.may_lose_the_ledger = self.chance.random() < 0.3
         self.ledger_was_lost = False
         self.asked: list[tuple[Node, int]] = []  # submissions whose reply is open

@@ -1,0 +1,302 @@
+"""On their way to the ledger: the jobs of an origin that it is not known to have, in the order of their tickets.
+
+    unsent ──► in flight ──► acknowledged
+      ▲            │
+      └─ link lost ┘
+
+A job is sent as often as it takes; the ledger knows its ticket and takes it once. What it has acknowledged is
+remembered as a watermark, because acknowledgements follow the order of the tickets. A second mark says how far any job
+was ever written to a link: of those above it nobody else can know, so of them alone a node may decide by itself while
+it has no balancer (`node/fallback.py`).
+
+A ledger that we have not met before gets everything again, the ended jobs with their ends.
+
+Pure; everything durable goes through the Memory.
+"""
+
+from collections import deque
+from collections.abc import Collection
+
+import attrs
+import msgspec
+
+from common.codec import glance, pack, unpack
+from common.effects import Table
+from common.history import History
+from common.limits import BATCH_BYTES
+from common.memory import Memory
+from common.messages import Submission
+from common.model import ticket, ticket_key, ticket_of
+
+_WATERMARK = b"acknowledged_number"
+_SENT = b"sent_number"
+_LEDGER = b"ledger_id"
+_OUTLIVED = b"ledgers_outlived"
+_ISSUED_BEFORE = b"issued_before_the_last_was_lost"
+_WINDOW_ITEMS = 20_000  # sent and not acknowledged: hides the round trip
+_WINDOW_BYTES = 32 * BATCH_BYTES
+_SCAN = 500
+
+
+@attrs.frozen
+class OwnLease:
+    """An attempt that an origin gave itself, and the boot that it gave it to. It stands in the live record of its job,
+    which is empty otherwise."""
+
+    attempt: int
+    boot_id: str
+
+
+class _Sent(msgspec.Struct):
+    """What is looked at in a packed job each time it is sent."""
+
+    submitted_wall: float = 0.0
+
+
+class Delivery:
+    """What the ledger has still to learn. `live` are the jobs whose end is not known, the oldest first."""
+
+    def __init__(self, prefix: str, memory: Memory, history: History, live: Collection[str]) -> None:
+        self._prefix = prefix
+        self._memory = memory
+        self._history = history
+        self._live = live
+        self._last = 0  # the highest ticket number
+        self._watermark = 0
+        self._sent = 0  # no job of a higher number was ever written to a link
+        self._outlived = self._issued_before = 0
+        self._unsent: deque[str] = deque()
+        self._in_flight: dict[str, int] = {}  # ticket → bytes
+        self._bytes_in_flight = 0
+        self.damaged: list[str] = []  # live jobs whose record is in quarantine: nobody can run them
+        self._revived: set[str] = set()  # above the watermark, and the ledger has them all the same
+        self._untold: set[str] = set()  # keyed jobs whose client waits for the ledger's word on the key
+        self._learning: bytes | None = None  # the ledger that still has to learn; durable as ours when it has
+        self._telling: set[str] = set()  # ended jobs that the ledger is not known to have
+        self._history_after: bytes | None = None  # cursor of the ended jobs that a new ledger still has to learn
+
+    def restore(self, last: int, live: list[str]) -> None:
+        self._last = last
+        self._watermark, self._sent = self._number(_WATERMARK), self._number(_SENT)
+        self._outlived, self._issued_before = self._number(_OUTLIVED), self._number(_ISSUED_BEFORE)
+        self._telling = set(self._ended_above_the_watermark())
+        unsent = {name for name in live if number_of(name) > self._watermark}
+        self._unsent = deque(sorted(unsent | self._telling, key=number_of))
+
+    def _number(self, key: bytes) -> int:
+        return int(self._memory.get(Table.META, key) or b"0")
+
+    def _ended_above_the_watermark(self) -> list[str]:
+        """Jobs that may have ended before any ledger knew of them."""
+        found: list[str] = []
+        after = ticket_key(ticket(self._prefix, self._watermark))
+        while chunk := self._memory.scan(Table.ENDED, after=after, limit=10 * _SCAN):
+            found += [ticket_of(key) for key, _ in chunk]
+            after = chunk[-1][0]
+        return found
+
+    # --- what there is to deliver --------------------------------------------------------------------------------
+
+    def add(self, name: str) -> None:
+        """A new ticket, the highest."""
+        self._last = number_of(name)
+        self._unsent.append(name)
+
+    def revived(self, name: str) -> None:
+        """An ended job is live again by the ledger's word: so it has it."""
+        self._telling.discard(name)
+        if number_of(name) > self._watermark:
+            self._revived.add(name)
+
+    def ended(self, name: str) -> None:
+        """The ledger has told the end of this job."""
+        self._revived.discard(name)
+
+    def ended_here(self, name: str) -> None:
+        """We have decided the end of this job, and the ledger has to learn of it."""
+        self._telling.add(name)
+
+    def gone(self, name: str) -> None:
+        """Nothing of this job is left to be told."""
+        self._revived.discard(name)
+        self._telling.discard(name)
+        self._has_learned()
+
+    # --- keys ----------------------------------------------------------------------------------------------------
+
+    def claiming(self, name: str) -> None:
+        """The client of this keyed job has not been told `OK` yet: the ledger may still refuse the key."""
+        self._untold.add(name)
+
+    def told(self, name: str) -> None:
+        """Its client is told `OK` although the ledger has not spoken: it cannot be asked, or it has no room."""
+        self._untold.discard(name)
+
+    def told_meanwhile(self, name: str) -> bool:
+        """The ledger refused this job for its key; whether its client had been told `OK` by then. If so it stays in
+        flight, to be sent once more as one that can no longer be refused."""
+        return name in self._live and name not in self._untold
+
+    # --- what the ledger has -------------------------------------------------------------------------------------
+
+    def unacknowledged(self, name: str) -> bool:
+        """Whether the ledger is not known to have this job."""
+        if name in self._in_flight:
+            return True
+        return name in self._live and number_of(name) > self._watermark and name not in self._revived
+
+    def acknowledged(self) -> list[str]:
+        """The live jobs that the ledger has, oldest first."""
+        return [name for name in self._live if not self.unacknowledged(name)]
+
+    def end_is_unacknowledged(self, name: str) -> bool:
+        """Whether the ledger is not known to have the end of this ended job."""
+        return name in self._telling
+
+    def never_sent(self, name: str) -> bool:
+        """Whether this is a live job that nobody but us can know of."""
+        return name in self._live and number_of(name) > self._sent
+
+    def next_never_sent(self, after: str | None, limit: int) -> list[str]:
+        """The oldest such jobs behind `after`."""
+        key = ticket_key(ticket(self._prefix, self._sent) if after is None else after)
+        return [ticket_of(key) for key, _ in self._memory.scan(Table.LIVE, after=key, limit=limit)]
+
+    # --- sending -------------------------------------------------------------------------------------------------
+
+    def link_opened(self, ledger_id: str) -> bool:
+        """Starts over with what is not acknowledged; with everything, when this ledger is new to us."""
+        known = self._memory.get(Table.META, _LEDGER)
+        fresh = known is not None and known != ledger_id.encode()
+        if known is None:
+            self._memory.put(Table.META, _LEDGER, ledger_id.encode())
+        if fresh:
+            self._begin_anew(ledger_id)
+        else:
+            self.send_again()
+        return fresh
+
+    def _begin_anew(self, ledger_id: str) -> None:
+        self._learning = ledger_id.encode()
+        self._telling.clear()
+        self._outlive()
+        self._revived.clear()
+        self._watermark = 0
+        self._memory.put(Table.META, _WATERMARK, b"0")
+        self._history_after = b""
+        self._unsent = deque(sorted(self._live, key=number_of))  # as the watermark needs them
+        self._in_flight.clear()
+        self._bytes_in_flight = 0
+
+    def _outlive(self) -> None:
+        """Another ledger is lost, and with it the numbers of the attempts that it gave out of the jobs issued so
+        far."""
+        self._outlived, self._issued_before = self._outlived + 1, self._last
+        self._memory.put(Table.META, _OUTLIVED, b"%d" % self._outlived)
+        self._memory.put(Table.META, _ISSUED_BEFORE, b"%d" % self._issued_before)
+
+    def send_again(self) -> None:
+        """What is in flight did not get through; it is next in line."""
+        self._unsent.extendleft(reversed(self._in_flight))
+        self._in_flight.clear()
+        self._bytes_in_flight = 0
+
+    def to_send(self, wall: float) -> list[Submission]:
+        """The next jobs for the ledger, as many as the window has room for."""
+        submissions: list[Submission] = []
+        while self._unsent and self._room():
+            name = self._unsent.popleft()
+            if self._memory.get(Table.JOBS, ticket_key(name)) is None:
+                self.damaged += [name] if name in self._live else []
+            elif name in self._live or self._still_to_tell(name):
+                submissions.append(self._send(name, wall))
+        if self._history_after is not None and not self._unsent:
+            submissions += self._ended_to_send(wall)
+        return submissions
+
+    def _room(self) -> bool:
+        return len(self._in_flight) < _WINDOW_ITEMS and self._bytes_in_flight < _WINDOW_BYTES
+
+    def _ended_to_send(self, wall: float) -> list[Submission]:
+        submissions: list[Submission] = []
+        while self._history_after is not None and self._room():
+            chunk = self._memory.scan(Table.ENDED, after=self._history_after, limit=_SCAN)
+            for key, _ in chunk:
+                if not self._room():
+                    break
+                submissions.append(self._send(ticket_of(key), wall))
+                self._telling.add(submissions[-1].ticket)
+                self._history_after = key
+            if not chunk:
+                self._history_after = None
+                self._has_learned()
+        return submissions
+
+    def _still_to_tell(self, name: str) -> bool:
+        if name in self._telling and self._history.find(name) is None:
+            self._telling.discard(name)  # damaged meanwhile
+        return name in self._telling
+
+    def _has_learned(self) -> None:
+        if self._learning is not None and self._history_after is None and not self._telling:
+            self._memory.put(Table.META, _LEDGER, self._learning)
+            self._learning = None
+
+    def _send(self, name: str, wall: float) -> Submission:
+        key = ticket_key(name)
+        get = self._memory.get
+        job, packed = get(Table.JOBS, key) or b"", get(Table.LIVE, key)
+        lease = unpack(OwnLease, packed) if packed else OwnLease(0, "")
+        submission = Submission(
+            name,
+            job,
+            get(Table.BODIES, key) or b"",
+            get(Table.ENDED, key) or b"",
+            get(Table.OUTPUTS, key) or b"",
+            told=name not in self._untold,
+            outlived=self._outlived if number_of(name) <= self._issued_before else 0,
+            age_s=max(0.0, wall - glance(_Sent, job).submitted_wall) if job else 0.0,
+            attempt=lease.attempt,
+            boot_id=lease.boot_id,
+        )
+        if number_of(name) > self._sent:
+            self._sent = number_of(name)
+            self._memory.put(Table.META, _SENT, b"%d" % self._sent)
+        size = len(submission.job) + len(submission.body) + len(submission.output)
+        self._in_flight[name] = size
+        self._bytes_in_flight += size
+        return submission
+
+    def taken(self, names: tuple[str, ...]) -> list[str]:
+        """The ledger has these; returns those that were new to it."""
+        new = [name for name in names if name in self._in_flight]
+        for name in new:
+            self._bytes_in_flight -= self._in_flight.pop(name)
+            self._telling.discard(name)
+        self._has_learned()
+        self._raise_watermark()
+        return new
+
+    def _raise_watermark(self) -> None:
+        waiting = next(iter(self._in_flight), None) or next(iter(self._unsent), None)
+        upto = self._last if waiting is None else number_of(waiting) - 1
+        if upto > self._watermark and self._history_after is None:
+            self._watermark = upto
+            self._memory.put(Table.META, _WATERMARK, b"%d" % upto)
+
+    # --- invariants ----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        assert not set(self._in_flight) & set(self._unsent), "a job is both sent and unsent"
+        assert self._bytes_in_flight == sum(self._in_flight.values()), "the count of bytes in flight is off"
+        assert all(number_of(name) <= self._sent for name in self._in_flight), "a job was sent and is not marked so"
+
+
+def number_of(name: str) -> int:
+    """The number of a ticket."""
+    return int(name.rpartition("-")[2])
+
+
+def own_lease(attempt: int, boot_id: str) -> bytes:
+    """The live record of a job that its origin has leased to itself."""
+    return pack(OwnLease(attempt, boot_id))
