@@ -12,6 +12,8 @@ GIB = 1024 * MIB
 LINE_BYTES_MAX = 64 * KIB  # a request line without its LF: room for a long command, too little to hurt
 BODY_BYTES_MAX = 64 * MIB  # the default and the ceiling of JOBYARD_BODY_MAX
 OPTION_BYTES_MAX = 200  # an option's value, before its %XX are undone
+BODIES_BYTES_MAX = 512 * MIB  # of all clients of a node together, from their first byte until they are on disk
+BODY_WAIT_S = 5.0  # for room among them
 REPLIES_UNREAD_BYTES_MAX = 4 * MIB  # a client that does not read is no longer read from
 REQUESTS_OPEN_MAX = 4096  # requests of one connection whose reply is owed: hides the round trip, bounds memory
 ERRORS_IN_A_ROW_MAX = 1000  # somebody is talking another protocol
@@ -69,5 +71,6 @@ EXPIRE_AGAIN_S = 0.05  # while more is due: ended jobs go as fast as they come, 
 
 assert FRAME_BYTES_MAX > 2 * PYTHON_OUTPUT_BYTES_MAX + MIB, "an outcome must fit into a frame"
 assert FRAME_BYTES_MAX > BODY_BYTES_MAX + MIB, "a job must fit into a frame"
+assert BODIES_BYTES_MAX > BODY_BYTES_MAX, "a body alone must find room"
 assert STORE_EXPIRE_FRACTION < STORE_FULL_FRACTION < 1, "room is made before work is refused"
 assert REDIAL_S_MIN < REDIAL_S_MAX <= 1.0, "promised: redialled at least every second"

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Container, Sequence
 from typing import Final, TypeAlias
 
-import attrs
 import structlog
 import trio
 
@@ -27,6 +26,8 @@ from common import lines
 from common.errors import Code
 from common.limits import (
     AUTH_WAIT_S,
+    BODIES_BYTES_MAX,
+    BODY_WAIT_S,
     ERRORS_IN_A_ROW_MAX,
     HANDSHAKE_S,
     KIB,
@@ -36,6 +37,8 @@ from common.limits import (
     REPLIES_UNREAD_BYTES_MAX,
     REQUESTS_OPEN_MAX,
 )
+from common.runtime.bell import Bell
+from common.runtime.bodies import Bodies
 from common.runtime.sockets import GONE_CHECK_S, is_reset, part, peer_of, watch_for_reset
 from common.runtime.tls import FIRST_BYTES, HandshakeFailed, NotTls, handshake
 from common.runtime.unproven import Place, Refusals, Unproven
@@ -93,6 +96,7 @@ class Serving:
         self.version_reply = lines.ok(None, "jobyard", version, protocol=PROTOCOL)
         self.unproven = Unproven(connections_max, AUTH_WAIT_S)
         self.refusals = Refusals(of_clients=True)
+        self.bodies = Bodies(BODIES_BYTES_MAX, BODY_WAIT_S)
         self._connections_max = connections_max
         self._ids = itertools.count(1)
         self._asked: dict[int, Conversation] = {}
@@ -219,6 +223,7 @@ class Conversation:
         self._in_parts: set[int] = set()  # of these, those that are not answered completely
         self._guessed_bytes: dict[int, int] = {}  # of these, what the others weigh meanwhile
         self._owed_bytes = 0  # answered and not sent, and guessed
+        self._submitted: dict[int, int] = {}  # of these, the bodies that are on their way to the disk
         self._errors_in_a_row = 0
         self._ends = False  # no request will be taken any more: what is owed is answered, then the end
         self._to_write = Bell()
@@ -234,11 +239,14 @@ class Conversation:
                 await part(self._stream)
         finally:
             self._serving.forget(self._owed)
+            self._serving.bodies.hold(self, 0)
 
     def answered(self, request_id: int, reply: bytes, more: bool = False) -> None:
         self._ready[request_id] = self._ready.get(request_id, b"") + reply
         (self._in_parts.add if more else self._in_parts.discard)(request_id)
         self._owed_bytes += len(reply) - self._guessed_bytes.pop(request_id, 0)
+        if self._submitted.pop(request_id, None) is not None:
+            self._count_bodies()
         self._to_write.ring()
         self._room.ring()
 
@@ -257,6 +265,9 @@ class Conversation:
         while not self._ends:
             await self._take_all(self._parser.feed(data) if data else self._parser.eof())
             self._ends = self._ends or not data
+            if not self._count_bodies() and self._parser.body_bytes and not await self._serving.bodies.room():
+                self._parser.refuse_body(Code.FULL, _NO_ROOM)
+                self._count_bodies()
             if not self._ends:
                 data = bytes(await self._stream.receive_some(READ_BYTES))
         self._to_write.ring()
@@ -272,6 +283,12 @@ class Conversation:
                 break
         self._hand_over()
         await self._wait_for_room()
+
+    def _count_bodies(self) -> bool:
+        """Whether there is room for more than what all hold now."""
+        bodies = self._serving.bodies
+        bodies.hold(self, self._parser.body_bytes + sum(self._submitted.values()))
+        return bodies.total <= bodies.most
 
     def _hand_over(self) -> None:
         if self._queries:
@@ -294,6 +311,8 @@ class Conversation:
             return
         assert not isinstance(request, _Edge), f"{request} is answered here"
         self._queries.append((request_id, request))
+        if isinstance(request, lines.Submit) and request.body and not request.wait:
+            self._submitted[request_id] = len(request.body)
         weight_bytes = _weight_bytes(request)
         if weight_bytes:
             self._guessed_bytes[request_id] = weight_bytes
@@ -374,6 +393,7 @@ class Conversation:
         return replies, None
 
 
+_NO_ROOM: Final = "clients of this node are sending too much at once; try again, or at another node"
 _NO_TLS: Final = "this node does not speak TLS; clients name it as tcp://HOST:PORT"
 _Edge: Final = (lines.Auth, lines.Ping, lines.Version, lines.Help, lines.Quit, lines.Bad)
 
@@ -384,20 +404,6 @@ def _weight_bytes(query: lines.Query) -> int:
     if isinstance(query, lines.Submit):
         return 0 if query.wait else len(query.body)
     return _REPLY_BYTES.get(type(query), 0)
-
-
-@attrs.define(eq=False)
-class Bell:
-    """An event that can be rung again; for one waiter."""
-
-    _event: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def ring(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-        self._event = trio.Event()
 
 
 async def _shake_hands(stream: Connection) -> None:

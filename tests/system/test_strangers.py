@@ -1,5 +1,6 @@
 """Those who hold connections, and those who claim to be somebody: whoever means it is served all the same, at once."""
 
+import os
 import secrets
 import shutil
 import socket
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.system
 KEY: Final = "the-key-of-this-cluster"
 TOKEN: Final = "open-sesame-open-sesame"
 ANSWERED_S_MAX: Final = 1.0
-FOR_S: Final = 2.5
+FOR_S: Final = 60.0 if os.environ.get("JOBYARD_SOAK") else 1.2
 FILES: Final = 256
 LINE_BYTES_MAX: Final = 64 * 1024
 MIB: Final = 1 << 20
