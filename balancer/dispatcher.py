@@ -49,6 +49,7 @@ from common.messages import (
     Aliases,
     Answer,
     Begun,
+    Farewell,
     Forget,
     Holdings,
     Info,
@@ -438,12 +439,18 @@ class Dispatcher:
             self._tell_end(node, ticket)
 
     def _tell_end(self, node: Node, ticket: str) -> None:
-        """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was."""
+        """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was; unless it has
+        the job itself, and lost only how it stands."""
         if self._ledger.live(ticket) is not None:
             return
         if self._history.find(ticket) is not None:
             node.ends[ticket] = None
-        elif self._ledger.first_name(ticket) == ticket:
+        elif self._ledger.first_name(ticket) != ticket:
+            return  # another name of a job; whoever waits for it waits there
+        elif self._ledger.fail_lost(ticket, self._wall):
+            self._reunion.arrived_otherwise(ticket)
+            self._outbox.note("record.damaged", "error", ticket=ticket)
+        else:
             self._outbox.to(node).lapsed.append(ticket)
 
     def _tell_of_ends(self, now: float) -> None:
@@ -518,6 +525,10 @@ class Dispatcher:
                 self._outbox.to(node).cancels.append(leased.attempt_id)
         return State.CANCELLED
 
+    def _on_farewell(self, node: Node, message: Farewell, now: float) -> None:
+        """All that it said before is taken in, and it is given nothing any more."""
+        self._outbox.send(node, message)
+
     def _on_noticed(self, node: Node, message: Noticed, now: float) -> None:
         self._revival.noticed(message)
         for ticket in message.revived:
@@ -563,6 +574,7 @@ class Dispatcher:
     _receivers: Final[dict[type, Callable[..., None]]] = {
         Holdings: _on_holdings,
         Info: _on_info,
+        Farewell: _on_farewell,
         Jobs: _on_jobs,
         Aliases: _on_aliases,
         Begun: _on_begun,

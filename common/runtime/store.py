@@ -7,7 +7,7 @@ What is relied on, and why each rule is here:
 - A whole write transaction runs in one call in one thread. (One that is begun in a thread and committed in another
   blocks every later writer for ever.) Reads are short, and hold no transaction open.
 - LMDB has no checksums: each record carries a CRC over table, key and value. One that does not match is moved to
-  the quarantine table, never deleted, and reported.
+  the quarantine table, never deleted, and reported. Damage to LMDB's own pages is looked for at the start (pages.py).
 - A directory says its format; a newer one is refused untouched.
 """
 
@@ -24,11 +24,14 @@ import lmdb
 
 from common.effects import Delete, Table, Write
 from common.limits import MIB
+from common.runtime.pages import damage_to_pages
 
 FORMAT: Final = 1
+_FILE: Final = "data.mdb"
 _FORMAT_KEY: Final = b"format"
 _QUARANTINE: Final = b"quarantine"
 _CRC_BYTES: Final = 4
+_NAMES: Final = frozenset({_QUARANTINE, *(table.encode() for table in Table)})
 SUBDIRECTORIES_MAX: Final = 1000
 _DISK_RESERVE_BYTES: Final = 64 * MIB  # of a large disk; of a small one a twentieth
 _DISK_RESERVE_FRACTION: Final = 0.05
@@ -74,6 +77,7 @@ class Store:
         try:
             self._env = _open(directory, max_bytes)
             self._check_format()  # before anything is made in it
+            self._check_pages()
             self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
             self._quarantine = self._env.open_db(_QUARANTINE)
         except lmdb.Error as error:
@@ -95,6 +99,15 @@ class Store:
                 "it was written by a newer version, and was left untouched; start that version"
             )
 
+    def _check_pages(self) -> None:
+        if damage := damage_to_pages(self._env, tables=_NAMES, others={_FORMAT_KEY}):
+            raise self._torn(damage)
+
+    def _torn(self, what: str) -> StoreError:
+        return StoreError(
+            f"{self.directory}: {what}: the disk has damaged more than single records; see docs/operating.md, 'restore'"
+        )
+
     def close(self) -> None:
         self._env.close()
         os.close(self._lock_fd)
@@ -112,14 +125,19 @@ class Store:
         found: list[tuple[bytes, bytes]] = []
         with self._env.begin(db=self._dbs[table]) as transaction, transaction.cursor() as cursor:
             here = _before(cursor, after) if backwards else _after(cursor, max(after, prefix), after)
+            last = after
             while here and len(found) < limit:
                 key = cursor.key()
+                if last and (key >= last if backwards else key <= last):
+                    raise self._torn(f"{table} is out of order at {key.hex()}")
                 if prefix and not key.startswith(prefix):
                     break
-                found.append((key, cursor.value()))
+                value = self._checked(table, key, cursor.value())
+                if value is not None:
+                    found.append((key, value))
+                last = key
                 here = cursor.prev() if backwards else cursor.next()
-        checked = ((key, self._checked(table, key, stored)) for key, stored in found)
-        return [(key, value) for key, value in checked if value is not None]
+        return found
 
     def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
         value = stored[_CRC_BYTES:]
@@ -203,6 +221,8 @@ def _own(directory: Path) -> int:
 
 
 def _open(directory: Path, max_bytes: int) -> Any:
+    if not (directory / _FILE).exists():
+        _make(directory)
     return lmdb.open(
         str(directory),
         map_size=max_bytes,
@@ -211,6 +231,29 @@ def _open(directory: Path, max_bytes: int) -> Any:
         lib_version=0,
         max_readers=16,
     )
+
+
+def _make(directory: Path) -> None:
+    """A new environment, under another name until it is whole on disk: LMDB writes the first pages without a sync, and
+    would not open what a power cut leaves of them."""
+    unfinished = directory / f"{_FILE}.new"
+    try:
+        unfinished.unlink(missing_ok=True)
+        new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
+        with new as env, env.begin(write=True) as transaction:
+            transaction.put(_FORMAT_KEY, b"%d" % FORMAT)
+        unfinished.rename(directory / _FILE)
+        _sync_names(directory)
+    except OSError as error:
+        raise StoreError(f"nothing can be made in {directory}: {error.strerror}") from error
+
+
+def _sync_names(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _after(cursor: Any, start: bytes, after: bytes) -> bool:
