@@ -33,7 +33,7 @@ PATIENCE_S: Final = 5.0
 GROWN_BYTES_MAX: Final = 24 << 20  # what such jobs weigh that were taken in, and no more
 RESET: Final = struct.pack("ii", 1, 0)
 
-CONVERSATIONS_OF_INSIDERS: Final = EXAMPLES // 2  # of two messages and a half; each costs some commits
+CONVERSATIONS_OF_INSIDERS: Final = EXAMPLES // 3  # of some messages each; each costs some commits, too
 
 hostility = settings(
     max_examples=EXAMPLES, deadline=None, database=None, phases=[Phase.explicit, Phase.generate, Phase.shrink],
