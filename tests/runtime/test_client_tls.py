@@ -156,8 +156,11 @@ def test_a_connection_is_not_stale_for_what_tls_sends_on_its_own(ours: Certified
     with FakeNode(secured(ours, (PING, PONG), tickets=2)) as node:
         (address,) = parse_url(tls(node))
         connection = Connection(address, 5.0, trust_of(ours.ca))
-        assert connection.request(PING).error is None
+        poller = select.poll()
+        poller.register(connection, select.POLLIN)
+        assert poller.poll(5000), "no ticket has come"
         assert not connection.is_stale()
+        assert connection.request(PING).error is None
         connection.close()
 
 
