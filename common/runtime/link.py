@@ -14,6 +14,7 @@ from common.codec import Malformed
 from common.frames import Parser, encode
 from common.limits import FRAME_BYTES_MAX, LINK_UNSENT_BYTES_MAX
 from common.messages import Message
+from common.runtime.tls import why_broken
 
 _READ_BYTES = 256 * 1024
 _WRITE_BYTES = 1024 * 1024  # gathered into one write; a larger frame goes by itself
@@ -46,7 +47,7 @@ class Link:
         try:
             await self._stream.send_all(encode(message))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkLost("the connection broke") from error
+            raise LinkLost(why_broken(error)) from error
 
     async def receive(self) -> Message:
         """The next message; raises LinkLost or Malformed."""
@@ -58,7 +59,7 @@ class Link:
         try:
             data = await self._stream.receive_some(_READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkLost(self._closing or "the connection broke") from error
+            raise LinkLost(self._closing or why_broken(error)) from error
         if not data:
             raise LinkLost(self._closing or "the other side closed the connection")
         return self._parser.feed(data)
@@ -104,16 +105,18 @@ class Link:
             try:
                 with self._writing:
                     await self._drain()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                reason = "the connection broke"
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                reason = why_broken(error)
             else:
                 reason = self._closing or reason
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_all)
-            nursery.start_soon(write_all)
-        await trio.aclose_forcefully(self._stream)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_all)
+                nursery.start_soon(write_all)
+        finally:
+            await trio.aclose_forcefully(self._stream)
         return reason
 
     async def _read_within(self, silence_s: float | None) -> list[Message]:

@@ -179,19 +179,25 @@ async def test_a_handshake_that_takes_too_long_is_ended(autojump_clock: trio.tes
     await ours.aclose()
 
 
-async def test_more_than_a_bounded_number_of_unproven_links_are_turned_away(
+async def test_of_more_than_a_bounded_number_of_unproven_links_the_oldest_makes_way(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """Whoever only holds places holds nobody up."""
     balancer = Balancer(KEY)
+    ended: list[int] = []
+
+    async def stranger(number: int, stream: trio.abc.Stream) -> None:
+        await balancer.door._converse(stream)
+        ended.append(number)
+
     async with trio.open_nursery() as nursery:
-        pairs = [trio.testing.memory_stream_pair() for _ in range(LINKS_UNPROVEN_MAX)]
-        for _, theirs in pairs:
-            nursery.start_soon(balancer.door._converse, theirs)
-        await trio.sleep(0.1)
-        with trio.fail_after(0.1):
-            await balancer.door._converse(trio.testing.memory_stream_pair()[1])
-        await trio.sleep(HANDSHAKE_S + 0.1)
-        assert len(await talk(balancer, encode(HELLO))) == 1, "and there is room again"
+        pairs = [trio.testing.memory_stream_pair() for _ in range(LINKS_UNPROVEN_MAX + 2)]
+        for number, (_, theirs) in enumerate(pairs):
+            nursery.start_soon(stranger, number, theirs)
+            await trio.testing.wait_all_tasks_blocked()
+        assert ended == [0, 1]
+        assert len(await talk(balancer, encode(HELLO))) == 1, "who comes now is heard"
+        assert ended == [0, 1, 2]
         nursery.cancel_scope.cancel()
 
 
