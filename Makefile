@@ -21,7 +21,7 @@ run: $(READY) ## the same cluster to play with, until Ctrl-C
 	$(BIN)/python examples/demo.py --stay
 
 test: $(TOOLS) ## all tests, with the reason for each that is skipped
-	$(BIN)/pytest -q -rs
+	$(BIN)/pytest -q -rs -n auto --maxprocesses 4 --dist loadgroup
 
 check: lint types test ## what a change must pass: lint, types and test
 
