@@ -9,7 +9,7 @@ TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint format types bench up down logs clean
+.PHONY: help demo run test check lint format types chaos bench up down logs clean
 
 help: ## print this
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -35,6 +35,9 @@ format: $(TOOLS) ## put the format right
 
 types: $(TOOLS) ## strict types
 	$(BIN)/mypy
+
+chaos: $(READY) ## kill, pause, stop and cut off a cluster under load, then say what was lost
+	$(BIN)/python -m chaos
 
 bench: $(READY) ## how fast it is here
 	$(BIN)/python benchmarks/bench.py

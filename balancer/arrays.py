@@ -81,8 +81,17 @@ class Array:
 
     @property
     def over(self) -> bool:
-        ended = self.succeeded + self.failed + self.cancelled + (self.unbegun if self.dropped else 0)
-        return ended == len(self.indexes)
+        return self._ended + (self.unbegun if self.dropped else 0) == len(self.indexes)
+
+    @property
+    def _ended(self) -> int:
+        return self.succeeded + self.failed + self.cancelled
+
+    def begun(self) -> list[str]:
+        """The tickets of all that have begun, if they are not all accounted for; else none, and cheaply."""
+        if self._ended + len(self.live) == self.next + len(self.ahead):
+            return []
+        return [element(self.ticket, self.indexes.at(position)) for position in (*range(self.next), *self.ahead)]
 
     @property
     def has_room(self) -> bool:
@@ -185,9 +194,7 @@ class Array:
     def check(self) -> None:
         numbers = (self.next, self.succeeded, self.failed, self.cancelled, self.unbegun)
         assert min(numbers) >= 0, f"{self.ticket} counts below nothing: {self.record}"
-        begun = self.next + len(self.ahead)
-        ended = self.succeeded + self.failed + self.cancelled
-        assert ended + len(self.live) == begun, f"the elements of {self.ticket} are miscounted: {self.record}"
+        assert not self.begun(), f"the elements of {self.ticket} are miscounted: {self.record}"
         back = {ticket for _, ticket in self.back}
         for ticket, entry in self.live.items():
             assert entry.state is not State.QUEUED or ticket in back, f"{ticket} waits for a node and is not offered"

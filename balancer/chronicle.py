@@ -94,7 +94,8 @@ class Chronicle:
             return 0
         told, self._told = self._told, []
         first = self._last + 1
-        lines = self._encode_lines(_numbered(told, first, moment(wall)))
+        # A list, because msgspec (0.22) never lets go of a generator that it is given here.
+        lines = self._encode_lines(list(_numbered(told, first, moment(wall))))
         self._memory.put(Table.EVENTS, _key(first), _key(self._bytes_told) + lines)
         self._last += len(told)
         self._bytes_told += len(lines)

@@ -49,6 +49,7 @@ from common.messages import (
     Aliases,
     Answer,
     Begun,
+    Farewell,
     Forget,
     Holdings,
     Info,
@@ -154,6 +155,7 @@ class Dispatcher:
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
         self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
+        self._expiry_is_due = False
 
     # --- the contract --------------------------------------------------------------------------------------------
 
@@ -183,6 +185,7 @@ class Dispatcher:
             self._follow_up(now)
         self._follow_up(now)
         self._tell_of_ends(now)
+        self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
@@ -259,7 +262,7 @@ class Dispatcher:
                 case "level":
                     self._rounds.level()
                 case "expire":
-                    self._expire(now)
+                    self._expiry_is_due = True
                 case ("due", str(ticket)):
                     self._ledger.due(ticket)
                 case ("probe", str(node_id)):
@@ -268,8 +271,11 @@ class Dispatcher:
                     self._clerk.still_ending(ticket, question)
 
     def _expire(self, now: float) -> None:
+        if not self._expiry_is_due:
+            return
+        self._expiry_is_due = False
         early = self._level.fraction >= STORE_EXPIRE_FRACTION
-        gone = self._history.expire(self._wall, early=early)
+        gone = self._history.expire(self._wall, early=early, keeps=self._is_still_to_be_told)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
         self._timers.set("expire", now + self._history.expire_in_s)
@@ -438,12 +444,18 @@ class Dispatcher:
             self._tell_end(node, ticket)
 
     def _tell_end(self, node: Node, ticket: str) -> None:
-        """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was."""
+        """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was; unless it has
+        the job itself, and lost only how it stands."""
         if self._ledger.live(ticket) is not None:
             return
         if self._history.find(ticket) is not None:
             node.ends[ticket] = None
-        elif self._ledger.first_name(ticket) == ticket:
+        elif self._ledger.first_name(ticket) != ticket:
+            return  # another name of a job; whoever waits for it waits there
+        elif self._ledger.fail_lost(ticket, self._wall):
+            self._reunion.arrived_otherwise(ticket)
+            self._outbox.note("record.damaged", "error", ticket=ticket)
+        else:
             self._outbox.to(node).lapsed.append(ticket)
 
     def _tell_of_ends(self, now: float) -> None:
@@ -459,6 +471,10 @@ class Dispatcher:
                 self._outbox.send(node, Result(items))
             if node.ends:
                 self._timers.set("more ends", now)
+
+    def _is_still_to_be_told(self, ticket: str) -> bool:
+        origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
+        return origin is not None and ticket in origin.ends
 
     def _take_ends(self, node: Node) -> list[tuple[Pair, ...]]:
         """The next ends for an origin, about ENDS_PER_STEP_BYTES of them: one that was away may be owed gigabytes."""
@@ -518,6 +534,10 @@ class Dispatcher:
                 self._outbox.to(node).cancels.append(leased.attempt_id)
         return State.CANCELLED
 
+    def _on_farewell(self, node: Node, message: Farewell, now: float) -> None:
+        """All that it said before is taken in, and it is given nothing any more."""
+        self._outbox.send(node, message)
+
     def _on_noticed(self, node: Node, message: Noticed, now: float) -> None:
         self._revival.noticed(message)
         for ticket in message.revived:
@@ -563,6 +583,7 @@ class Dispatcher:
     _receivers: Final[dict[type, Callable[..., None]]] = {
         Holdings: _on_holdings,
         Info: _on_info,
+        Farewell: _on_farewell,
         Jobs: _on_jobs,
         Aliases: _on_aliases,
         Begun: _on_begun,

@@ -14,6 +14,7 @@ from balancer.records import Entry
 from common.arrays import parse_indexes
 from common.codec import pack, unpack
 from common.effects import Table
+from common.limits import ATTEMPTS_PER_LEDGER
 from common.memory import Memory
 from common.model import Ended, Job, Reason, State, array_of, index_of, ticket_key, ticket_of
 
@@ -61,6 +62,15 @@ class Elements:
         for name, _ in self.rows(Table.LIVE, array.ticket):
             array.begin(name)
         return array
+
+    def lost(self, array: Array) -> Iterator[Entry]:
+        """Elements that have begun, and of which no record says how they stand: it was damaged, and set aside. As
+        entries that are live again."""
+        for ticket in array.begun():
+            if ticket not in array.live and self._memory.get(Table.ENDED, ticket_key(ticket)) is None:
+                entry = self._live[ticket] = array.live[ticket] = self._entry(ticket)
+                entry.record.outnumbered = ATTEMPTS_PER_LEDGER
+                yield entry
 
     def rows(self, table: Table, ticket: str) -> Iterator[tuple[str, bytes]]:
         """The records of an array's elements in a table, by their tickets; not the array's own."""

@@ -29,7 +29,7 @@ from common.codec import pack, unpack
 from common.effects import Table
 from common.history import History
 from common.keys import first_name
-from common.limits import BACKOFF_JITTER, BACKOFF_MAX_S
+from common.limits import ATTEMPTS_PER_LEDGER, BACKOFF_JITTER, BACKOFF_MAX_S
 from common.machine import Chance
 from common.memory import Memory
 from common.messages import Lease, Reported
@@ -85,6 +85,9 @@ class Ledger:
                 self._waits.append((entry.ticket, left_s))
         for entry in found:
             self._offer(entry)
+        arrays = [entry.array for entry in found if entry.array is not None]
+        for entry in [lost for array in arrays for lost in self.elements.lost(array)]:
+            self.fail_unreadable(entry, wall)
 
     @property
     def tag(self) -> str:
@@ -405,8 +408,19 @@ class Ledger:
         self.elements.save(array)
         self._dropped.append(array.ticket)
 
+    def fail_lost(self, ticket: str, wall: float) -> bool:
+        """Whether this is a job that was taken in, and of which no record says how it stands: that was damaged, and
+        set aside. It ends, because nobody can say whether it runs."""
+        packed = self._memory.get(Table.JOBS, ticket_key(ticket))
+        if packed is None or self._history.expired(ticket):
+            return False
+        job = unpack(Job, packed)
+        record = LiveRecord(self.next_in_order(), job.kind, group=job.group, outnumbered=ATTEMPTS_PER_LEDGER)
+        self.fail_unreadable(Entry(ticket, record), wall)
+        return True
+
     def fail_unreadable(self, entry: Entry, wall: float) -> None:
-        """The record of what the job is was damaged on disk and is in quarantine."""
+        """The record of the job, or of how it stands, was damaged on disk and is in quarantine."""
         text = b"jobyard: the stored record of this job is damaged; it was set aside and cannot be run\n"
         ended = Ended(State.FAILED, wall, Reason.CANNOT_START, stderr_bytes=len(text))
         self._end(entry, ended, text)

@@ -99,9 +99,12 @@ class Roster:
         self._nodes_max = nodes_max
         self._nodes: dict[str, Node] = {}
         self._by_link: dict[int, Node] = {}
+        self._looked_at = 0.0
+        self._looked_late = False
 
     def restore(self, now: float) -> None:
         """Silence counts from now: while the balancer was away it could hear nobody."""
+        self._looked_at = now
         after = b""
         while chunk := self._memory.scan(Table.NODES, after=after, limit=_SCAN):
             for key, packed in chunk:
@@ -179,7 +182,13 @@ class Roster:
         node.last_heard = now
 
     def silent(self, now: float, timeout_s: float) -> list[Node]:
-        """Those that are presumed gone from now on."""
+        """Those that are presumed gone from now on. Who looks late may have been stopped, with what the nodes said
+        still unread: only the next look counts, however late that is."""
+        late = now - self._looked_at > timeout_s / 2
+        listens_first = late and not self._looked_late
+        self._looked_at, self._looked_late = now, late
+        if listens_first:
+            return []
         return [node for node in self if not node.lost and now - node.last_heard > timeout_s]
 
     def check(self) -> None:

@@ -141,6 +141,15 @@ class Info:
 
 
 @attrs.frozen
+class Farewell:
+    """Node → balancer: I stop, and nothing is left of what you gave me. Balancer → node: the same back. Messages keep
+    their order, and a draining node is given nothing, so at the echo of its last farewell nothing is under way between
+    the two, and the node leaves."""
+
+    number: int = attrs.field(validator=attrs.validators.ge(1))
+
+
+@attrs.frozen
 class Holdings:
     """Node → balancer, first message of every link: the attempts it holds (begun, and waiting), and those whose
     outcome it keeps, each with the boot that ran it. What is leased to it and not here did not survive."""
@@ -374,15 +383,15 @@ class Answer:
 
 
 Message: TypeAlias = (
-    Hello | Challenge | Proof | Welcome | Refused | Poll | Info | Holdings | Jobs | Taken | SendAgain | Aliases
-    | Dispatch | Begun | Cancel | Drop | Recall | Returned
+    Hello | Challenge | Proof | Welcome | Refused | Poll | Info | Holdings | Farewell | Jobs | Taken | SendAgain
+    | Aliases | Dispatch | Begun | Cancel | Drop | Recall | Returned
     | RequestOfRes | Result | ResReq | Acknowledged | Lapsed | Notices | Noticed | Inquiry | Answer | Forget
 )  # fmt: skip
 
 # The number of a class on the wire. Never reuse one.
 CODES: Final[dict[type[Message], int]] = {
     Hello: 1, Challenge: 2, Proof: 3, Welcome: 4, Refused: 5,
-    Poll: 10, Info: 11, Holdings: 12,
+    Poll: 10, Info: 11, Holdings: 12, Farewell: 13,
     Jobs: 20, Taken: 21, SendAgain: 22, Aliases: 23,
     Dispatch: 30, Begun: 31, Cancel: 32, Drop: 33, Recall: 34, Returned: 35,
     RequestOfRes: 40, Result: 41, ResReq: 42, Acknowledged: 43, Lapsed: 44, Notices: 45, Noticed: 46,

@@ -38,7 +38,7 @@ STORE_BYTES_MAX: Final = 16 * 1024 * GIB  # an address space has 128 TiB, and ot
 # Names of clients, jobs and tests: no settings of the two programs, yet rightly in an environment.
 NAMES_OF_OTHERS: Final = frozenset(
     f"JOBYARD_{name}"
-    for name in ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "SCRATCH", "TEST_DOCKER")
+    for name in ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "SCRATCH", "TEST_DOCKER", "SOAK")
 )
 TLS_NAMES: Final = ("JOBYARD_TLS_CERT", "JOBYARD_TLS_KEY", "JOBYARD_TLS_CA")
 

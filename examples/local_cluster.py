@@ -60,6 +60,7 @@ class LocalCluster:
 
     `env` goes to every process, over the environment of this one; `slots` to every node. `ports` names ports that
     should be used (`{"balancer": 8080}`); others are free ones. A process that is started again keeps its port.
+    `dials` names the ports at which nodes look for the balancer, where that is not its own (`{"node1": 40001}`).
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class LocalCluster:
         env: Mapping[str, str] | None = None,
         slots: int | None = None,
         ports: Mapping[str, int] | None = None,
+        dials: Mapping[str, int] | None = None,
         repository: Path = REPOSITORY,
     ) -> None:
         self.node_names = tuple(f"node{number}" for number in range(1, nodes + 1))
         self._directory = directory
         self._env = dict(env or {}) | ({} if slots is None else {"JOBYARD_SLOTS": str(slots)})
         self._ports = dict(ports or {})
+        self._dials = dict(dials or {})
         self._repository = repository
         self._members: dict[str, _Member] = {}
         self._cleanup = ExitStack()
@@ -139,6 +142,19 @@ class LocalCluster:
             member.process.wait()
             member.process = None
 
+    def terminate(self, name: str) -> int | None:
+        """SIGTERM; returns the exit status, or None where it took longer than STOP_GRACE_S and was killed."""
+        process = self._running(name)
+        if process is None:
+            raise ClusterError(f"{name} does not run")
+        process.terminate()
+        try:
+            return process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            self.kill(name)
+
     def pid(self, name: str) -> int:
         """The process id of a member that runs."""
         process = self._running(name)
@@ -187,7 +203,8 @@ class LocalCluster:
     def _command(self, member: _Member) -> list[str]:
         if member.name == BALANCER:
             return [sys.executable, "-m", "balancer", str(member.port)]
-        return [sys.executable, "-m", "node", HOST, str(self._members[BALANCER].port)]
+        dialled = self._dials.get(member.name, self._members[BALANCER].port)
+        return [sys.executable, "-m", "node", HOST, str(dialled)]
 
     def _environment(self, member: _Member) -> dict[str, str]:
         own = {

@@ -119,9 +119,9 @@ class Dial:
         shown = auth.balancer_proof(self._key, hello, challenge.ledger_id, challenge.nonce)
         if not auth.matches(shown, challenge.proof):
             raise self._refused("the balancer does not know our cluster key (JOBYARD_CLUSTER_KEY)")
+        link.proven()  # now: whatever comes behind the Welcome may come with it
         await link.send_now(Proof(auth.node_proof(self._key, hello, challenge.ledger_id, challenge.nonce)))
         welcome = await self._expect(link, Welcome)
-        link.proven()
         return link, challenge, welcome
 
     async def _expect(self, link: Link, cls: type[_M]) -> _M:

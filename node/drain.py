@@ -1,22 +1,25 @@
-"""Draining: a node that takes no more, hands back what waits, and finishes what runs. There are two ways into it.
+"""Draining: a node that takes no more, hands back what waits, and finishes what runs. There are three ways into it.
 
     DRAIN ....... a mark in the store, which outlives the program: whoever drains a node to work on its machine finds
                   it drained after the restart too, until UNDRAIN. Clients are answered as ever
     SIGTERM ..... the end of this boot, and no mark: what runs is given its grace, then interrupted; what is over is
-                  reported, and the program exits
+                  reported, both sides say farewell, and the program exits
+    a full disk . as long as it is full: what begins there may fail for want of a directory, and a node whose jobs fail
+                  at once would soon be given all that there are
 
 Handed back means neither a failure nor a crash: the ledger gives the job to another node.
 
 Pure; what is durable goes through the Memory.
 """
 
+import math
 from typing import Final
 
 from common import lines
 from common.effects import Exit, Table
 from common.errors import Code
 from common.memory import Memory
-from common.messages import Info, Returned
+from common.messages import Farewell, Info, Returned
 from common.timers import Timers
 from node.backlog import Backlog, Stop
 from node.outbox import Outbox
@@ -24,7 +27,7 @@ from node.outcomes import Outcomes
 
 _MARK: Final = b"draining"
 _INTERRUPT_GRACE_S: Final = 1.0  # between SIGTERM and SIGKILL when the node itself has to go
-_HAND_BACK_S: Final = 3.0  # what a stopping node waits for the ledger to acknowledge
+_HAND_BACK_S: Final = 3.0  # what a stopping node waits for the ledger to acknowledge, and to say farewell
 
 
 class Drain:
@@ -41,6 +44,9 @@ class Drain:
         self._grace_s = grace_s
         self._marked = False
         self._exited = False
+        self._disk_full = False
+        self._farewells = 0  # the number of the last
+        self._on_its_way = False  # its echo is waited for, and nothing was given to us since
         self.stopping = False
 
     def restore(self) -> None:
@@ -48,7 +54,7 @@ class Drain:
 
     @property
     def on(self) -> bool:
-        return self._marked or self.stopping
+        return self._marked or self._disk_full or self.stopping
 
     # --- told to by a client -----------------------------------------------------------------------------------
 
@@ -71,6 +77,15 @@ class Drain:
             self._outbox.note("node.undrained")
             self.tell_counts()
         self._outbox.reply(query_id, lines.ok(state="alive"))
+
+    def disk_is_full(self, full: bool) -> None:
+        if full == self._disk_full:
+            return
+        self._disk_full = full
+        if full:
+            self._hand_back()
+        else:
+            self.tell_counts()
 
     def _hand_back(self) -> None:
         """First says that we drain, or what is handed back could be given to us again."""
@@ -96,16 +111,40 @@ class Drain:
         self._hand_back()
         self._timers.set("grace over", now + self._grace_s)
         self._timers.set("hand back over", now + self._grace_s + _INTERRUPT_GRACE_S + _HAND_BACK_S)
-        self.exit_when_done()
+        self.exit_when_done(now)
 
     def interrupt(self, now: float) -> None:
         """The grace is over."""
         for id in self._backlog.running():
             self._backlog.end(id, Stop.INTERRUPTED, now, grace_s=_INTERRUPT_GRACE_S)
 
-    def exit_when_done(self) -> None:
-        acknowledged = self._outbox.link is None or not len(self._outcomes)
-        if self.stopping and not len(self._backlog) and acknowledged:
+    def exit_when_done(self, now: float) -> None:
+        """With nothing left, and a balancer that knows it: what it was sent last may still be on its way, and so may an
+        attempt to us."""
+        if not self.stopping or len(self._backlog):
+            return
+        if self._outbox.link is None:
+            self.exit()
+        elif not len(self._outcomes) and not self._on_its_way:
+            self._on_its_way = True
+            self._farewells += 1
+            self._outbox.send(Farewell(self._farewells))
+            over_at = self._timers.at("hand back over")
+            self._timers.set("hand back over", min(over_at or math.inf, now + _HAND_BACK_S))
+
+    def handed_back_late(self, now: float) -> None:
+        """We were given something after all, and handed it back."""
+        self._on_its_way = False
+        self.exit_when_done(now)
+
+    def link_changed(self, now: float) -> None:
+        """No echo will come of what was said over a former link."""
+        self._on_its_way = False
+        self.exit_when_done(now)
+
+    def farewell(self, number: int) -> None:
+        """The balancer says it, too."""
+        if self._on_its_way and number == self._farewells:
             self.exit()
 
     def exit(self) -> None:

@@ -107,14 +107,14 @@ def refusal(level: StoreLevel, drain: Drain, refused: str | None) -> bytes | Non
     """Why no job is taken in at this moment, if so."""
     if drain.stopping:
         return lines.err(Code.DRAINING, "this node is stopping; submit to another one")
-    if drain.on:
-        return lines.err(
-            Code.DRAINING, "this node was drained and takes no new jobs; submit to another one, or UNDRAIN this one"
-        )
     if level.disk_full:
         return lines.err(Code.FULL, "the disk of this node is full; nothing was accepted")
     if level.fraction >= STORE_FULL_FRACTION:
         return lines.err(Code.FULL, f"the store of this node is {level.fraction:.0%} full (JOBYARD_STORE_MAX)")
+    if drain.on:
+        return lines.err(
+            Code.DRAINING, "this node was drained and takes no new jobs; submit to another one, or UNDRAIN this one"
+        )
     if refused is not None:
         return lines.err(Code.UNAVAILABLE, f"the balancer refuses this node: {refused}")
     return None

@@ -46,6 +46,7 @@ from common.messages import (
     Cancel,
     Dispatch,
     Drop,
+    Farewell,
     Holdings,
     Inquiry,
     Lapsed,
@@ -288,6 +289,7 @@ class Worker:
         for tickets in batches(self._intake.delivery.acknowledged(), len):
             self._outbox.send(RequestOfRes(tickets))
         self._desk.link_opened()
+        self._drain.link_changed(now)
 
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
         if event.link != self._outbox.link:
@@ -298,6 +300,7 @@ class Worker:
         self._submissions.link_closed(now)
         self._peeks.link_closed()
         self._fallback.unlinked(now)
+        self._drain.link_changed(now)
 
     def _on_link_refused(self, event: LinkRefused, now: float) -> None:
         if self._desk.refused != event.reason:
@@ -340,6 +343,7 @@ class Worker:
     def _on_dispatch(self, message: Dispatch, now: float) -> None:
         if self._drain.on:
             self._outbox.send(Returned(tuple((lease.ticket, lease.attempt) for lease in message.items)))
+            self._drain.handed_back_late(now)
             return
         for lease in message.items:
             self._take(lease)
@@ -358,15 +362,18 @@ class Worker:
         for id in message.attempts:
             self._backlog.end(id, backlog.Stop.DROPPED, now)
         self._outcomes.acknowledged(message.attempts)  # of those that were over before they were dropped
-        self._drain.exit_when_done()
+        self._drain.exit_when_done(now)
 
     def _on_recall(self, message: Recall, now: float) -> None:
         """Always answered, if with nothing: the balancer plans no further move until it is."""
         self._outbox.send(Returned(tuple(self._backlog.give_back(message.attempts))))
 
+    def _on_farewell(self, message: Farewell, now: float) -> None:
+        self._drain.farewell(message.number)
+
     def _on_acknowledged(self, message: Acknowledged, now: float) -> None:
         self._outcomes.acknowledged(message.attempts)
-        self._drain.exit_when_done()
+        self._drain.exit_when_done(now)
 
     def _on_request_of_res(self, message: RequestOfRes, now: float) -> None:
         self._send_outcomes(self._outcomes.of(message.tickets))
@@ -456,7 +463,7 @@ class Worker:
             self._backlog.fill(now)
             if self._backlog.begun or self._backlog.finished:
                 self._report(now)
-            self._drain.exit_when_done()
+            self._drain.exit_when_done(now)
 
     # --- the program -------------------------------------------------------------------------------------------
 
@@ -467,6 +474,7 @@ class Worker:
         self._wall = event.wall
         if event.disk_full and not self._level.disk_full:
             self._outbox.note("store.disk_full", "error")
+        self._drain.disk_is_full(event.disk_full)
         was_full, self._level = self._level.fraction >= STORE_FULL_FRACTION, event
         if (event.fraction >= STORE_FULL_FRACTION) != was_full:
             event_name = "store.room" if was_full else "store.full"
@@ -501,6 +509,7 @@ class Worker:
         Drop: _on_drop,
         Recall: _on_recall,
         Acknowledged: _on_acknowledged,
+        Farewell: _on_farewell,
         RequestOfRes: _on_request_of_res,
         Result: _on_result,
         ResReq: _on_result,

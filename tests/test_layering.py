@@ -92,6 +92,16 @@ def test_what_decides_does_not_reach_into_the_runtime(path: Path) -> None:
     assert not any(name.startswith("common.runtime") for name in imports(path))
 
 
+@pytest.mark.parametrize("path", modules("chaos"), ids=str)
+def test_who_tries_the_cluster_is_a_stranger_to_its_code(path: Path) -> None:
+    assert roots(path).isdisjoint({"balancer", "node", "common", "jobyard", "tests"})
+
+
+@pytest.mark.parametrize("name", ["blows", "jobs", "replies", "evidence", "verdict"])
+def test_who_judges_the_cluster_is_pure(name: str) -> None:
+    assert roots(ROOT / "chaos" / f"{name}.py").isdisjoint(OUTSIDE - {"random"})
+
+
 def test_lmdb_is_imported_in_one_file() -> None:
     users = [path for package in PROGRAMS for path in modules(package) if "lmdb" in roots(path)]
     assert users == [ROOT / "common/runtime/store.py"]

@@ -147,13 +147,20 @@ class Driver:
     async def _commit(self, writes: Sequence[Write]) -> None:
         """Whoever cancels us gets his way after the commit, and after its actions would have been due: the caller
         performs them without another checkpoint."""
+        with trio.CancelScope(shield=True):
+            try:
+                await self._run_blocking(lambda: self._store.commit(writes))
+            except NoRoom:
+                await self._commit_when_there_is_room(writes)
+
+    async def _commit_when_there_is_room(self, writes: Sequence[Write]) -> None:
+        """Apart, because what tries again costs as much as a commit does where nothing has to be tried again."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(NoRoom),
             wait=tenacity.wait_exponential(multiplier=0.05, max=1.0),
             sleep=trio.sleep,
             reraise=True,
         )
-        with trio.CancelScope(shield=True):
-            async for attempt in retrying:
-                with attempt:
-                    await self._run_blocking(lambda: self._store.commit(writes))
+        async for attempt in retrying:
+            with attempt:
+                await self._run_blocking(lambda: self._store.commit(writes))

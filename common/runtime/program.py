@@ -41,11 +41,11 @@ def run_program(main: Callable[[], Awaitable[int]]) -> int:
     except CannotListen as error:
         log.critical("address.unusable", problem=str(error))
         return EX_UNAVAILABLE
-    except BaseExceptionGroup as group:
-        failed, rest = group.split(_of_the_store)
-        if rest is not None or failed is None:
+    except BaseException as error:
+        _, rest = BaseExceptionGroup("", [error]).split(_of_the_store)
+        if rest is not None:
             raise
-        log.critical("store.failed", problem=str(_first(failed)), advice="nothing acknowledged is lost; start again")
+        log.critical("store.failed", problem=str(_first(error)), advice="nothing acknowledged is lost; start again")
         return EX_IOERR
 
 

@@ -370,6 +370,8 @@ class Cluster:
                 self.notes.append(action)
             case Exit():
                 node.exited = True
+                if node.link is not None:
+                    self._to_balancer[node.link].clear()  # what is not written yet never will be
             case _:
                 raise AssertionError(f"a node asked for {action}")
 

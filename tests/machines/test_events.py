@@ -1,7 +1,9 @@
 """EVENTS: what happened, numbered and in order, in one record for each step, kept within bounds."""
 
+import gc
 import json
 import random
+from types import GeneratorType
 
 import attrs
 import pytest
@@ -230,6 +232,19 @@ def test_a_step_writes_one_record_and_one_without_events_none() -> None:
     assert [int.from_bytes(key, "big") for key in book.records] == [1, 4]
     told = book.chronicle.read("aaaa.1")
     assert (told.count, told.cursor, told.lost) == (3, "aaaa.4", False)
+
+
+def test_of_a_step_nothing_stays_in_memory() -> None:
+    book = Book()
+
+    def generators() -> int:
+        gc.collect()
+        return sum(isinstance(thing, GeneratorType) for thing in gc.get_objects())
+
+    before = generators()
+    for _ in range(100):
+        book.step("a", "b", "c")
+    assert generators() < before + 10
 
 
 def test_the_oldest_go_when_there_is_too_much_and_their_loss_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,19 @@ def test_a_slow_job_is_never_run_again() -> None:
     assert cluster.starts == {(ticket, 1): 1}
 
 
+def test_a_balancer_that_was_stopped_listens_before_it_gives_anybody_up() -> None:
+    cluster = Cluster(2, slots=1)
+    tickets = [cluster.submit("n1") for _ in range(2)]
+    cluster.now += 100  # the balancer's clock went on, and nobody spoke to it or was heard
+    cluster.advance(1)
+    assert cluster.starts == {(ticket, 1): 1 for ticket in tickets}
+    assert "node.lost" not in [note.event for note in cluster.notes]
+    cluster.kill_node("n2")
+    cluster.now += 100
+    cluster.advance(2)
+    assert "node.lost" in [note.event for note in cluster.notes], "who is silent at the second look is gone"
+
+
 def test_the_balancer_may_die_and_nothing_that_ran_is_run_again() -> None:
     cluster = Cluster(3)
     tickets = [cluster.submit(f"n{1 + number % 3}") for number in range(20)]
@@ -422,6 +435,21 @@ def test_a_full_node_refuses_jobs_and_still_reports_outcomes(fraction: float, di
     assert (cluster.say("n1", "submit sh true") or "").startswith("OK")
 
 
+def test_a_node_whose_disk_is_full_is_given_nothing_and_hands_back_what_has_not_begun() -> None:
+    cluster = Cluster(2, slots=1)
+    tickets = [cluster.submit("n1") for _ in range(6)]
+    (begun,) = cluster.nodes["n1"].running
+    cluster.store_level("n1", 0.1, disk_full=True)
+    elsewhere = [ticket for ticket in tickets if ticket != begun[0]]
+    assert {name for ticket in elsewhere for name, _ in cluster.where(ticket)} == {"n2"}
+    assert cluster.where(begun[0]) == [("n1", begun)], "what runs goes on"
+    cluster.finish("n1", begun)
+    assert not cluster.nodes["n1"].running
+    cluster.store_level("n1", 0.1)
+    cluster.advance(1)
+    assert cluster.nodes["n1"].running, "and with room it is one of them again"
+
+
 def test_a_full_balancer_takes_the_jobs_when_there_is_room_again() -> None:
     cluster = Cluster(1)
     cluster.store_level("balancer", 0.8)
@@ -565,6 +593,18 @@ def test_a_job_whose_record_is_damaged_at_its_origin_cuts_nobody_off() -> None:
     assert field(cluster.say("n1", f"result {damaged}"), "reason") == "cannot_start"
 
 
+def test_an_end_is_told_to_its_origin_before_it_expires_for_want_of_room() -> None:
+    cluster = Cluster(1, slots=4)
+    tickets = [cluster.submit("n1") for _ in range(3)]
+    cluster.store_level("balancer", 0.61)
+    cluster.now += 5  # so that expiry is due in the very step in which they end
+    cluster.finish_all()
+    assert [state_of(cluster, "n1", ticket) for ticket in tickets] == ["succeeded"] * 3
+    cluster.advance(2)
+    assert cluster.balancer is not None
+    assert not cluster.balancer.disk.tables[Table.ENDED], "and then they expire"
+
+
 def test_ended_jobs_expire_as_fast_as_they_came_when_the_store_needs_room() -> None:
     cluster = Cluster(1, slots=4)
     assert cluster.balancer is not None
@@ -579,3 +619,37 @@ def test_ended_jobs_expire_as_fast_as_they_came_when_the_store_needs_room() -> N
     cluster.store_level("balancer", 0.61)
     cluster.advance(1.5)
     assert len(cluster.balancer.disk.tables[Table.ENDED]) == 0
+
+
+def test_a_job_of_which_no_record_says_how_it_stands_fails_and_is_not_taken_for_expired() -> None:
+    cluster = Cluster(1, slots=0)
+    damaged, whole = cluster.submit("n1"), cluster.submit("n1")
+    assert cluster.balancer is not None
+    disk = cluster.balancer.disk
+    cluster.kill_balancer()
+    del disk.tables[Table.LIVE][ticket_key(damaged)]
+    cluster.start_balancer()
+    cluster.dial("n1")
+    assert field(cluster.say("n1", f"result {damaged}"), "reason") == "cannot_start"
+    assert field(cluster.say("n1", f"status {whole}"), "state") == "queued"
+    cluster.say("n1", f"retry {damaged}")
+    cluster.add_node("n2")
+    assert (damaged, 1001) in cluster.starts, "an attempt of a lost number may be running"
+
+
+def test_an_element_of_which_no_record_says_how_it_stands_fails_and_its_array_ends() -> None:
+    cluster = Cluster(1, slots=2)
+    array = cluster.submit("n1", "array=1-3 sh true")
+    assert cluster.balancer is not None
+    disk = cluster.balancer.disk
+    cluster.kill_balancer()
+    del disk.tables[Table.LIVE][ticket_key(f"{array}_1")]
+    cluster.start_balancer()
+    cluster.dial("n1")
+    cluster.advance(1)
+    while cluster.nodes["n1"].running:
+        cluster.finish_all()
+        cluster.advance(1)
+    assert field(cluster.say("n1", f"status {array}_1"), "reason") == "cannot_start"
+    reply = cluster.say("n1", f"status {array}")
+    assert (field(reply, "state"), field(reply, "succeeded"), field(reply, "failed")) == ("failed", "2", "1")

@@ -1,13 +1,16 @@
 """DRAIN and UNDRAIN: a node takes no more, hands back what waits and finishes what runs; and how a stop differs."""
 
+import random
+
 from common.effects import Exit, Note, Reply
 from common.events import Stop
-from common.messages import Info, Poll, Result, Returned
+from common.messages import Farewell, Info, Poll, Result, Returned
 from common.model import Outcome, Verdict
 from node.executors import Over, Start
 from node.worker import Executed
 from tests.machines.alone import Alone
 from tests.machines.cluster import Cluster
+from tests.machines.test_in_flight import InFlight
 
 T1, T2, T3 = "bbbbbb-1", "bbbbbb-2", "bbbbbb-3"
 
@@ -119,7 +122,8 @@ def test_a_stopping_node_cannot_be_undrained() -> None:
 
 def test_a_stop_leaves_no_mark() -> None:
     node = Alone()
-    assert Exit() in node.step(Stop())
+    node.step(Stop())
+    assert Exit() in node.receive(Farewell(1))
     assert node.worker.statistics()["draining"] == 1
     node.boot()
     assert node.worker.statistics()["draining"] == 0
@@ -138,7 +142,50 @@ def test_a_node_that_is_drained_while_it_stops_is_drained_when_it_starts_again()
 def test_a_drained_node_that_is_told_to_stop_exits_when_nothing_runs() -> None:
     node = Alone()
     node.ask("drain")
-    assert Exit() in node.step(Stop())
+    assert node.step(Stop())[-1] == Farewell(1)
+    assert node.receive(Farewell(1)) == [Exit()]
+
+
+def test_a_stopping_node_leaves_when_its_last_farewell_is_echoed_and_hands_back_what_comes_before() -> None:
+    node = Alone()
+    assert node.step(Stop())[-1] == Farewell(1)
+    assert node.dispatch(T1) == [Returned(((T1, 1),)), Farewell(2)]
+    assert node.receive(Farewell(1)) == []
+    assert node.receive(Farewell(2)) == [Exit()]
+
+
+def test_a_balancer_that_says_no_farewell_is_waited_for_three_seconds() -> None:
+    node = Alone()
+    node.step(Stop())
+    assert node.advance(2.9) == []
+    assert node.advance(0.2) == [Exit()]
+
+
+def test_without_a_link_nobody_is_told_farewell() -> None:
+    node = Alone()
+    node.step(Stop())
+    assert Exit() in node.cut()
+
+
+def test_a_planned_stop_is_no_crash_although_an_attempt_was_on_its_way() -> None:
+    cluster = InFlight(1, slots=1)
+    cluster.calm = True
+    cluster.settle()
+    node, balancer = cluster.nodes["n1"], cluster.balancer
+    assert balancer is not None
+    cluster.calm = False
+    query = cluster.ask("n1", "submit crash_limit=1 sh true")
+    while not balancer.machine.statistics()["jobs_leased"]:
+        cluster.deliver_one(random.Random(1))
+    ticket = node.replies[query].split()[1].decode()
+    assert cluster.where(ticket) == [], "it is leased, and on its way"
+    cluster.stop("n1")
+    cluster.calm = True
+    cluster.settle()
+    assert node.exited
+    cluster.kill_node("n1")
+    cluster.restart_node("n1")
+    assert cluster.where(ticket) == [("n1", (ticket, 1))]
 
 
 def test_the_work_of_a_drained_node_is_done_by_the_others() -> None:

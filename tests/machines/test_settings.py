@@ -301,7 +301,7 @@ def test_a_name_that_resembles_nothing_gets_no_suggestion() -> None:
 def test_names_of_the_other_program_and_of_clients_and_jobs_are_accepted() -> None:
     assert node(DISPATCH_PERIOD="not read here", JOBYARD_BACKLOG_MAX="nor this") == node()
     assert balancer(JOBYARD_SLOTS="not read here", JOBYARD_CLIENT_TOKEN_FILE="nor this") == balancer()
-    others = ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "TEST_DOCKER")
+    others = ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "TEST_DOCKER", "SOAK")
     assert node(**{f"JOBYARD_{name}": "x" for name in others}) == node()
 
 

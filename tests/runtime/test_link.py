@@ -16,7 +16,7 @@ from common import auth
 from common.events import Knocked, LinkClosed, LinkOpened, LinkRefused, Received
 from common.frames import encode
 from common.limits import FRAME_BYTES_MAX_UNPROVEN, HANDSHAKE_S, LINKS_UNPROVEN_MAX
-from common.messages import PROTOCOL, Challenge, Hello, Info, Message, Poll, Proof, Refused, Welcome
+from common.messages import PROTOCOL, Challenge, Hello, Info, Message, Poll, Proof, Refused, Taken, Welcome
 from common.runtime import link as link_module
 from common.runtime.link import Link
 from node.dial import Dial
@@ -70,6 +70,18 @@ async def test_who_shares_the_key_gets_a_link(key: bytes | None, autojump_clock:
         await trio.sleep(0.1)
         assert balancer.of(Received) == [Received(1, [Info(1, 2)], 1.0)]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_large_message_may_come_with_the_welcome(autojump_clock: trio.testing.MockClock) -> None:
+    balancer, events = Balancer(KEY), list[object]()
+    large = Taken(tuple(f"aaaaaa-{number}" for number in range(1, FRAME_BYTES_MAX_UNPROVEN // 8)))
+    send = balancer.door.send
+    balancer.door.send = lambda link, message: (send(link, message), send(link, large))  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_dial(nursery, balancer, events, KEY).run)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert events[:2] == [LinkOpened(1, "ledger-1", True), Received(1, [large], 1.0)]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(None, KEY), (KEY, None), (KEY, b"fedcba9876543210")])

@@ -12,6 +12,8 @@ import pytest
 from common.effects import Delete, Put, Table
 from common.limits import MIB
 from common.migrations import FORMAT
+from common.runtime import pages
+from common.runtime import store as store_module
 from common.runtime.owning import InUse, StoreError
 from common.runtime.store import NoRoom, Store, open_store
 
@@ -122,6 +124,71 @@ def test_a_flipped_bit_is_noticed_set_aside_and_told_of(directory: Path) -> None
             assert transaction.get(b"key-001") is None
 
 
+def test_damaged_records_make_no_scan_shorter(directory: Path) -> None:
+    store = opened(directory)
+    store.commit([put(number) for number in range(6)])
+    store.close()
+    for key in (b"key-000", b"key-001", b"key-003"):
+        damage(directory, Table.JOBS, key)
+    store = opened(directory)
+    assert [key for key, _ in store.scan(Table.JOBS, limit=2)] == [b"key-002", b"key-004"], "whoever pages goes on"
+    assert [key for key, _ in store.scan(Table.JOBS, limit=1, after=b"key-002")] == [b"key-004"]
+    store.close()
+
+
+def rewrite(directory: Path, old: bytes, new: bytes) -> None:
+    data = (directory / "data.mdb").read_bytes()
+    assert old in data
+    (directory / "data.mdb").write_bytes(data.replace(old, new))
+
+
+def test_a_key_that_has_rotted_out_of_its_order_is_noticed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(directory)
+    store.commit([put(number) for number in range(6)])
+    store.close()
+    rewrite(directory, b"key-003", b"kex-003")
+    with pytest.raises(StoreError, match="jobs is out of order"):
+        opened(directory)
+    monkeypatch.setattr(pages, "COUNTED_PAGES_MAX", 0)  # a table too large to be looked at as a whole
+    store = opened(directory)
+    for backwards in (False, True):
+        with pytest.raises(StoreError, match="jobs is out of order at 6b65"):
+            store.scan(Table.JOBS, limit=9, backwards=backwards)
+    store.close()
+
+
+def test_a_table_whose_name_has_rotted_is_not_made_again_empty(directory: Path) -> None:
+    opened(directory).close()
+    rewrite(directory, b"live", b"lave")
+    with pytest.raises(StoreError, match=r"\[b'live'\] are missing, and nobody knows \[b'lave'\]"):
+        opened(directory)
+
+
+def test_records_that_are_hidden_by_the_head_of_their_page_are_missed(directory: Path) -> None:
+    store = opened(directory)
+    store.commit([put(number) for number in range(6)])
+    store.close()
+    data = bytearray((directory / "data.mdb").read_bytes())
+    for page in {at // 4096 * 4096 for at in range(len(data)) if data.startswith(b"key-005", at)}:
+        data[page + 12] -= 2  # the end of its list of records: the last is gone
+    (directory / "data.mdb").write_bytes(data)
+    with pytest.raises(StoreError, match="jobs should have 6 entries, and 5 are found"):
+        opened(directory)
+
+
+def test_a_store_that_would_fall_back_behind_its_last_commit_is_refused(directory: Path) -> None:
+    store = opened(directory)
+    store.commit([put(1)])
+    store.close()
+    data = bytearray((directory / "data.mdb").read_bytes())
+    numbers = {at: int.from_bytes(data[at : at + 8], "little") for at in (144, 4096 + 144)}
+    newest = max(numbers, key=lambda at: numbers[at])
+    data[newest : newest + 8] = (numbers[newest] & ~0xFF).to_bytes(8, "little")
+    (directory / "data.mdb").write_bytes(data)
+    with pytest.raises(StoreError, match="its last two transactions have the numbers"):
+        opened(directory)
+
+
 def test_a_record_in_anothers_place_is_noticed(directory: Path) -> None:
     store = opened(directory)
     store.commit([put(1), put(2)])
@@ -158,6 +225,18 @@ def test_a_file_that_is_no_store_is_told_of(directory: Path) -> None:
         opened(directory)
 
 
+def test_what_is_left_of_a_store_that_was_not_made_to_its_end_is_made_anew(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "data.mdb.new").write_bytes(os.urandom(8192))
+    store = opened(directory)
+    store.commit([put(1)])
+    store.close()
+    assert not (directory / "data.mdb.new").exists()
+    store = opened(directory)
+    assert store.get(Table.JOBS, b"key-001") == b"value 1"
+    store.close()
+
+
 def test_room_counts_what_is_in_use_and_not_what_was_freed(directory: Path) -> None:
     store = opened(directory)
     empty = store.room().used_bytes
@@ -169,7 +248,20 @@ def test_room_counts_what_is_in_use_and_not_what_was_freed(directory: Path) -> N
     store.close()
 
 
-def test_a_full_map_is_no_full_disk_and_leaves_what_was_there(directory: Path) -> None:
+def test_a_store_that_holds_what_it_may_still_takes_what_has_to_be_kept(directory: Path) -> None:
+    store = Store(directory, 2 * MIB)
+    store.commit([put(1), Put(Table.OUTPUTS, b"large", b"x" * 4 * MIB)])
+    assert store.room().fraction > 2
+    store.commit([put(2), Delete(Table.OUTPUTS, b"large")])
+    assert store.get(Table.JOBS, b"key-002") == b"value 2"
+    assert store.room().fraction < 0.2
+    store.close()
+
+
+def test_the_end_of_the_map_is_no_full_disk_and_leaves_what_was_there(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_HEADROOM_BYTES", 0)
     store = Store(directory, 2 * MIB)
     store.commit([put(1)])
     with pytest.raises(lmdb.MapFullError):

@@ -1,6 +1,5 @@
 """Clusters of real processes: each is stopped whatever happens, and a test that fails shows the ends of their logs."""
 
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from chaos.containers import engine_problem
 from examples.local_cluster import LocalCluster
 from tests.system.client import missing
 
@@ -39,7 +39,7 @@ def shown_on_failure(session: pytest.Session, logs: Logs) -> Iterator[None]:
         up.remove(logs)
 
 
-def _log_tails(cluster: LocalCluster) -> list[tuple[str, str]]:
+def log_tails(cluster: LocalCluster) -> list[tuple[str, str]]:
     paths = (cluster.log_path(name) for name in ("balancer", *cluster.node_names))
     return [(f"the end of {path}", _tail(path)) for path in paths if path.exists()]
 
@@ -66,10 +66,16 @@ def start_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def _starting(session: pytest.Session, make_directory: Callable[[], Path]) -> Iterator[StartCluster]:
     with ExitStack() as stack:
 
-        def start(nodes: int = 3, *, slots: int = 2, env: Mapping[str, str] | None = None) -> LocalCluster:
-            cluster = LocalCluster(nodes, make_directory(), env, slots)
+        def start(
+            nodes: int = 3,
+            *,
+            slots: int = 2,
+            env: Mapping[str, str] | None = None,
+            cls: type[LocalCluster] = LocalCluster,
+        ) -> LocalCluster:
+            cluster = cls(nodes, make_directory(), env, slots)
             stack.enter_context(cluster)
-            stack.enter_context(shown_on_failure(session, lambda: _log_tails(cluster)))
+            stack.enter_context(shown_on_failure(session, lambda: log_tails(cluster)))
             return cluster
 
         yield start
@@ -79,12 +85,6 @@ def _starting(session: pytest.Session, make_directory: Callable[[], Path]) -> It
 def docker() -> str:
     """The docker program, where an engine and compose answer; otherwise the test is skipped, or fails where
     JOBYARD_TEST_DOCKER=required."""
-    for command in (["docker", "info"], ["docker", "compose", "version"]):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            missing(f"`{' '.join(command)}` cannot be run: {error}")
-        else:
-            if done.returncode != 0:
-                missing(f"`{' '.join(command)}` says: {(done.stderr or done.stdout).strip()[-300:]}")
+    if problem := engine_problem():
+        missing(problem)
     return "docker"

@@ -219,6 +219,14 @@ class Verdict:
     run_again: int  # jobs of which more than one attempt began: allowed when a node was killed, and worth knowing
     in_doubt: int
 
+    @property
+    def not_kept(self) -> list[str]:
+        """Everything that was promised and not kept."""
+        return [*self.lost, *self.wrong, *self.duplicated, *self.broken]
+
+    def __str__(self) -> str:
+        return f"{self.acknowledged} acknowledged, {self.in_doubt} in doubt, {self.run_again} run more than once"
+
 
 def audit(cluster: Nodes, load: Load, *, within_s: float) -> Verdict:
     """Reads every acknowledged job to its end at a node that is not its origin, then once more at the origin."""

@@ -7,96 +7,49 @@ end. Needs a Docker engine with compose (the `docker` fixture says what happens 
 import json
 import os
 import re
-import socket
-import subprocess
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from random import Random
 from typing import Any, Final
 
 import pytest
 
-from examples.local_cluster import REPOSITORY
+from chaos import trial
+from chaos.blows import Kind, draw
+from chaos.containers import Compose, Containers
+from chaos.display import in_words
+from chaos.verdict import judge
+from chaos.victims import BALANCER
 from tests.system.client import ask, fields, nc, parse, until
 from tests.system.conftest import LOG_LINES_SHOWN, shown_on_failure
-from tests.system.load import Load, audit
 
-pytestmark = [pytest.mark.system, pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.docker, pytest.mark.timeout(1000)]
 
-UP_S_MAX: Final = 500.0  # the first build fetches packages
-COMMAND_S_MAX: Final = 90.0
-KILL_CYCLES: Final = 5
+NODE_TIMEOUT_S: Final = 3.0
+CYCLES: Final = int(os.environ.get("CHAOS_CYCLES") or (20 if os.environ.get("JOBYARD_SOAK") else 5))  # of each kind
+CHAOS_SEED: Final = int(os.environ.get("CHAOS_SEED") or 1)
 SETTINGS: Final = {
     "DISPATCH_PERIOD": "2750",
     "MAX_NUM_JOBS_DISPATCH": "17",
     "REQUEST_RESULT_PERIOD": "1250ms",
     "MAX_NUM_NODES": "5",
-    "JOBYARD_NODE_TIMEOUT": "3s",
+    "JOBYARD_NODE_TIMEOUT": f"{NODE_TIMEOUT_S}s",
     "JOBYARD_SLOTS": "3",
+    "HEALTH_INTERVAL": "5s",
 }
 
 
-class Compose:
-    """A project of the compose file, with ports that were free a moment ago."""
-
-    node_names = ("node1", "node2", "node3")
-
-    def __init__(self, docker: str) -> None:
-        self._docker = docker
-        self._project = f"jobyard-test-{os.getpid()}"
-        self._ports = dict(zip(self.node_names, _free_ports(len(self.node_names)), strict=True))
-        ports = {f"{name.upper()}_PORT": str(port) for name, port in self._ports.items()}
-        self._env = os.environ | SETTINGS | ports
-
-    def __call__(self, *words: str, timeout_s: float = COMMAND_S_MAX) -> str:
-        """Runs `docker compose WORDS`; returns what it printed."""
-        command = [self._docker, "compose", "--project-name", self._project, "--profile", "more", *words]
-        return _run(command, self._env, timeout_s)
-
-    def address(self, name: str) -> str:
-        return f"127.0.0.1:{self._ports[name]}"
-
-    def up(self) -> None:
-        """Builds and starts all but the nodes of the profile `more`, and waits until they are well."""
-        services = ("key", "balancer", *self.node_names)
-        self("up", "--build", "--detach", "--wait", *services, timeout_s=UP_S_MAX)
-
-    def inspect(self, service: str) -> dict[str, Any]:
-        (container,) = self("ps", "--all", "--quiet", service).split()
-        (told,) = json.loads(_run([self._docker, "inspect", container], self._env, COMMAND_S_MAX))
-        return dict(told)
-
-    def logs(self) -> list[tuple[str, str]]:
-        return [("the ends of the containers' logs", self("logs", "--no-color", f"--tail={LOG_LINES_SHOWN}"))]
-
-    def remove(self) -> None:
-        self("down", "--volumes", "--timeout", "5")
-
-
-def _run(command: list[str], env: Mapping[str, str], timeout_s: float) -> str:
-    done = subprocess.run(
-        command, env=env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [taken.getsockname()[1] for taken in sockets]
+def logs(compose: Compose) -> list[tuple[str, str]]:
+    return [("the ends of the containers' logs", compose("logs", "--no-color", f"--tail={LOG_LINES_SHOWN}"))]
 
 
 @pytest.fixture(scope="module")
 def compose(docker: str, request: pytest.FixtureRequest) -> Iterator[Compose]:
-    compose = Compose(docker)
-    try:
-        compose.up()
-        with shown_on_failure(request.session, compose.logs):
-            yield compose
-    finally:
-        compose.remove()
+    with (
+        Compose(f"jobyard-test-{os.getpid()}", SETTINGS) as compose,
+        shown_on_failure(request.session, lambda: logs(compose)),
+    ):
+        yield compose
 
 
 @pytest.fixture(autouse=True)
@@ -177,31 +130,52 @@ def test_a_job_is_nobody_special_and_can_write_to_its_volume_only(compose: Compo
     assert (refused, written) == ("refused", "here")
 
 
+def test_a_program_that_hangs_is_unhealthy_and_well_again_when_it_goes_on(compose: Compose) -> None:
+    services = (BALANCER, "node2")
+    for service in services:
+        hang(compose, service, "STOP")
+    try:
+        until("both are unhealthy", lambda: healths(compose, services) == {"unhealthy"}, within_s=60)
+    finally:
+        for service in services:
+            hang(compose, service, "CONT")
+    until("both are healthy", lambda: healths(compose, services) == {"healthy"}, within_s=30)
+
+
+def hang(compose: Compose, service: str, signal: str) -> None:
+    """Signals the program and not the container's init, whose only child it is."""
+    compose("exec", "-T", service, "sh", "-c", f"kill -s {signal} $(cat /proc/1/task/1/children)")
+
+
+def healths(compose: Compose, services: Iterable[str]) -> set[str]:
+    return {compose.inspect(service)["State"]["Health"]["Status"] for service in services}
+
+
 # --- deaths ----------------------------------------------------------------------------------------------------
 
 
-def test_containers_are_killed_and_nothing_acknowledged_is_lost(compose: Compose) -> None:
-    load = Load(compose, None, seed=KILL_CYCLES)
-    with load.running():
-        for cycle in range(KILL_CYCLES):
-            victims = (f"node{1 + cycle % 3}", "balancer")[: 1 + cycle % 2]
-            time.sleep(0.5)
-            compose("kill", *victims)
-            compose("start", *victims)
-    verdict = audit(compose, load, within_s=60)
-    print(f"{verdict.acknowledged} acknowledged, {verdict.in_doubt} in doubt")
-    assert verdict.acknowledged > 10 * KILL_CYCLES
-    assert verdict.lost == verdict.wrong == verdict.duplicated == verdict.broken == []
+async def test_containers_are_hit_in_every_way_and_nothing_acknowledged_is_lost(
+    compose: Compose,
+) -> None:
+    cluster = Containers(compose)
+    blows = list(islice(draw(Random(CHAOS_SEED), (BALANCER, *cluster.node_names), NODE_TIMEOUT_S), CYCLES * len(Kind)))
+    verdict = judge(await trial.hold(cluster, blows, CHAOS_SEED, f"chaos-{CHAOS_SEED}", NODE_TIMEOUT_S))
+    print(in_words(verdict))
+    assert verdict.faults == ()
+    assert verdict.blows == tuple((kind, CYCLES) for kind in sorted(Kind))
+    assert verdict.acknowledged > 10 * CYCLES, "the clients hardly got through, so nothing was tested"
 
 
 def test_a_stopped_container_hands_its_jobs_back_and_leaves_in_time(compose: Compose) -> None:
     address = compose.address("node1")
     tickets = [ask(address, f"submit crash_limit=1 sh sleep 0.2; echo {number}").ticket for number in range(40)]
     compose("stop", "node3")
-    assert compose.inspect("node3")["State"]["ExitCode"] == 0
-    for number, ticket in enumerate(tickets):
-        assert ask(address, f"wait timeout=30s {ticket}").body == b"%d\n" % number
-    compose("start", "node3")
+    try:
+        assert compose.inspect("node3")["State"]["ExitCode"] == 0
+        for number, ticket in enumerate(tickets):
+            assert ask(address, f"wait timeout=30s {ticket}").body == b"%d\n" % number
+    finally:
+        compose("start", "node3")
 
 
 def test_jobs_and_key_survive_the_containers(compose: Compose) -> None:

@@ -122,6 +122,32 @@ def test_a_process_that_ignores_sigterm_is_killed(repository: Path, monkeypatch:
     assert is_gone(pid)
 
 
+def test_sigterm_to_one_process_tells_how_it_ended_and_it_can_be_started_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_cluster, "STOP_GRACE_S", 0.2)
+    with LocalCluster(1, repository=repository) as cluster:
+        assert cluster.terminate("balancer") == -signal.SIGTERM
+        assert cluster.ended() == {}
+        cluster.start("balancer")
+        _write(repository, "balancer", LISTENS + IS_STUBBORN)
+        cluster.kill("balancer")
+        cluster.start("balancer")
+        pid = cluster.pid("balancer")
+        assert cluster.terminate("balancer") is None
+        assert is_gone(pid)
+        with pytest.raises(ClusterError, match="balancer does not run"):
+            cluster.terminate("balancer")
+
+
+def test_a_node_looks_for_the_balancer_where_it_is_told_to(repository: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "cluster"
+    with LocalCluster(2, directory, dials={"node2": 4711}, repository=repository) as cluster:
+        _, _, port = cluster.address("balancer").rpartition(":")
+    assert (directory / "node1" / "said").read_text() == f"['127.0.0.1', {port!r}] node1 None"
+    assert (directory / "node2" / "said").read_text() == "['127.0.0.1', '4711'] node2 None"
+
+
 def test_a_process_that_ended_by_itself_is_told_of(repository: Path) -> None:
     with LocalCluster(1, repository=repository) as cluster:
         assert cluster.ended() == {}

@@ -1,0 +1,37 @@
+"""Mutants: thirteen ways to break a promise that the simulation must find, each a patch of the code that is shipped.
+
+A rule without a mutant is a wish: were the auditor asleep, or the stories too tame, nobody would notice. A mutant that
+is not found within SEEDS_MAX seeds means that one of the two is so, and is never answered with a story of its own.
+
+    with mutants.MUTANTS["no fsync"]():
+        verdict = story.tell(17)  # of a world in which nothing is synced
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Final, TypeAlias
+
+from tests.simulation.mutants import balancers, disks, nodes
+
+Mutant: TypeAlias = Callable[[], AbstractContextManager[None]]
+
+SEEDS_MAX: Final = 1000
+
+MUTANTS: Final[Mapping[str, Mutant]] = {
+    mutant.__name__.replace("_", " "): mutant
+    for mutant in (
+        disks.acknowledge_before_commit,
+        disks.no_fsync,
+        balancers.no_attempt_fence,
+        balancers.outcome_overwrites_outcome,
+        nodes.outbox_dropped_on_send,
+        balancers.attempt_counter_in_memory,
+        disks.no_key_dedupe,
+        balancers.running_jobs_not_recovered_at_boot,
+        nodes.ticket_sequence_in_memory,
+        balancers.rescue_decided_from_a_stale_snapshot,
+        balancers.no_silence_time_out,
+        disks.dispatch_sent_before_commit,
+        disks.follow_up_lost_when_the_waiter_is_cancelled,
+    )
+}

@@ -1,0 +1,36 @@
+"""Mutants of what a node must remember."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from common.messages import AttemptId
+from node.intake import Intake
+from node.worker import Worker
+from tests.simulation.mutants.patching import patched
+
+
+@contextmanager
+def outbox_dropped_on_send() -> Iterator[None]:
+    """An outcome that was sent is taken for delivered: nobody waits for the word that it is on the ledger's disk."""
+    send = Worker._send_outcomes
+
+    def send_and_forget(worker: Worker, ids: Sequence[AttemptId]) -> None:
+        send(worker, ids)
+        if worker._linked:
+            worker._outcomes.acknowledged(ids)
+
+    with patched(Worker, "_send_outcomes", send_and_forget):
+        yield
+
+
+@contextmanager
+def ticket_sequence_in_memory() -> Iterator[None]:
+    """The number of the last ticket is not on disk: after a restart it is that of the last job that has not ended."""
+    restore = Intake.restore
+
+    def restore_without(intake: Intake, now: float) -> None:
+        restore(intake, now)
+        intake._last = max((int(name.partition("-")[2]) for name in intake._live), default=0)
+
+    with patched(Intake, "restore", restore_without):
+        yield
