@@ -110,8 +110,8 @@ class Store:
                 tables = Everything(self._env, transaction)
                 migrate(tables, found)
                 apart = self._why_apart(transaction, tables, file)
-                if apart is not None:
-                    go_on_apart(tables)
+                if apart is not None and not go_on_apart(tables):
+                    apart = None
             for key, value in ((FORMAT_KEY, b"%d" % FORMAT), (FILE_KEY, file)):
                 if transaction.get(key) != value:
                     transaction.put(key, value)
