@@ -38,6 +38,11 @@ class Parser:
         self.limit_bytes = limit_bytes
         self._buffer = bytearray()
 
+    @property
+    def in_the_middle(self) -> bool:
+        """Whether a part of a message has come, and its rest has not."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
         """The messages that `data` completes; raises Malformed."""
         self._buffer += data

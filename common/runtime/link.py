@@ -1,8 +1,9 @@
 """One end of a link: whole messages over any stream, both ways, without ever blocking who sends.
 
 `send` puts messages into an outbox that one writer drains: everything that gathered meanwhile leaves in one write.
-A peer that does not read is cut off when LINK_UNSENT_BYTES_MAX have gathered; it dials again. Whoever waits for a
-message gives a deadline.
+A peer that does not read is cut off when it has not taken a write within LINK_STALLED_S, or when LINK_UNSENT_BYTES_MAX
+have gathered; it dials again. Whoever waits for a message gives a deadline; a message that comes in parts keeps the
+link alive, but not for longer than LINK_MESSAGE_S_MAX.
 """
 
 from collections import deque
@@ -12,12 +13,13 @@ import trio
 
 from common.codec import Malformed
 from common.frames import Parser, encode
-from common.limits import FRAME_BYTES_MAX, LINK_UNSENT_BYTES_MAX
+from common.limits import FRAME_BYTES_MAX, LINK_MESSAGE_S_MAX, LINK_STALLED_S, LINK_UNSENT_BYTES_MAX
 from common.messages import Message
 from common.runtime.tls import why_broken
 
 _READ_BYTES = 256 * 1024
-_WRITE_BYTES = 1024 * 1024  # gathered into one write; a larger frame goes by itself
+_WRITE_BYTES = 1024 * 1024  # gathered into one write; a larger frame goes in pieces
+_SIGN_OF_LIFE_S = 1.0
 
 
 class LinkLost(Exception):
@@ -36,6 +38,8 @@ class Link:
         self._filled = trio.Event()
         self._closing: str | None = None
         self._writing = trio.CancelScope()
+        self._part_since: float | None = None  # since when a message is coming in parts
+        self._next_sign_of_life = 0.0
 
     # --- the handshake -------------------------------------------------------------------------------------------
 
@@ -86,7 +90,8 @@ class Link:
 
     async def run(self, receive: Callable[[Sequence[Message]], None], *, silence_s: float | None = None) -> str:
         """Talks until the link is over, and returns why. `receive` is called with what each read brought. With
-        `silence_s`, a peer unheard for that long is gone."""
+        `silence_s`, a peer unheard for that long is gone. While a large message is coming in, `receive` is called
+        with nothing now and then."""
         reason = "closed"
 
         async def read_all() -> None:
@@ -120,13 +125,22 @@ class Link:
         return reason
 
     async def _read_within(self, silence_s: float | None) -> list[Message]:
-        messages: list[Message] = []
-        while not messages:
-            with trio.move_on_after(silence_s or float("inf")) as scope:
+        """What has come, once it is a message; or nothing, where parts of a large one come: that is a sign of life, and
+        is told once in a while."""
+        while True:
+            with trio.move_on_after(float("inf") if silence_s is None else silence_s) as scope:
                 messages = await self._read()
             if scope.cancelled_caught:
                 raise LinkLost(f"the other side was silent for {silence_s} s")
-        return messages
+            now = trio.current_time()
+            if messages or self._part_since is None:
+                self._part_since = now if self._parser.in_the_middle else None
+                self._next_sign_of_life = now + _SIGN_OF_LIFE_S
+            elif now - self._part_since > LINK_MESSAGE_S_MAX:
+                raise LinkLost(f"a message took longer than {LINK_MESSAGE_S_MAX:g} s")
+            if messages or now >= self._next_sign_of_life:
+                self._next_sign_of_life = now + _SIGN_OF_LIFE_S
+                return messages
 
     async def _drain(self) -> None:
         while True:
@@ -144,5 +158,15 @@ class Link:
             gathered.append(self._outbox.popleft())
             size += len(gathered[-1])
         data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-        await self._stream.send_all(data)
+        for start in range(0, len(data), _WRITE_BYTES):
+            await self._send_piece(data if len(data) <= _WRITE_BYTES else data[start : start + _WRITE_BYTES])
         self._unsent_bytes -= size
+
+    async def _send_piece(self, piece: bytes) -> None:
+        with trio.move_on_after(LINK_STALLED_S) as scope:
+            await self._stream.send_all(piece)
+        if scope.cancelled_caught:
+            what = f"the other side did not take {len(piece)} bytes within {LINK_STALLED_S:g} s"
+            self._closing = self._closing or what
+            self._writing.cancel()
+            await trio.lowlevel.checkpoint()
