@@ -9,7 +9,7 @@ TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint format types bench up down logs clean
+.PHONY: help demo run test check lint format types bench bench-smoke up down logs clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ types: $(TOOLS) ## strict types
 bench: $(READY) ## how fast it is here, beside its peers: PEERS=… ONLY=… (all: two hours)
 	$(BIN)/python -m benchmarks $(if $(PEERS),--peers "$(PEERS)") $(if $(ONLY),--only "$(ONLY)") \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SCALE),--scale $(SCALE))
+
+bench-smoke: $(READY) ## has it become slow? in less than a minute
+	$(BIN)/python -m benchmarks.smoke $(if $(RECORD),--record)
 
 up: ## the same in containers: node1 to node3 on ports 9001 to 9003
 	$(COMPOSE) up --build --detach

@@ -1,12 +1,14 @@
 """The benchmark's arithmetic and tables, without a peer and without a process: what is published must be right."""
 
 import json
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 import pytest
 
+from benchmarks import smoke
 from benchmarks.driver import answer
 from benchmarks.loads import LONGEST_SHARE, least_makespan_s, skewed
 from benchmarks.measures import FULL, SMALL, measures, quantities, selected, sized, takes
@@ -209,6 +211,22 @@ def test_what_only_we_are_asked_has_no_comparison() -> None:
     text = report(result([Figure("nodes_rate_10", OURS, (5.0, 7.0))], absent=[Absent("safe", "gone")]))
     assert "| With ten nodes | jobs/s | 6.00 | 5.00 | 7.00 | 2 |" in text.partition("## Jobyard alone")[2]
     assert "## Summary" not in text
+
+
+# --- the guard ---------------------------------------------------------------------------------------------------
+
+
+def test_the_guard_trips_below_half_of_what_is_recorded() -> None:
+    recorded = {"py": 2.0, "exec": 1.0}
+    assert smoke.slower({"py": 1.0, "exec": 0.6}, recorded) == []
+    assert smoke.slower({"py": 0.99, "exec": 0.6}, recorded) == ["py"]
+
+
+def test_every_ratio_of_the_guard_is_recorded(tmp_path: Path) -> None:
+    recorded = tomllib.loads(smoke.RECORD.read_text())["ratios"]
+    assert set(recorded) == set(smoke.RATIOS)
+    smoke.record(recorded, tmp_path / "smoke.toml")
+    assert (tmp_path / "smoke.toml").read_text() == smoke.RECORD.read_text()
 
 
 # --- a system and its driver --------------------------------------------------------------------------------------
