@@ -9,10 +9,10 @@ TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint format types chaos bench up down logs clean
+.PHONY: help demo run test check lint format types chaos bench bench-smoke up down logs clean
 
 help: ## print this
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(READY) ## a batch on a balancer and three nodes of this machine, every result checked
 	$(BIN)/python examples/demo.py
@@ -39,8 +39,13 @@ types: $(TOOLS) ## strict types
 chaos: $(READY) ## kill, pause, stop and cut off a cluster under load, then say what was lost
 	$(BIN)/python -m chaos
 
-bench: $(READY) ## how fast it is here
-	$(BIN)/python benchmarks/bench.py
+# PEERS=beanstalkd,huey,… or none; ONLY=noop,trip,…; REPEATS=5; SCALE=small to see that it works; see benchmarks/README.md
+bench: $(READY) ## how fast it is here, beside its peers: PEERS=… ONLY=… (all: two hours)
+	$(BIN)/python -m benchmarks $(if $(PEERS),--peers "$(PEERS)") $(if $(ONLY),--only "$(ONLY)") \
+		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SCALE),--scale $(SCALE))
+
+bench-smoke: $(READY) ## has it become slow? in less than a minute
+	$(BIN)/python -m benchmarks.smoke $(if $(RECORD),--record)
 
 up: ## the same in containers: node1 to node3 on ports 9001 to 9003
 	$(COMPOSE) up --build --detach
@@ -53,6 +58,7 @@ logs: ## what the containers log, as it comes
 
 clean: ## remove what was built here, but no data
 	rm -rf .venv build dist *.egg-info client/build client/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf benchmarks/.venv-peers benchmarks/.debian
 
 # pip reads dependency groups itself only since 25.1, and the one that comes with Python may be older.
 GROUP = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["$(1)"], sep="\n")
