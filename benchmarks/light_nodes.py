@@ -100,7 +100,7 @@ async def _run_one(
             settings, identity_of(settings, outside), outside, partial(trio.open_tcp_stream, *settings.balancer)
         )
         listeners = await listen(settings.listen, None)
-        task_status.started((node, listeners[0].socket.getsockname()[1]))
+        task_status.started((node, listeners[0].listener.socket.getsockname()[1]))
         await node.run(listeners, lambda batch: None)
     finally:
         store.close()
