@@ -7,9 +7,12 @@ BIN := .venv/bin
 READY := .venv/ready
 TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
+SIMULATE = $(BIN)/python -m tests.simulation
+N ?= 1000
+SOAK_N ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint format types chaos bench bench-smoke up down logs clean
+.PHONY: help demo run test check lint format types sim soak mutants chaos bench bench-smoke up down logs clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -38,6 +41,17 @@ types: $(TOOLS) ## strict types
 
 chaos: $(READY) ## kill, pause, stop and cut off a cluster under load, then say what was lost
 	$(BIN)/python -m chaos
+
+sim: $(TOOLS) ## stories of a simulated cluster in which things break: N=1000 of them, or SEED=17 again
+	$(SIMULATE) $(if $(SEED),--seed $(SEED) $(if $(POINTS),--points '$(POINTS)'),--n $(N))
+
+soak: $(TOOLS) ## all of it for hours: SOAK_N=10000 stories, as many pairs of crashes, and real processes and containers
+	$(SIMULATE) --n $(SOAK_N)
+	$(SIMULATE) --pairs $(SOAK_N)
+	JOBYARD_SOAK=1 $(BIN)/pytest -q -rs -s --timeout 14400 -m system
+
+mutants: $(TOOLS) ## whether each of the promises, broken on purpose, is found broken
+	$(BIN)/python -m tests.simulation.mutants
 
 # PEERS=beanstalkd,huey,… or none; ONLY=noop,trip,…; REPEATS=5; SCALE=small to see that it works; see benchmarks/README.md
 bench: $(READY) ## how fast it is here, beside its peers: PEERS=… ONLY=… (all: two hours)

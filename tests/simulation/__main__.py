@@ -9,20 +9,14 @@ shrunk, and printed with the command that tells it again.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from typing import Final, TypeVar
 
 from tqdm import tqdm
 
-from tests.simulation import crashes, found, plan, shrink, story
+from tests.simulation import crashes, found, plan, pool, shrink, story
 from tests.simulation.journal import Journal
 from tests.simulation.story import Verdict
-
-_T = TypeVar("_T")
-_CHUNK: Final = 5
 
 
 def main() -> int:
@@ -60,10 +54,8 @@ def _again(kept: found.Found) -> Verdict:
 
 
 def _told(tell: Callable[[int], Verdict], numbers: range) -> Iterator[Verdict]:
-    """On every core at once, in order, with a progress bar on a terminal."""
-    with ProcessPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
-        verdicts = pool.map(tell, numbers, chunksize=_CHUNK)
-        yield from tqdm(verdicts, total=len(numbers), unit=" stories", disable=not sys.stderr.isatty())
+    """With a progress bar on a terminal."""
+    yield from tqdm(pool.told(tell, numbers), total=len(numbers), unit=" stories", disable=not sys.stderr.isatty())
 
 
 def _report(verdicts: Iterable[Verdict], of: str, kept: Iterable[Verdict] = ()) -> int:

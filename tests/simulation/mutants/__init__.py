@@ -3,17 +3,19 @@
 A rule without a mutant is a wish: were the auditor asleep, or the stories too tame, nobody would notice. A mutant that
 is not found within SEEDS_MAX seeds means that one of the two is so, and is never answered with a story of its own.
 
-    with mutants.MUTANTS["no fsync"]():
-        verdict = story.tell(17)  # of a world in which nothing is synced
+    mutants.tell(("no fsync", 17))  # the story of seed 17 in a world in which nothing is synced
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeAlias
 
+from tests.simulation import story
 from tests.simulation.mutants import balancers, disks, nodes
+from tests.simulation.story import Verdict
 
 Mutant: TypeAlias = Callable[[], AbstractContextManager[None]]
+Telling: TypeAlias = Callable[[Callable[[tuple[str, int]], Verdict], Sequence[tuple[str, int]]], Iterable[Verdict]]
 
 SEEDS_MAX: Final = 1000
 
@@ -35,3 +37,16 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         disks.follow_up_lost_when_the_waiter_is_cancelled,
     )
 }
+
+
+def tell(which: tuple[str, int]) -> Verdict:
+    """The story of a seed, with a mutant."""
+    name, seed = which
+    with MUTANTS[name]():
+        return story.tell(seed)
+
+
+def caught_at(name: str, seeds: Iterable[int], told: Telling = map) -> int | None:
+    """The first of these seeds with whose story the mutant is found; None where it is with none of them."""
+    verdicts = told(tell, [(name, seed) for seed in seeds])
+    return next((verdict.seed for verdict in verdicts if verdict.violation is not None), None)
