@@ -12,10 +12,10 @@ N ?= 1000
 SOAK_N ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint format types chaos bench up down logs clean
+.PHONY: help demo run test check lint format types sim soak mutants chaos bench bench-smoke up down logs clean
 
 help: ## print this
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(READY) ## a batch on a balancer and three nodes of this machine, every result checked
 	$(BIN)/python examples/demo.py
@@ -24,7 +24,7 @@ run: $(READY) ## the same cluster to play with, until Ctrl-C
 	$(BIN)/python examples/demo.py --stay
 
 test: $(TOOLS) ## all tests, with the reason for each that is skipped
-	$(BIN)/pytest -q -rs
+	$(BIN)/pytest -q -rs -n auto --maxprocesses 4 --dist loadgroup
 
 check: lint types test ## what a change must pass: lint, types and test
 
@@ -45,18 +45,21 @@ chaos: $(READY) ## kill, pause, stop and cut off a cluster under load, then say 
 sim: $(TOOLS) ## stories of a simulated cluster in which things break: N=1000 of them, or SEED=17 again
 	$(SIMULATE) $(if $(SEED),--seed $(SEED) $(if $(POINTS),--points '$(POINTS)'),--n $(N))
 
-soak: soak-stories ## the same for long: SOAK_N=10000 stories, and as many crashes at pairs of points
-
-.PHONY: soak-stories
-soak-stories: $(TOOLS)
+soak: $(TOOLS) ## all of it for hours: SOAK_N=10000 stories, as many pairs of crashes, and real processes and containers
 	$(SIMULATE) --n $(SOAK_N)
 	$(SIMULATE) --pairs $(SOAK_N)
+	JOBYARD_SOAK=1 $(BIN)/pytest -q -rs -s --timeout 14400 -m system
 
 mutants: $(TOOLS) ## whether each of the promises, broken on purpose, is found broken
 	$(BIN)/python -m tests.simulation.mutants
 
-bench: $(READY) ## how fast it is here
-	$(BIN)/python benchmarks/bench.py
+# PEERS=beanstalkd,huey,… or none; ONLY=noop,trip,…; REPEATS=5; SCALE=small to see that it works; see benchmarks/README.md
+bench: $(READY) ## how fast it is here, beside its peers: PEERS=… ONLY=… (all: two hours)
+	$(BIN)/python -m benchmarks $(if $(PEERS),--peers "$(PEERS)") $(if $(ONLY),--only "$(ONLY)") \
+		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SCALE),--scale $(SCALE))
+
+bench-smoke: $(READY) ## has it become slow? in less than a minute
+	$(BIN)/python -m benchmarks.smoke $(if $(RECORD),--record)
 
 up: ## the same in containers: node1 to node3 on ports 9001 to 9003
 	$(COMPOSE) up --build --detach
@@ -69,6 +72,7 @@ logs: ## what the containers log, as it comes
 
 clean: ## remove what was built here, but no data
 	rm -rf .venv build dist *.egg-info client/build client/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf benchmarks/.venv-peers benchmarks/.debian
 
 # pip reads dependency groups itself only since 25.1, and the one that comes with Python may be older.
 GROUP = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["$(1)"], sep="\n")

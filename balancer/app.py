@@ -6,29 +6,35 @@ import structlog
 import trio
 
 from balancer.assembly import Balancer
-from common import __version__
+from common import __version__, certificates
+from common.limits import LINKS_UNPROVEN_MAX
 from common.runtime.observers import Health, Log, tell_quarantined, write_address
 from common.runtime.outside import real
-from common.runtime.program import listen, on_signals
+from common.runtime.ports import files_for, listen
+from common.runtime.program import on_signals
 from common.runtime.store import open_store
+from common.runtime.tls import tell_readable_key
 from common.settings import BalancerSettings, describe
 
 
 async def run(settings: BalancerSettings) -> int:
     """Runs until it is told to stop; returns the exit status."""
     log = structlog.get_logger()
+    context = certificates.port_context(settings, demanding=True)
+    tell_readable_key(settings)
+    files_for(settings.nodes_max + LINKS_UNPROVEN_MAX)
     store = open_store(settings.data_dir, settings.store_max_bytes, tell_quarantined)
     try:
         balancer = Balancer(settings, real(store, [Log(), Health(store.directory)]))
         (store.directory / "address").unlink(missing_ok=True)
-        listeners = await listen(*settings.listen)
-        address = write_address(store.directory, listeners[0])
+        ports = await listen(settings.listen, context)
+        address = write_address(store.directory, ports[0].listener)
         log.info(
             "balancer.started", version=__version__, address=address, ledger=balancer.ledger_id, **describe(settings)
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_signals, nursery.cancel_scope.cancel, nursery.cancel_scope.cancel)
-            await balancer.run(listeners)
+            await balancer.run(ports)
         log.info("balancer.stopped")
         return 0
     finally:

@@ -95,7 +95,7 @@ class Chronicle:
         told, self._told = self._told, []
         first = self._last + 1
         # A list, because msgspec (0.22) never lets go of a generator that it is given here.
-        lines = self._encode_lines(list(_numbered(told, first, moment(wall))))
+        lines = _inert(self._encode_lines(list(_numbered(told, first, moment(wall)))))
         self._memory.put(Table.EVENTS, _key(first), _key(self._bytes_told) + lines)
         self._last += len(told)
         self._bytes_told += len(lines)
@@ -165,6 +165,23 @@ def _numbered(
             fields = {name: value for name, value in fields.items() if value is not None}
         line.update(fields)
         yield line
+
+
+def _inert(lines: bytes) -> bytes:
+    """JSON leaves in a string what some terminals act on (DEL, the controls from 80 on, changes of direction); here it
+    is escaped, as replies are, so that EVENTS can be read where it is typed."""
+    if lines.isascii() and b"\x7f" not in lines:
+        return lines
+    return "".join(
+        character if character.isprintable() or character == "\n" else _escaped(character)
+        for character in lines.decode()
+    ).encode()
+
+
+def _escaped(character: str) -> str:
+    """As JSON writes it, in units of UTF-16."""
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _key(number: int) -> bytes:

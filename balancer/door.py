@@ -1,26 +1,25 @@
 """The cluster port of the balancer: who dials in proves the key, is announced to the machine, and gets a link.
 
-Everything before the proof is bounded: frames of 4 KiB, HANDSHAKE_S in all, LINKS_UNPROVEN_MAX at once. A refusal is
-logged with the address, at a bounded rate, so that a scan cannot fill a disk.
+Everything before the proof is bounded: frames of 4 KiB, HANDSHAKE_S in all, LINKS_UNPROVEN_MAX at once, of which the
+oldest makes way. A refusal is logged with the address, at a bounded rate, so that a scan cannot fill a disk.
 """
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Final
 
-import structlog
 import trio
 
 from common import auth
 from common.codec import Malformed
 from common.events import Knocked, LinkClosed, Received
+from common.frames import encode
 from common.limits import FRAME_BYTES_MAX_UNPROVEN, HANDSHAKE_S, LINKS_UNPROVEN_MAX
 from common.messages import PROTOCOL, Challenge, Hello, Message, Proof, Refused
 from common.runtime.link import Link, LinkLost
 from common.runtime.outside import Nonce
-
-_REFUSALS_LOGGED_PER_S: Final = 1.0
-_log = structlog.get_logger()
+from common.runtime.sockets import peer_of
+from common.runtime.tls import HandshakeFailed, NotTls, handshake
+from common.runtime.unproven import Refusals, Unproven
 
 
 class Door:
@@ -42,9 +41,8 @@ class Door:
         self._nonce = nonce
         self._links: dict[int, Link] = {}
         self._last = 0
-        self._unproven = 0
-        self._next_log = 0.0
-        self._unlogged = 0
+        self._unproven = Unproven(LINKS_UNPROVEN_MAX, HANDSHAKE_S)
+        self._refusals = Refusals(of_clients=False)
 
     async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
         await trio.serve_listeners(self._converse, list(listeners))
@@ -58,28 +56,29 @@ class Door:
             opened.close(reason)
 
     async def _converse(self, stream: trio.abc.Stream) -> None:
+        peer = peer_of(stream)  # which a closed socket would not tell
         link = Link(stream, limit_bytes=FRAME_BYTES_MAX_UNPROVEN)
-        try:
-            hello = await self._prove(link)
-        except (LinkLost, Malformed) as error:
-            self._log_refusal(stream, str(error))
+        hello: Hello | None = None
+        with self._unproven.place() as place:
+            try:
+                hello = await self._prove(stream, link)
+            except (LinkLost, Malformed, HandshakeFailed) as error:
+                place.ended = str(error)
+        if hello is None:
+            self._refusals.tell(peer, place.ended)
             await trio.aclose_forcefully(stream)
             return
         link.proven()
         await self._serve(link, hello)
 
-    async def _prove(self, link: Link) -> Hello:
-        """The handshake, to the node's proof of the key; raises LinkLost with what was wrong."""
-        if self._unproven >= LINKS_UNPROVEN_MAX:
-            raise LinkLost(f"{LINKS_UNPROVEN_MAX} connections are already waiting to prove the key")
-        self._unproven += 1
+    async def _prove(self, stream: trio.abc.Stream, link: Link) -> Hello:
+        """The handshakes, to the node's proof of the key. Raises what was wrong."""
         try:
-            with trio.fail_after(HANDSHAKE_S):
-                return await self._challenge(link)
-        except trio.TooSlowError:
-            raise LinkLost(f"the handshake took longer than {HANDSHAKE_S:g} s") from None
-        finally:
-            self._unproven -= 1
+            await handshake(stream)
+        except NotTls as error:
+            await error.answer(encode(Refused("this balancer speaks TLS; JOBYARD_TLS_CA has to say whom to trust")))
+            raise
+        return await self._challenge(link)
 
     async def _challenge(self, link: Link) -> Hello:
         hello = await link.receive()
@@ -113,19 +112,3 @@ class Door:
         finally:
             del self._links[number]
             self._post(LinkClosed(number, reason))
-
-    def _log_refusal(self, stream: trio.abc.Stream, reason: str) -> None:
-        now = trio.current_time()
-        if now < self._next_log:
-            self._unlogged += 1
-            return
-        _log.warning("link.refused", peer=_peer(stream), reason=reason, unlogged_before=self._unlogged)
-        self._next_log, self._unlogged = now + 1 / _REFUSALS_LOGGED_PER_S, 0
-
-
-def _peer(stream: trio.abc.Stream) -> str:
-    """The address of whoever dialled; it cannot be had any more where the connection was reset."""
-    try:
-        return str(stream.socket.getpeername()[0]) if isinstance(stream, trio.SocketStream) else "?"
-    except OSError:
-        return "?"

@@ -25,17 +25,21 @@ class Unidentified(Exception):
     """Who the directory is was damaged; it can only be set aside. The text says which record."""
 
 
-def go_on_apart(transaction: Transaction) -> None:
-    """Makes a directory that is, or may be, older than what others remember of it safe to start with."""
+def go_on_apart(transaction: Transaction) -> bool:
+    """Makes a directory that is, or may be, older than what others remember of it safe to start with. False for one
+    that nobody has used yet."""
     prefix = transaction.get("meta", b"prefix")
     if prefix is not None:
         last = max(_number(transaction, b"last_number"), _highest(transaction, prefix))
         transaction.put("meta", b"sent_number", b"%d" % last)
         transaction.put("meta", b"last_number", b"%d" % (last + LEAP))
-    elif transaction.get("meta", b"last_end") is not None or transaction.get("meta", b"tag") is not None:
+        return True
+    if _is_balancer(transaction):
         transaction.put("meta", b"last_end", b"%d" % (_number(transaction, b"last_end") + LEAP))
         transaction.delete("meta", b"tag")  # cursors of the time since then are told that something is lost
         transaction.delete("meta", b"id")
+        return True
+    return False
 
 
 def numbers_are_damaged(transaction: Transaction) -> bool:

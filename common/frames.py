@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _HEADER: Final = struct.Struct(">IBB")
 _LENGTH: Final = struct.Struct(">I")
+_TLS_BEGINS: Final = 0x1603  # with these bytes; as a length they would be far beyond any limit
 _CLASSES: Final = {code: cls for cls, code in CODES.items()}
 
 
@@ -37,6 +38,11 @@ class Parser:
         self.limit_bytes = limit_bytes
         self._buffer = bytearray()
 
+    @property
+    def in_the_middle(self) -> bool:
+        """Whether a part of a message has come, and its rest has not."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
         """The messages that `data` completes; raises Malformed."""
         self._buffer += data
@@ -45,7 +51,7 @@ class Parser:
         while len(self._buffer) - position >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer, position)
             if not 2 <= length <= self.limit_bytes:
-                raise Malformed(f"a frame of {length} bytes; 2 to {self.limit_bytes} are allowed here")
+                raise Malformed(_wrong_length(length, self.limit_bytes))
             end = position + _LENGTH.size + length
             if end > len(self._buffer):
                 break
@@ -54,6 +60,12 @@ class Parser:
         if position:
             del self._buffer[:position]
         return messages
+
+
+def _wrong_length(length: int, limit_bytes: int) -> str:
+    if length >> 16 == _TLS_BEGINS:
+        return "it speaks TLS, and this port does not"
+    return f"a frame of {length} bytes; 2 to {limit_bytes} are allowed here"
 
 
 def _message(frame: bytes) -> Message:

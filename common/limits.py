@@ -12,9 +12,13 @@ GIB = 1024 * MIB
 LINE_BYTES_MAX = 64 * KIB  # a request line without its LF: room for a long command, too little to hurt
 BODY_BYTES_MAX = 64 * MIB  # the default and the ceiling of JOBYARD_BODY_MAX
 OPTION_BYTES_MAX = 200  # an option's value, before its %XX are undone
+BODIES_BYTES_MAX = 512 * MIB  # of all clients of a node together, from their first byte until they are on disk
+BODY_WAIT_S = 5.0  # for room among them
 REPLIES_UNREAD_BYTES_MAX = 4 * MIB  # a client that does not read is no longer read from
 REQUESTS_OPEN_MAX = 4096  # requests of one connection whose reply is owed: hides the round trip, bounds memory
 ERRORS_IN_A_ROW_MAX = 1000  # somebody is talking another protocol
+AUTH_WAIT_S = 60.0  # from connect to AUTH, where a token is set: long enough to type it by hand
+REFUSALS_MAX = 64  # connections that are told at once why they end; others end without a word
 READ_BYTES = 64 * KIB  # one read of a client's socket, parsed as a whole
 ANSWER_WAIT_S = 5.0  # what STATUS and the like wait for a balancer or an origin that cannot be reached
 LIST_LIMIT_DEFAULT = 100
@@ -46,9 +50,11 @@ FRAME_BYTES_MAX_UNPROVEN = 4 * KIB  # before the peer has proved the key
 BATCH_BYTES = 1 * MIB  # a batch is cut into frames of about this size, so that a poll never waits behind 100 MiB
 ENDS_PER_STEP_BYTES = 32 * MIB  # results that one step reads for a node that was away
 BATCH_ITEMS_MAX = 10_000  # entries of one frame
-HANDSHAKE_S = 5.0  # from connect to Welcome
+HANDSHAKE_S = 5.0  # from connect to Welcome; and of TLS on the clients' port
 LINKS_UNPROVEN_MAX = 64  # connections on the cluster port that have not proved the key
 LINK_UNSENT_BYTES_MAX = 512 * MIB  # a peer that does not read is cut and dials again
+LINK_STALLED_S = 60.0  # for one write, of a mebibyte at most, to be taken by the other side
+LINK_MESSAGE_S_MAX = 600.0  # for one message to come in: 192 MiB at 2.6 Mbit/s
 PROBE_S = 1.0  # how long an old link may take to prove that it lives when its id knocks again
 REDIAL_S_MIN = 0.05
 REDIAL_S_MAX = 1.0
@@ -67,5 +73,6 @@ EXPIRE_AGAIN_S = 0.05  # while more is due: ended jobs go as fast as they come, 
 
 assert FRAME_BYTES_MAX > 2 * PYTHON_OUTPUT_BYTES_MAX + MIB, "an outcome must fit into a frame"
 assert FRAME_BYTES_MAX > BODY_BYTES_MAX + MIB, "a job must fit into a frame"
+assert BODIES_BYTES_MAX > BODY_BYTES_MAX, "a body alone must find room"
 assert STORE_EXPIRE_FRACTION < STORE_FULL_FRACTION < 1, "room is made before work is refused"
 assert REDIAL_S_MIN < REDIAL_S_MAX <= 1.0, "promised: redialled at least every second"

@@ -137,6 +137,16 @@ class Parser:
             return [self._close(Refusal(Code.BAD_REQUEST, message))]
         return []
 
+    @property
+    def body_bytes(self) -> int:
+        """What is held of a body that is not complete."""
+        return len(self._body)
+
+    def refuse_body(self, code: Code, message: str) -> None:
+        """The body that is being read will not be kept, and its request is answered so."""
+        if self._due is not None:
+            self._due, self._body = Bad(code, message), bytearray()
+
     def _close(self, refusal: Refusal) -> Bad:
         self.closed = True
         self._due, self._line, self._body = None, bytearray(), bytearray()

@@ -8,7 +8,8 @@ Rules
 - Secrets never appear in a message or a log.
 - Safe by default: who listens beyond loopback has a secret, or a waiver in plain words.
 
-Pure apart from the files of secrets that it is told to read, and from the defaults that describe this machine.
+Pure apart from the files of secrets and certificates that it is told to read, and from the defaults that describe this
+machine.
 """
 
 import os
@@ -21,7 +22,8 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from common import environment, values
+from common import certificates, environment, values
+from common.certificates import TlsSettings
 from common.environment import setting, settings_of
 from common.errors import shown
 from common.limits import BODY_BYTES_MAX, GIB, MIB, PYTHON_OUTPUT_BYTES_MAX
@@ -40,7 +42,6 @@ NAMES_OF_OTHERS: Final = frozenset(
     f"JOBYARD_{name}"
     for name in ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "SCRATCH", "TEST_DOCKER", "SOAK")
 )
-TLS_NAMES: Final = ("JOBYARD_TLS_CERT", "JOBYARD_TLS_KEY", "JOBYARD_TLS_CA")
 
 
 class SettingsError(Exception):
@@ -59,7 +60,7 @@ def _path(text: str) -> Path:
 
 
 @attrs.frozen(kw_only=True)
-class CommonSettings:
+class CommonSettings(TlsSettings):
     """What both programs can be told. Where they listen by default differs, so each says it below."""
 
     listen: tuple[str, int]
@@ -319,6 +320,7 @@ def load_balancer(environ: Mapping[str, str], port: int | None = None) -> Balanc
         problems += _port_problems("PORT", port, 0)
         settings = attrs.evolve(settings, listen=(settings.listen[0], port))
     problems += _exposure(settings, environ, secret="cluster_key", waivers=("all",))
+    problems += certificates.problems(settings, dials=False)
     return _sound(settings, problems)
 
 
@@ -329,27 +331,19 @@ def load_node(environ: Mapping[str, str], balancer_host: str, balancer_port: int
         problems.append(f"BALANCER_HOST={shown(balancer_host)}: allowed is a host name or an address")
     problems += _port_problems("BALANCER_PORT", balancer_port, 1)
     problems += _exposure(settings, environ, secret="client_token", waivers=("client", "all"))
+    problems += certificates.problems(settings, dials=True)
     return _sound(attrs.evolve(settings, balancer=(balancer_host.strip("[]"), balancer_port)), problems)
 
 
 def _read(cls: type[S], environ: Mapping[str, str]) -> tuple[S, list[str]]:
     settings, problems = environment.read(cls, environ)
-    return settings, [*environment.unknown_names(environ, KNOWN_NAMES.union(TLS_NAMES)), *_tls(environ), *problems]
+    return settings, [*environment.unknown_names(environ, KNOWN_NAMES), *problems]
 
 
 def _sound(settings: S, problems: list[str]) -> S:
     if problems:
         raise SettingsError(tuple(problems))
     return settings
-
-
-def _tls(environ: Mapping[str, str]) -> Iterator[str]:
-    for name in TLS_NAMES:
-        if name in environ:
-            yield (
-                f"{name}={shown(environ[name])}: this version does not serve TLS, and would listen without it; "
-                "allowed is to leave it unset"
-            )
 
 
 def _port_problems(name: str, port: int, least: int) -> list[str]:

@@ -5,14 +5,19 @@ The order of the start is a promise: what an older boot left running is ended be
 are served only when the store is open.
 """
 
+from functools import partial
+
+import attrs
 import structlog
 import trio
 
-from common import __version__
+from common import __version__, certificates
 from common.runtime.observers import Health, Log, idle_alone_s_max, tell_quarantined, write_address
 from common.runtime.outside import real
-from common.runtime.program import listen, on_signals
+from common.runtime.ports import files_for, listen
+from common.runtime.program import on_signals
 from common.runtime.store import Store, open_store
+from common.runtime.tls import dial, tell_readable_key
 from common.settings import NodeSettings, describe
 from node.assembly import Node, identity_of, maxima
 from node.dial import Connect
@@ -32,6 +37,10 @@ async def run(settings: NodeSettings) -> int:
 
 async def _run(settings: NodeSettings, store: Store) -> int:
     log = structlog.get_logger()
+    tell_readable_key(settings)
+    if settings.serves_tls and not settings.dials_by_tls:
+        log.warning("link.plain", advice="JOBYARD_TLS_CA is not set, so only the clients' port speaks TLS")
+    settings = attrs.evolve(settings, connections_max=files_for(settings.connections_max))
     outside = real(store, [Log(), Health(store.directory, idle_alone_s_max(settings.node_timeout_s))])
     who = identity_of(settings, outside)
     scratch = store.directory / "scratch"
@@ -49,21 +58,17 @@ async def _run(settings: NodeSettings, store: Store) -> int:
         report=node.report,
     )
     (store.directory / "address").unlink(missing_ok=True)
-    listeners = await listen(*settings.listen)
+    ports = await listen(settings.listen, certificates.port_context(settings, demanding=False))
     async with executors.running(), trio.open_nursery() as nursery:
-        address = write_address(store.directory, listeners[0])
+        address = write_address(store.directory, ports[0].listener)
         log.info("node.started", version=__version__, address=address, id=who.node_id, boot=who.boot_id,
                  prefix=who.prefix, **describe(settings))  # fmt: skip
         nursery.start_soon(on_signals, node.stop, nursery.cancel_scope.cancel)
-        status = await node.run(listeners, executors.submit)
+        status = await node.run(ports, executors.submit)
         nursery.cancel_scope.cancel()
     return status
 
 
 def _way_to_the_balancer(settings: NodeSettings) -> Connect:
     host, port = settings.balancer
-
-    async def connect() -> trio.abc.Stream:
-        return await trio.open_tcp_stream(host, port)
-
-    return connect
+    return partial(dial, host, port, certificates.dialling_context(settings))

@@ -19,7 +19,7 @@ from common.environment import Setting, settings_of
 from common.errors import Code
 from common.migrations import FORMAT
 from common.runtime import program
-from common.settings import TLS_NAMES, BalancerSettings, NodeSettings
+from common.settings import BalancerSettings, NodeSettings
 from tests.machines.cluster import Cluster
 
 ROOT: Final = Path(__file__).parents[1]
@@ -163,7 +163,6 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert set(settings("### Both programs")) == both[0] & both[1]
     assert set(settings("### Balancer")) == both[0] - both[1]
     assert set(settings("### Node")) == both[1] - both[0]
-    assert all(f"`{name}`" in (DOCS / "operating.md").read_text() for name in TLS_NAMES)
 
 
 def test_the_four_settings_of_the_readme_have_their_defaults() -> None:

@@ -18,13 +18,14 @@ class Address:
 
     host: str
     port: int
+    tls: bool = False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_url(text: str) -> tuple[Address, ...]:
-    """The addresses of `tcp://host:port`, or of several of them with commas between. Raises ValueError."""
+    """The addresses of `tcp://host:port` or `tls://host:port`, or of several with commas between. Raises ValueError."""
     addresses = tuple(_parse_one(part.strip()) for part in text.split(",") if part.strip())
     if not addresses:
         raise ValueError("JOBYARD_URL names no node; write it like tcp://127.0.0.1:9000")
@@ -32,15 +33,22 @@ def parse_url(text: str) -> tuple[Address, ...]:
 
 
 def _parse_one(text: str) -> Address:
-    wrong = ValueError(f"{text!r} is not the address of a node; write it like tcp://127.0.0.1:9000")
+    wrong = ValueError(f"{text!r} is not the address of a node; write it like tcp://127.0.0.1:9000 or tls://host:9000")
     try:
         url = urlsplit(text if "://" in text else f"tcp://{text}")
         host, port = url.hostname, url.port
     except ValueError:
         raise wrong from None
-    if url.scheme != "tcp" or not host or "@" in url.netloc or url.path.strip("/") or url.query or url.fragment:
+    if (
+        url.scheme not in ("tcp", "tls")
+        or not host
+        or "@" in url.netloc
+        or url.path.strip("/")
+        or url.query
+        or url.fragment
+    ):
         raise wrong
-    return Address(host, PORT_DEFAULT if port is None else port)
+    return Address(host, PORT_DEFAULT if port is None else port, url.scheme == "tls")
 
 
 class Route:
@@ -52,6 +60,11 @@ class Route:
 
     def __len__(self) -> int:
         return len(self._addresses)
+
+    @property
+    def has_tls(self) -> bool:
+        """Of any of them."""
+        return any(address.tls for address in self._addresses)
 
     @property
     def address(self) -> Address:

@@ -46,6 +46,7 @@ from jobyard.model import (
     Ticket,
     Watched,
 )
+from jobyard.settings import FilePath
 from jobyard.verbs import Ask
 from jobyard.watching import Deadline, Watching
 
@@ -56,13 +57,21 @@ T = TypeVar("T")
 
 class Client:
     """A cluster, seen from outside. `url` names one node or several, with commas between; the environment's
-    JOBYARD_URL and JOBYARD_CLIENT_TOKEN (or JOBYARD_CLIENT_TOKEN_FILE) fill in what is not given.
+    JOBYARD_URL, JOBYARD_CLIENT_TOKEN (or JOBYARD_CLIENT_TOKEN_FILE) and JOBYARD_TLS_CA fill in what is not given.
 
-    `timeout_s` is how long a node may take to accept a connection, and to answer what it need not wait for.
+    `timeout_s` is how long a node may take to accept a connection, and to answer what it need not wait for. `tls_ca` is
+    the PEM file of the CA that has certified the nodes at `tls://` addresses.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self._dialler = Dialler(url, token, timeout_s)
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        tls_ca: FilePath | None = None,
+    ) -> None:
+        self._dialler = Dialler(url, token, tls_ca, timeout_s)
         self._route = self._dialler.route
         self._connection: Connection | None = None
 

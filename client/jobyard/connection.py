@@ -5,6 +5,7 @@ Rules: a Connection knows nothing of what is asked, and never dials again; a Dia
 
 import select
 import socket
+import ssl
 from collections import deque
 from typing import Final, Protocol
 
@@ -12,7 +13,8 @@ from jobyard import verbs
 from jobyard.addresses import Address
 from jobyard.errors import TRY_NEXT, unreachable
 from jobyard.protocol import Reply, ReplyParser
-from jobyard.settings import route_of, token_of
+from jobyard.settings import FilePath, route_of, token_of, trust_of
+from jobyard.tls import tls_failure
 
 READ_BYTES: Final = 256 * 1024
 KEEPALIVE_IDLE_S: Final = 15  # a node that may be silent for hours is asked by TCP whether it is still there,
@@ -20,16 +22,22 @@ KEEPALIVE_EVERY_S: Final = 5
 KEEPALIVE_PROBES: Final = 3  # and taken for gone after so many questions
 
 
-class Connection:
-    """`timeout_s` is how long connecting may take, and how long a node may then be silent while it owes a reply."""
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+
+class Connection:
+    """`timeout_s` is how long connecting may take, and how long a node may then be silent while it owes a reply.
+    `trust` is for an address with TLS."""
+
+    def __init__(self, address: Address, timeout_s: float, trust: ssl.SSLContext | None = None) -> None:
         self.address = address
         self._timeout_s = timeout_s
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
         self._socket = socket.create_connection((address.host, address.port), timeout=timeout_s)
         set_options(self._socket)
+        if trust is not None:
+            self._socket = _secured(self._socket, address.host, trust)
 
     def request(self, data: bytes, patience_s: float = 0.0) -> Reply:
         """The reply to one request, which may take `patience_s` longer than others."""
@@ -60,7 +68,7 @@ class Connection:
         self._socket.settimeout(0)
         try:
             return self._socket.send(data)
-        except BlockingIOError:
+        except _NOT_NOW:
             return 0
 
     def replies_now(self) -> list[Reply]:
@@ -68,7 +76,7 @@ class Connection:
         self._socket.settimeout(0)
         try:
             data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
+        except _NOT_NOW:
             return []
         if not data:
             raise ConnectionResetError("the node closed the connection")
@@ -78,7 +86,18 @@ class Connection:
         """While nothing is owed nothing may come: whatever does is the end of the connection, or a farewell."""
         poller = select.poll()  # not select(): it cannot watch descriptors from 1,024 on
         poller.register(self._socket, select.POLLIN)
-        return bool(self._replies or poller.poll(0))
+        return bool(self._replies) or (bool(poller.poll(0)) and not self._is_ticket())
+
+    def _is_ticket(self) -> bool:
+        """Whether what has come is of TLS alone, such as the tickets with which some servers follow a handshake."""
+        self._socket.settimeout(0)
+        try:
+            self._socket.recv(1)
+        except ssl.SSLWantReadError:
+            return True
+        except OSError:
+            pass  # it has ended
+        return False
 
     def close(self) -> None:
         self._socket.close()
@@ -94,11 +113,12 @@ class Connection:
 
 
 class Dialler:
-    """Makes connections to the nodes of a cluster. `url` and `token` come from the environment, where they are None."""
+    """Makes connections to the nodes of a cluster. What is None comes from the environment."""
 
-    def __init__(self, url: str | None, token: str | None, timeout_s: float) -> None:
+    def __init__(self, url: str | None, token: str | None, tls_ca: FilePath | None, timeout_s: float) -> None:
         self.route = route_of(url)
         self._token = token_of(token)
+        self._trust = trust_of(tls_ca) if self.route.has_tls else None
         self._timeout_s = timeout_s
 
     def dial(self) -> Connection:
@@ -114,7 +134,7 @@ class Dialler:
         raise unreachable(failures)
 
     def _dial(self, address: Address) -> Connection:
-        connection = Connection(address, self._timeout_s)
+        connection = Connection(address, self._timeout_s, self._trust if address.tls else None)
         try:
             if self._token is not None and (error := connection.request(verbs.auth(self._token).data).error):
                 raise error
@@ -122,6 +142,14 @@ class Dialler:
             connection.close()
             raise
         return connection
+
+
+def _secured(plain: socket.socket, host: str, trust: ssl.SSLContext) -> socket.socket:
+    try:
+        return trust.wrap_socket(plain, server_hostname=host)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise tls_failure(error) from error
 
 
 class _Socket(Protocol):

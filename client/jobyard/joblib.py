@@ -27,6 +27,7 @@ from joblib.parallel import (
 from jobyard.client import Client
 from jobyard.futures import JobyardExecutor, JobyardFuture
 from jobyard.model import CallOptions
+from jobyard.settings import FilePath
 
 NAME: Final = "jobyard"
 
@@ -54,6 +55,7 @@ class JobyardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         token: str | None = None,
         *,
         group: str | None = None,
+        tls_ca: FilePath | None = None,
         nesting_level: int | None = None,
         inner_max_num_threads: int | None = None,
         **options: Unpack[CallOptions],
@@ -62,6 +64,7 @@ class JobyardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._url = url
         self._token = token
         self._group = group
+        self._tls_ca = tls_ca
         self._options = options
         self._executor: JobyardExecutor | None = None
         self.parallel: Any = None
@@ -77,7 +80,7 @@ class JobyardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def _cluster_slots(self) -> int:
         """Of the nodes that take jobs."""
-        with Client(self._url, self._token) as client:
+        with Client(self._url, self._token, tls_ca=self._tls_ca) as client:
             return sum(node.slots for node in client.nodes() if node.state == "alive")
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
@@ -92,7 +95,7 @@ class JobyardBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         """One batch."""
         if self._executor is None:
             options = self._options | {"env": self._environment()}
-            self._executor = JobyardExecutor(self._url, self._token, group=self._group, **options)
+            self._executor = JobyardExecutor(self._url, self._token, group=self._group, tls_ca=self._tls_ca, **options)
         future = self._executor.submit(func)
         if callback is not None:
             future.add_done_callback(callback)

@@ -19,7 +19,8 @@ from common.inspection import Count, Finding, Rules, inspect
 from common.limits import KIB, MIB
 from common.migrations import FORMAT
 from common.runtime.owning import Damaged, StoreError
-from common.runtime.store import Snapshot, copy_to
+from common.runtime.store import copy_to, snapshot_of
+from common.runtime.stored import Snapshot
 
 SOUND: Final = 0
 PROBLEMS: Final = 1
@@ -79,11 +80,8 @@ def copy(directory: Path, target: Path) -> int:
 
 def _check(directory: Path, program: str, rules: Rules) -> int:
     try:
-        snapshot = Snapshot(directory)
-        try:
+        with snapshot_of(directory) as snapshot:
             return _inspect(directory, snapshot, program, rules)
-        finally:
-            snapshot.close()
     except Damaged as error:
         print(f"{error}. NOT SOUND")
         return PROBLEMS

@@ -1,8 +1,9 @@
 """One end of a link: whole messages over any stream, both ways, without ever blocking who sends.
 
 `send` puts messages into an outbox that one writer drains: everything that gathered meanwhile leaves in one write.
-A peer that does not read is cut off when LINK_UNSENT_BYTES_MAX have gathered; it dials again. Whoever waits for a
-message gives a deadline.
+A peer that does not read is cut off when it has not taken a write within LINK_STALLED_S, or when LINK_UNSENT_BYTES_MAX
+have gathered; it dials again. Whoever waits for a message gives a deadline; a message that comes in parts keeps the
+link alive, but not for longer than LINK_MESSAGE_S_MAX.
 """
 
 from collections import deque
@@ -12,11 +13,13 @@ import trio
 
 from common.codec import Malformed
 from common.frames import Parser, encode
-from common.limits import FRAME_BYTES_MAX, LINK_UNSENT_BYTES_MAX
+from common.limits import FRAME_BYTES_MAX, LINK_MESSAGE_S_MAX, LINK_STALLED_S, LINK_UNSENT_BYTES_MAX
 from common.messages import Message
+from common.runtime.tls import why_broken
 
 _READ_BYTES = 256 * 1024
-_WRITE_BYTES = 1024 * 1024  # gathered into one write; a larger frame goes by itself
+_WRITE_BYTES = 1024 * 1024  # gathered into one write; a larger frame goes in pieces
+_SIGN_OF_LIFE_S = 1.0
 
 
 class LinkLost(Exception):
@@ -35,6 +38,8 @@ class Link:
         self._filled = trio.Event()
         self._closing: str | None = None
         self._writing = trio.CancelScope()
+        self._part_since: float | None = None  # since when a message is coming in parts
+        self._next_sign_of_life = 0.0
 
     # --- the handshake -------------------------------------------------------------------------------------------
 
@@ -46,7 +51,7 @@ class Link:
         try:
             await self._stream.send_all(encode(message))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkLost("the connection broke") from error
+            raise LinkLost(why_broken(error)) from error
 
     async def receive(self) -> Message:
         """The next message; raises LinkLost or Malformed."""
@@ -58,7 +63,7 @@ class Link:
         try:
             data = await self._stream.receive_some(_READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkLost(self._closing or "the connection broke") from error
+            raise LinkLost(self._closing or why_broken(error)) from error
         if not data:
             raise LinkLost(self._closing or "the other side closed the connection")
         return self._parser.feed(data)
@@ -85,7 +90,8 @@ class Link:
 
     async def run(self, receive: Callable[[Sequence[Message]], None], *, silence_s: float | None = None) -> str:
         """Talks until the link is over, and returns why. `receive` is called with what each read brought. With
-        `silence_s`, a peer unheard for that long is gone."""
+        `silence_s`, a peer unheard for that long is gone. While a large message is coming in, `receive` is called
+        with nothing now and then."""
         reason = "closed"
 
         async def read_all() -> None:
@@ -104,26 +110,37 @@ class Link:
             try:
                 with self._writing:
                     await self._drain()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                reason = "the connection broke"
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                reason = why_broken(error)
             else:
                 reason = self._closing or reason
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_all)
-            nursery.start_soon(write_all)
-        await trio.aclose_forcefully(self._stream)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_all)
+                nursery.start_soon(write_all)
+        finally:
+            await trio.aclose_forcefully(self._stream)
         return reason
 
     async def _read_within(self, silence_s: float | None) -> list[Message]:
-        messages: list[Message] = []
-        while not messages:
-            with trio.move_on_after(silence_s or float("inf")) as scope:
+        """What has come, once it is a message; or nothing, where parts of a large one come: that is a sign of life, and
+        is told once in a while."""
+        while True:
+            with trio.move_on_after(float("inf") if silence_s is None else silence_s) as scope:
                 messages = await self._read()
             if scope.cancelled_caught:
                 raise LinkLost(f"the other side was silent for {silence_s} s")
-        return messages
+            now = trio.current_time()
+            if messages or self._part_since is None:
+                self._part_since = now if self._parser.in_the_middle else None
+                self._next_sign_of_life = now + _SIGN_OF_LIFE_S
+            elif now - self._part_since > LINK_MESSAGE_S_MAX:
+                raise LinkLost(f"a message took longer than {LINK_MESSAGE_S_MAX:g} s")
+            if messages or now >= self._next_sign_of_life:
+                self._next_sign_of_life = now + _SIGN_OF_LIFE_S
+                return messages
 
     async def _drain(self) -> None:
         while True:
@@ -141,5 +158,15 @@ class Link:
             gathered.append(self._outbox.popleft())
             size += len(gathered[-1])
         data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-        await self._stream.send_all(data)
+        for start in range(0, len(data), _WRITE_BYTES):
+            await self._send_piece(data if len(data) <= _WRITE_BYTES else data[start : start + _WRITE_BYTES])
         self._unsent_bytes -= size
+
+    async def _send_piece(self, piece: bytes) -> None:
+        with trio.move_on_after(LINK_STALLED_S) as scope:
+            await self._stream.send_all(piece)
+        if scope.cancelled_caught:
+            what = f"the other side did not take {len(piece)} bytes within {LINK_STALLED_S:g} s"
+            self._closing = self._closing or what
+            self._writing.cancel()
+            await trio.lowlevel.checkpoint()

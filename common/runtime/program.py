@@ -13,18 +13,16 @@ from typing import Final
 import structlog
 import trio
 
+from common.certificates import Unusable
 from common.runtime.observers import health_problem
 from common.runtime.owning import InUse, StoreError
+from common.runtime.ports import CannotListen
 from common.settings import SettingsError
 
 EX_UNAVAILABLE: Final = 69
 EX_IOERR: Final = 74
 EX_TEMPFAIL: Final = 75
 EX_CONFIG: Final = 78
-
-
-class CannotListen(Exception):
-    """The address that we were told to listen on cannot be had."""
 
 
 def run_program(main: Callable[[], Awaitable[int]]) -> int:
@@ -41,6 +39,9 @@ def run_program(main: Callable[[], Awaitable[int]]) -> int:
     except CannotListen as error:
         log.critical("address.unusable", problem=str(error))
         return EX_UNAVAILABLE
+    except Unusable as error:  # it was well when the settings were read
+        print(error, file=sys.stderr)
+        return EX_CONFIG
     except BaseException as error:
         _, rest = BaseExceptionGroup("", [error]).split(_of_the_store)
         if rest is not None:
@@ -72,14 +73,6 @@ def tell_health(directory: Path) -> int:
     if problem is not None:
         print(problem, file=sys.stderr)
     return int(problem is not None)
-
-
-async def listen(host: str, port: int) -> list[trio.SocketListener]:
-    """Listeners on one address; port 0 takes a free one. Raises CannotListen."""
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 async def on_signals(first: Callable[[], None], again: Callable[[], None]) -> None:

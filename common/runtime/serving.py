@@ -8,30 +8,44 @@ when its turn has come, and then asked to be followed by the next (`delivered`),
 for a client. The requests behind it wait for its last.
 
 Nobody can make this grow: a client is not read from while it has REPLIES_UNREAD_BYTES_MAX of replies owed (those not
-answered yet are guessed) or REQUESTS_OPEN_MAX requests open. What goes wrong in one conversation ends that
-conversation alone. This module knows nothing of jobs: it passes queries on and bytes back.
+answered yet are guessed) or REQUESTS_OPEN_MAX requests open. Whoever owes a TLS handshake or the token has so long to
+show it, and makes way when there are too many connections. What goes wrong in one conversation ends that conversation
+alone. This module knows nothing of jobs: it passes queries on and bytes back.
 """
 
 import hmac
 import itertools
-import socket
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from typing import Final, TypeAlias
 
-import attrs
 import structlog
 import trio
 
 from common import lines
 from common.errors import Code
-from common.limits import ERRORS_IN_A_ROW_MAX, KIB, MIB, READ_BYTES, REPLIES_UNREAD_BYTES_MAX, REQUESTS_OPEN_MAX
+from common.limits import (
+    AUTH_WAIT_S,
+    BODIES_BYTES_MAX,
+    BODY_WAIT_S,
+    ERRORS_IN_A_ROW_MAX,
+    HANDSHAKE_S,
+    KIB,
+    MIB,
+    READ_BYTES,
+    REFUSALS_MAX,
+    REPLIES_UNREAD_BYTES_MAX,
+    REQUESTS_OPEN_MAX,
+)
+from common.runtime.bell import Bell
+from common.runtime.bodies import Bodies
+from common.runtime.sockets import GONE_CHECK_S, is_reset, part, peer_of, watch_for_reset
+from common.runtime.tls import FIRST_BYTES, HandshakeFailed, NotTls, handshake
+from common.runtime.unproven import Place, Refusals, Unproven
 
 PROTOCOL: Final = 1
 SEND_BYTES: Final = 1 * MIB  # replies are joined up to about this size
 LINGER_S: Final = 1.0  # a client that is still sending when we close gets this long to read why
-GONE_CHECK_S: Final = 15.0  # how often it is seen whether a client that sends no more is there at all
-_KEEPALIVES_LOST_MAX: Final = 4
 
 Ask: TypeAlias = Callable[[Sequence[tuple[int, lines.Query]]], None]
 Gone: TypeAlias = Callable[[Sequence[int]], None]
@@ -80,12 +94,16 @@ class Serving:
         self.body_bytes_max = body_bytes_max
         self.kinds = kinds
         self.version_reply = lines.ok(None, "jobyard", version, protocol=PROTOCOL)
+        self.unproven = Unproven(connections_max, AUTH_WAIT_S)
+        self.refusals = Refusals(of_clients=True)
+        self.bodies = Bodies(BODIES_BYTES_MAX, BODY_WAIT_S)
         self._connections_max = connections_max
         self._ids = itertools.count(1)
         self._asked: dict[int, Conversation] = {}
         self._connections = 0
         self._connections_total = 0
         self._connections_refused_total = 0
+        self._turning_away = 0
         self._queries_total = 0
 
     async def run(
@@ -134,42 +152,68 @@ class Serving:
 
     async def _serve(self, stream: Connection) -> None:
         """One connection from accept to close. Whatever goes wrong in it stays in it."""
+        peer = peer_of(stream)  # which a closed socket would not tell
         try:
-            if self._connections >= self._connections_max:
-                await self._refuse(stream)
+            if self._connections < self._connections_max or self.unproven.make_way():
+                await self._converse(stream, peer)
             else:
-                await self._converse(stream)
+                await self._refuse(stream)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away: its business
+        except* HandshakeFailed as failures:
+            self.refusals.tell(peer, str(failures.exceptions[0]))
         except* Exception:
             log.exception("conversation.failed")
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _converse(self, stream: Connection) -> None:
-        _watch_for_reset(stream)
+    async def _converse(self, stream: Connection, peer: str) -> None:
+        watch_for_reset(stream)
         self._connections += 1
         self._connections_total += 1
+        greeted = False
         try:
-            await Conversation(self, stream).run()
+            with self.unproven.place() as place:
+                await _shake_hands(stream)
+                greeted = True
+                await Conversation(self, stream, place).run()
         finally:
             self._connections -= 1
+        if place.ended:
+            self.refusals.tell(peer, place.ended)
+            if greeted:
+                await self._turn_away(stream, lines.err(Code.UNAUTHORIZED, place.ended))
 
     async def _refuse(self, stream: Connection) -> None:
         self._connections_refused_total += 1
         message = f"this node serves {self._connections_max} connections at once; try again later or at another node"
-        with trio.move_on_after(LINGER_S):
-            await stream.send_all(lines.err(Code.TOO_MANY_CONNECTIONS, message))
-            await _part(stream)
+        await self._turn_away(stream, lines.err(Code.TOO_MANY_CONNECTIONS, message), greeted=False)
+
+    async def _turn_away(self, stream: Connection, reply: bytes, *, greeted: bool = True) -> None:
+        """The last word to a client; where too many are told theirs already, the connection just ends."""
+        if self._turning_away >= REFUSALS_MAX:
+            return
+        self._turning_away += 1
+        try:
+            with trio.move_on_after(LINGER_S):
+                if not greeted:
+                    await _shake_hands(stream)
+                await stream.send_all(reply)
+                await part(stream)
+        finally:
+            self._turning_away -= 1
 
 
 class Conversation:
     """One connection: its requests in order, and the replies that are owed for them."""
 
-    def __init__(self, serving: Serving, stream: Connection) -> None:
+    def __init__(self, serving: Serving, stream: Connection, place: Place) -> None:
         self._serving = serving
         self._stream = stream
-        self._authorized = serving.token is None
+        self._place = place
+        self._authorized = False
+        if serving.token is None:
+            self._welcome()
         self._parser = lines.Parser(
             body_bytes_max=serving.body_bytes_max, kinds=serving.kinds, keep_bodies=self._authorized
         )
@@ -179,6 +223,7 @@ class Conversation:
         self._in_parts: set[int] = set()  # of these, those that are not answered completely
         self._guessed_bytes: dict[int, int] = {}  # of these, what the others weigh meanwhile
         self._owed_bytes = 0  # answered and not sent, and guessed
+        self._submitted: dict[int, int] = {}  # of these, the bodies that are on their way to the disk
         self._errors_in_a_row = 0
         self._ends = False  # no request will be taken any more: what is owed is answered, then the end
         self._to_write = Bell()
@@ -191,14 +236,17 @@ class Conversation:
                 await self._write()
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(LINGER_S):
-                await _part(self._stream)
+                await part(self._stream)
         finally:
             self._serving.forget(self._owed)
+            self._serving.bodies.hold(self, 0)
 
     def answered(self, request_id: int, reply: bytes, more: bool = False) -> None:
         self._ready[request_id] = self._ready.get(request_id, b"") + reply
         (self._in_parts.add if more else self._in_parts.discard)(request_id)
         self._owed_bytes += len(reply) - self._guessed_bytes.pop(request_id, 0)
+        if self._submitted.pop(request_id, None) is not None:
+            self._count_bodies()
         self._to_write.ring()
         self._room.ring()
 
@@ -206,15 +254,22 @@ class Conversation:
 
     async def _listen(self) -> None:
         await self._read()
-        while not _is_reset(self._stream):  # noqa: ASYNC110 - nobody tells of it
+        while not is_reset(self._stream):  # noqa: ASYNC110 - nobody tells of it
             await trio.sleep(GONE_CHECK_S)
         raise trio.BrokenResourceError("the client is gone")
 
     async def _read(self) -> None:
+        data = bytes(await self._stream.receive_some(READ_BYTES))
+        if data.startswith(FIRST_BYTES):
+            await self._take_all([lines.Bad(Code.BAD_REQUEST, _NO_TLS, close=True)])
         while not self._ends:
-            data = bytes(await self._stream.receive_some(READ_BYTES))
             await self._take_all(self._parser.feed(data) if data else self._parser.eof())
             self._ends = self._ends or not data
+            if not self._count_bodies() and self._parser.body_bytes and not await self._serving.bodies.room():
+                self._parser.refuse_body(Code.FULL, _NO_ROOM)
+                self._count_bodies()
+            if not self._ends:
+                data = bytes(await self._stream.receive_some(READ_BYTES))
         self._to_write.ring()
 
     async def _take_all(self, requests: Sequence[lines.Request]) -> None:
@@ -228,6 +283,12 @@ class Conversation:
                 break
         self._hand_over()
         await self._wait_for_room()
+
+    def _count_bodies(self) -> bool:
+        """Whether there is room for more than what all hold now."""
+        bodies = self._serving.bodies
+        bodies.hold(self, self._parser.body_bytes + sum(self._submitted.values()))
+        return bodies.total <= bodies.most
 
     def _hand_over(self) -> None:
         if self._queries:
@@ -250,6 +311,8 @@ class Conversation:
             return
         assert not isinstance(request, _Edge), f"{request} is answered here"
         self._queries.append((request_id, request))
+        if isinstance(request, lines.Submit) and request.body and not request.wait:
+            self._submitted[request_id] = len(request.body)
         weight_bytes = _weight_bytes(request)
         if weight_bytes:
             self._guessed_bytes[request_id] = weight_bytes
@@ -282,10 +345,15 @@ class Conversation:
     def _authorize(self, token: str) -> bytes:
         expected = self._serving.token
         if expected is None or hmac.compare_digest(token.encode(), expected.encode()):
-            self._authorized = True
+            self._welcome()
             return lines.ok()
         self._ends = True
+        self._serving.refusals.tell(peer_of(self._stream), "it showed another token than this node's")
         return lines.err(Code.UNAUTHORIZED, "this is not the token of this node")
+
+    def _welcome(self) -> None:
+        self._authorized = True
+        self._serving.unproven.proven(self._place)
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -325,6 +393,8 @@ class Conversation:
         return replies, None
 
 
+_NO_ROOM: Final = "clients of this node are sending too much at once; try again, or at another node"
+_NO_TLS: Final = "this node does not speak TLS; clients name it as tcp://HOST:PORT"
 _Edge: Final = (lines.Auth, lines.Ping, lines.Version, lines.Help, lines.Quit, lines.Bad)
 
 
@@ -336,40 +406,13 @@ def _weight_bytes(query: lines.Query) -> int:
     return _REPLY_BYTES.get(type(query), 0)
 
 
-@attrs.define(eq=False)
-class Bell:
-    """An event that can be rung again; for one waiter."""
-
-    _event: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def ring(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-        self._event = trio.Event()
-
-
-def _watch_for_reset(stream: Connection) -> None:
-    """Has the kernel find out whether the other end is still there, although nothing is sent."""
-    if isinstance(stream, trio.SocketStream):
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(GONE_CHECK_S))
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(GONE_CHECK_S))
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVES_LOST_MAX)
-
-
-def _is_reset(stream: Connection) -> bool:
-    """Whether the other end is known to be gone, and not only to send no more."""
-    return isinstance(stream, trio.SocketStream) and stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
-
-
-async def _part(stream: Connection) -> None:
-    """Says that we send no more, and reads on until the client has closed too: to close with input unread would
-    reset the connection, and the last reply might never be seen. (TLS has no half-close; its end is said.)"""
-    if not isinstance(stream, trio.abc.HalfCloseableStream):
-        await stream.aclose()
-        return
-    await stream.send_eof()
-    while await stream.receive_some(READ_BYTES):
-        pass
+async def _shake_hands(stream: Connection) -> None:
+    """TLS, where this port speaks it; who does not is told so in the words of the protocol."""
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            await handshake(stream)
+    except trio.TooSlowError:
+        raise HandshakeFailed(f"no TLS handshake within {HANDSHAKE_S:g} s") from None
+    except NotTls as error:
+        await error.answer(lines.err(Code.BAD_REQUEST, "this node speaks TLS; clients name it as tls://HOST:PORT"))
+        raise

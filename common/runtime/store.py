@@ -14,7 +14,6 @@ What is relied on, and why each rule is here:
 """
 
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,17 +29,22 @@ from common.limits import GIB, MIB
 from common.migrations import FORMAT, migrate
 from common.runtime.owning import Damaged, InUse, StoreError, own, share
 from common.runtime.pages import damage_to_pages
+from common.runtime.stored import (
+    COPY_KEY,
+    FILE_KEY,
+    FORMAT_KEY,
+    QUARANTINE,
+    Everything,
+    Snapshot,
+    aside,
+    checksum,
+    sound,
+)
 
 _FILE: Final = "data.mdb"
-_FORMAT_KEY: Final = b"format"  # of the unnamed database, as the two that follow
-_FILE_KEY: Final = b"file"  # which file this is; a copy is another
-_COPY_KEY: Final = b"copy"  # made by copy_to, and not started since
-_NO_TABLES: Final = (_FORMAT_KEY, _FILE_KEY, _COPY_KEY)
-_QUARANTINE: Final = b"quarantine"
-_CRC_BYTES: Final = 4
-_NAMES: Final = frozenset({_QUARANTINE, *(table.encode() for table in Table)})
 _TABLES_MAX: Final = 64  # also those of versions that we do not know
 _MAP_BYTES_MAX: Final = 16 * 1024 * GIB  # of a reader, who does not know how much its writer may use
+_NAMES: Final = frozenset({QUARANTINE, *(table.encode() for table in Table)})
 SUBDIRECTORIES_MAX: Final = 1000
 # Beyond what the store may hold: it costs nothing until it is used, and what comes in although no job is taken any more
 # (outcomes, what is told of ends) must not meet an end that a restart would meet again.
@@ -82,11 +86,11 @@ class Store:
         self._lock_fd = own(directory)
         try:
             self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
-            found = self._found()
+            found = self._known_format()  # before anything is made in it
             self._check_pages()
-            self._bring_up_to_date(found)  # before anything is made in it
+            self._bring_up_to_date(found)
             self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
-            self._quarantine = self._env.open_db(_QUARANTINE)
+            self._quarantine = self._env.open_db(QUARANTINE)
         except lmdb.Error as error:
             self.close()
             raise StoreError(f"{directory} cannot be opened: {error}; see docs/operating.md, 'restore'") from error
@@ -94,31 +98,31 @@ class Store:
             self.close()
             raise
 
-    def _found(self) -> int | None:
+    def _known_format(self) -> int | None:
         with self._env.begin() as transaction:
             return _format(self.directory, transaction)
 
     def _bring_up_to_date(self, found: int | None) -> None:
-        file = b"%d" % (self.directory / "data.mdb").stat().st_ino
+        file = b"%d" % (self.directory / _FILE).stat().st_ino
         apart = None
         with self._env.begin(write=True) as transaction:
             if found is not None:
-                tables = _Everything(self._env, transaction)
+                tables = Everything(self._env, transaction)
                 migrate(tables, found)
                 apart = self._why_apart(transaction, tables, file)
-                if apart is not None:
-                    go_on_apart(tables)
-            for key, value in ((_FORMAT_KEY, b"%d" % FORMAT), (_FILE_KEY, file)):
+                if apart is not None and not go_on_apart(tables):
+                    apart = None
+            for key, value in ((FORMAT_KEY, b"%d" % FORMAT), (FILE_KEY, file)):
                 if transaction.get(key) != value:
                     transaction.put(key, value)
-            transaction.delete(_COPY_KEY)
+            transaction.delete(COPY_KEY)
         log = structlog.get_logger().bind(directory=str(self.directory))
         if found is not None and found != FORMAT:
             log.info("store.migrated", found=found, format=FORMAT)
         if apart is not None:
             log.warning("store.goes_on_apart", reason=apart)
 
-    def _why_apart(self, transaction: Any, tables: "_Everything", file: bytes) -> str | None:
+    def _why_apart(self, transaction: Any, tables: Everything, file: bytes) -> str | None:
         try:
             if numbers_are_damaged(tables):
                 return "a number that must never go back was damaged"
@@ -127,13 +131,13 @@ class Store:
                 f"{self.directory}: the record {error} is damaged, so nobody can say whose directory it is; "
                 "keep it aside and start with an empty one, see docs/operating.md, 'restore'"
             ) from error
-        if transaction.get(_COPY_KEY) is not None:
+        if transaction.get(COPY_KEY) is not None:
             return "it is a copy"
-        known = transaction.get(_FILE_KEY)
+        known = transaction.get(FILE_KEY)
         return None if known in (None, file) else "its file is not the one that was written last: it was copied"
 
     def _check_pages(self) -> None:
-        if damage := damage_to_pages(self._env, tables=_NAMES, others=_NO_TABLES):
+        if damage := _pages_damaged(self._env):
             raise self._torn(damage)
 
     def _torn(self, what: str) -> StoreError:
@@ -174,7 +178,7 @@ class Store:
         return found
 
     def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
-        value = _sound(table, key, stored)
+        value = sound(table, key, stored)
         if value is None and (table, key) not in self._damaged:
             self._damaged[table, key] = stored
             self._quarantined(table, key)
@@ -189,13 +193,13 @@ class Store:
         try:
             with self._env.begin(write=True) as transaction:
                 for (table, key), stored in damaged.items():
-                    transaction.put(_place_aside(table, key), stored, db=self._quarantine)
+                    transaction.put(aside(table, key), stored, db=self._quarantine)
                     transaction.delete(key, db=self._dbs[table])
                 for write in writes:
                     if isinstance(write, Delete):
                         transaction.delete(write.key, db=self._dbs[write.table])
                     else:
-                        stored = _crc(write.table, write.key, write.value) + write.value
+                        stored = checksum(write.table, write.key, write.value) + write.value
                         transaction.put(write.key, stored, db=self._dbs[write.table])
         except lmdb.Error as error:
             self._damaged = damaged | self._damaged
@@ -230,109 +234,70 @@ def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, byte
 # --- looking without touching ------------------------------------------------------------------------------------
 
 
-class Snapshot:
-    """A data directory as it was at one moment, to be read only: `common.inspection.Records`. It may be in use; pages
-    that are freed meanwhile are not used again before this is closed, so it should not stay open for long."""
-
-    def __init__(self, directory: Path) -> None:
-        """Raises StoreError where there is nothing that can be read. Writes nothing, not even a lock file."""
-        self._env: Any = None
-        self._lock_fd, self.in_use = share(directory)
-        try:
-            self._env = lmdb.open(
-                str(directory), readonly=True, create=False, lock=self.in_use, max_dbs=_TABLES_MAX, lib_version=0,
-                map_size=_MAP_BYTES_MAX,
-            )  # fmt: skip
-            self._refuse_what_was_cut_off(directory)
-            self._transaction = self._env.begin()
-            self.format = _format(directory, self._transaction)
-            self._dbs = {
-                name: self._env.open_db(name.encode(), self._transaction, create=False) for name in self.names()
-            }
-        except lmdb.Error as error:
-            self.close()
-            raise StoreError(f"{directory} cannot be opened: {error}") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _refuse_what_was_cut_off(self, directory: Path) -> None:
-        """Reading behind the end of the file would kill the reader."""
-        pages = int(self._env.info()["last_pgno"]) + 1
-        missing_bytes = pages * int(self._env.stat()["psize"]) - (directory / "data.mdb").stat().st_size
-        if missing_bytes > 0:
-            raise Damaged(f"{directory}/data.mdb is {missing_bytes} bytes too short: it was cut off")
-
-    def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-
-    def names(self) -> list[str]:
-        return [name.decode() for name, _ in self._transaction.cursor() if name not in _NO_TABLES]
-
-    def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
-        whole = table == _QUARANTINE.decode()  # what is there has the checksum of its former place
-        with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
-            for key, stored in cursor:
-                yield key, stored if whole else _sound(table, key, stored)
-
-    def keys(self, table: str, prefix: bytes) -> Iterator[bytes]:
-        with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
-            here = cursor.set_range(prefix)
-            while here and cursor.key().startswith(prefix):
-                yield cursor.key()
-                here = cursor.next()
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        stored = self._stored(table, key)
-        return None if stored is None else _sound(table, key, stored)
-
-    def holds(self, table: str, key: bytes) -> bool:
-        set_aside = self._stored(_QUARANTINE.decode(), _place_aside(table, key))
-        return set_aside is not None or self._stored(table, key) is not None
-
-    def copy_into(self, directory: Path) -> None:
-        """Writes everything into an empty directory, without free pages, and syncs it."""
-        self._env.copy(str(directory), compact=True)
-        with lmdb.open(str(directory), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600) as env:
-            with env.begin(write=True) as transaction:
-                transaction.put(_COPY_KEY, b"")
-            env.sync(True)
-
-    def _stored(self, table: str, key: bytes) -> bytes | None:
-        db = self._dbs.get(table)
-        with _reading(table):
-            found: bytes | None = None if db is None or not key else self._transaction.get(key, db=db)
-        return found
-
-
 @contextmanager
-def _reading(table: str) -> Iterator[None]:
+def snapshot_of(directory: Path) -> Iterator[Snapshot]:
+    """The directory at this moment, whether it is in use or not. Raises StoreError where there is nothing that can be
+    read. Writes nothing, not even a lock file."""
+    lock_fd, in_use = share(directory)
+    env: Any = None
     try:
-        yield
+        env = lmdb.open(
+            str(directory), readonly=True, create=False, lock=in_use, max_dbs=_TABLES_MAX, lib_version=0,
+            map_size=_MAP_BYTES_MAX,
+        )  # fmt: skip
+        _refuse_what_was_cut_off(directory, env)
+        with env.begin() as transaction:
+            if (found := _format(directory, transaction)) is None:
+                raise StoreError(f"{directory} holds nothing yet")
+            damage = _pages_damaged(env)
+            if damage and in_use:
+                damage = _pages_damaged(env)  # a commit may have come between
+            if damage:
+                raise Damaged(f"{directory}: {damage}")
+            yield Snapshot(env, transaction, format=found, in_use=in_use)
     except lmdb.Error as error:
-        raise Damaged(f"the pages of the table {table} cannot be read: {error}") from error
+        raise StoreError(f"{directory} cannot be opened: {error}") from error
+    finally:
+        if env is not None:
+            env.close()
+        if lock_fd is not None:
+            os.close(lock_fd)
+
+
+def _refuse_what_was_cut_off(directory: Path, env: Any) -> None:
+    """Reading behind the end of the file would kill the reader."""
+    pages = int(env.info()["last_pgno"]) + 1
+    missing_bytes = pages * int(env.stat()["psize"]) - (directory / _FILE).stat().st_size
+    if missing_bytes > 0:
+        raise Damaged(f"{directory / _FILE} is {missing_bytes} bytes too short: it was cut off")
+
+
+def _pages_damaged(env: Any) -> str | None:
+    with env.begin() as transaction:
+        others = {FORMAT_KEY, *(key for key in (FILE_KEY, COPY_KEY) if transaction.get(key) is not None)}
+    return damage_to_pages(env, tables=_NAMES, others=others)
 
 
 def copy_to(directory: Path, target: Path) -> None:
     """Writes a whole copy of the environment of `directory`, which may be in use, into the new directory `target`,
-    without its free pages, and syncs it. Raises StoreError."""
-    snapshot = Snapshot(directory)
-    try:
-        target.mkdir(mode=0o700)
-        snapshot.copy_into(target)
-    except (OSError, lmdb.Error) as error:
-        told = getattr(error, "strerror", None) or error
-        raise StoreError(f"{target} cannot be written: {told}") from error
-    finally:
-        snapshot.close()
+    without its free pages and marked as a copy, and syncs it. Raises StoreError."""
+    with snapshot_of(directory) as snapshot:
+        try:
+            target.mkdir(mode=0o700)
+            snapshot.env.copy(str(target), compact=True)
+            with lmdb.open(str(target), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600) as env:
+                with env.begin(write=True) as transaction:
+                    transaction.put(COPY_KEY, b"")
+                env.sync(True)
+            _sync_names(target)
+        except (OSError, lmdb.Error) as error:
+            told = getattr(error, "strerror", None) or error
+            raise StoreError(f"{target} cannot be written: {told}") from error
 
 
 def _format(directory: Path, transaction: Any) -> int | None:
     """The format of an environment, None of an empty one; raises StoreError for what we cannot read."""
-    found = transaction.get(_FORMAT_KEY)
+    found = transaction.get(FORMAT_KEY)
     if found is None and transaction.stat()["entries"] == 0:
         return None
     if found is None or not found.isdigit() or int(found) < 1:
@@ -343,60 +308,6 @@ def _format(directory: Path, transaction: Any) -> int | None:
             "it was written by a newer version, and was left untouched; start that version"
         )
     return int(found)
-
-
-class _Everything:
-    """A write transaction over all tables, for migrations. A record that does not match its checksum reads as missing
-    here, too, and stays where it is."""
-
-    def __init__(self, env: Any, transaction: Any) -> None:
-        self._env = env
-        self._transaction = transaction
-
-    def _db(self, table: str) -> Any:
-        return self._env.open_db(table.encode(), txn=self._transaction)
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        stored = self._transaction.get(key, db=self._db(table))
-        return None if stored is None else _sound(table, key, stored)
-
-    def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
-        with self._transaction.cursor(self._db(table)) as cursor:
-            here = cursor.first()
-            while here:
-                key = cursor.key()
-                yield key, _sound(table, key, cursor.value())
-                here = cursor.set_range(key) and (cursor.key() != key or cursor.next())
-
-    def put(self, table: str, key: bytes, value: bytes) -> None:
-        self._set_aside_if_damaged(table, key)
-        self._transaction.put(key, _crc(table, key, value) + value, db=self._db(table))
-
-    def delete(self, table: str, key: bytes) -> None:
-        self._set_aside_if_damaged(table, key)
-        self._transaction.delete(key, db=self._db(table))
-
-    def _set_aside_if_damaged(self, table: str, key: bytes) -> None:
-        stored = self._transaction.get(key, db=self._db(table))
-        if stored is not None and _sound(table, key, stored) is None:
-            self._transaction.put(
-                f"{table}/".encode() + key, stored, db=self._env.open_db(_QUARANTINE, self._transaction)
-            )
-
-
-def _place_aside(table: str, key: bytes) -> bytes:
-    """The key under which a record is in quarantine."""
-    return table.encode() + b"/" + key
-
-
-def _sound(table: str, key: bytes, stored: bytes) -> bytes | None:
-    """The value of a record that matches its checksum."""
-    value = stored[_CRC_BYTES:]
-    return value if stored[:_CRC_BYTES] == _crc(table, key, value) else None
-
-
-def _crc(table: str, key: bytes, value: bytes) -> bytes:
-    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(table.encode()))).to_bytes(_CRC_BYTES, "big")
 
 
 def _open(directory: Path, max_bytes: int) -> Any:
@@ -420,7 +331,7 @@ def _make(directory: Path) -> None:
         unfinished.unlink(missing_ok=True)
         new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
         with new as env, env.begin(write=True) as transaction:
-            transaction.put(_FORMAT_KEY, b"%d" % FORMAT)
+            transaction.put(FORMAT_KEY, b"%d" % FORMAT)
         unfinished.rename(directory / _FILE)
         _sync_names(directory)
     except OSError as error:

@@ -3,6 +3,9 @@
 Orders go in without waiting (`submit`), news come out by a callback in trio's thread. One socket and two tasks serve
 any number of attempts. Should the spawner die, then what it had started is killed, every attempt that it had been
 given is reported as crashed, and another spawner takes its place; orders it had not been given wait for the new one.
+
+A spawner that lives and answers nothing (stopped, or stuck in the kernel) would keep every attempt for ever. So it is
+asked now and then, and killed when it has left that unanswered for a minute.
 """
 
 import os
@@ -17,6 +20,7 @@ from typing import Final
 
 import attrs
 import msgspec
+import structlog
 import trio
 
 from common.model import Outcome, Verdict
@@ -27,8 +31,12 @@ from node.executors.wire import Frames, News, Setup, news_of, order_frames
 UP_WITHIN_S: Final = 15.0  # the first spawner: the start of Python, and the end of an older spawner
 DOWN_WITHIN_S: Final = 5.0  # what a spawner may take to kill everything and exit
 RESTART_PERIOD_S: Final = 1.0  # one that dies at once is not started again in a hot loop
+PROBE_PERIOD_S: Final = 5.0
+PROBES_UNANSWERED_MAX: Final = 12  # in a row. Counted, not timed: who was paused himself has not been waiting
 READ_BYTES: Final = 64 * 1024
+_PROBE: Final = Peek(-1, "", 0)  # of nothing; answered like any other
 
+_log = structlog.get_logger()
 _PACKAGES = Path(__file__).parents[2]  # where `node` and `common` are
 
 
@@ -146,6 +154,7 @@ class Executors:
                 self.submit(waiting)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, stream)
+                    nursery.start_soon(self._probe, process)
                     await self._receive(stream, is_up)
                     nursery.cancel_scope.cancel()
             finally:
@@ -174,6 +183,7 @@ class Executors:
         await trio.to_thread.run_sync(end_leftovers, root, self._setup.owner, begun)
         lost, self._given = self._given, {}
         asked, self._asked = self._asked, set()
+        asked.discard(_PROBE.query_id)
         if lost or asked:
             crashed = [Over(ticket, attempt, Outcome(Verdict.CRASHED)) for ticket, attempt in lost]
             self._report([*crashed, *(Printed(query_id, running=False) for query_id in asked)])
@@ -203,6 +213,18 @@ class Executors:
                     self._unsent.popleft()
                 self._blocked = trio.Event()
 
+    async def _probe(self, process: trio.Process) -> None:
+        unanswered = 0
+        while unanswered < PROBES_UNANSWERED_MAX:
+            await trio.sleep(PROBE_PERIOD_S)
+            if _PROBE.query_id in self._asked:
+                unanswered += 1
+            else:
+                unanswered = 0
+                self.submit([_PROBE])
+        _log.error("spawner.stuck", pid=process.pid, seconds=PROBE_PERIOD_S * PROBES_UNANSWERED_MAX)
+        process.kill()  # and it is mourned like any other
+
     async def _receive(self, stream: trio.SocketStream, is_up: Callable[[], None]) -> None:
         frames = Frames()
         with _until_broken():
@@ -220,7 +242,9 @@ class Executors:
         for over in news.over:
             self._given.pop((over.ticket, over.attempt), None)
         self._asked.difference_update(printed.query_id for printed in news.printed)
-        self._report([*news.begun, *news.printed, *news.over])
+        printed = [printed for printed in news.printed if printed.query_id != _PROBE.query_id]
+        if news.begun or printed or news.over:
+            self._report([*news.begun, *printed, *news.over])
 
 
 @contextmanager
@@ -246,4 +270,5 @@ async def _see_off(process: trio.Process) -> None:
             await process.wait()
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            with trio.move_on_after(DOWN_WITHIN_S):  # what is stuck in the kernel dies when that lets go of it
+                await process.wait()

@@ -28,14 +28,31 @@ class Scratch:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._aside = f"{root}/{ASIDE}"
-        os.makedirs(self._aside, mode=_MODE, exist_ok=True)
-        self._root_fd = os.open(root, _DIRECTORY)
-        self._aside_fd = os.open(ASIDE, _DIRECTORY, dir_fd=self._root_fd)
+        self._open()
         self._number = max((int(name) for name in os.listdir(self._aside_fd) if name.isdecimal()), default=0)
         self._spare: list[str] = []
         self._condemned: list[str] = []
         self._work: Iterator[None] | None = None
         self.lost: list[OSError] = []
+
+    def _open(self) -> None:
+        os.makedirs(self._aside, mode=_MODE, exist_ok=True)
+        self._root_fd = os.open(self._root, _DIRECTORY)
+        self._aside_fd = os.open(ASIDE, _DIRECTORY, dir_fd=self._root_fd)
+
+    def _mend(self) -> bool:
+        """Jobs may remove or replace what they like of ours; whether it had to be made anew."""
+        if _is_there(self._root, self._root_fd) and _is_there(self._aside, self._aside_fd):
+            return False
+        before = self._root_fd, self._aside_fd
+        for path in (self._root, self._aside):
+            if os.path.islink(path) or os.path.isfile(path):
+                os.unlink(path)
+        self._open()
+        for fd in before:
+            os.close(fd)
+        self._spare, self._condemned, self._work = [], os.listdir(self._aside_fd), None
+        return True
 
     def close(self) -> None:
         os.close(self._aside_fd)
@@ -43,6 +60,14 @@ class Scratch:
 
     def make(self, name: str) -> str:
         """The path of a new, empty directory of that name. Raises OSError."""
+        try:
+            return self._make(name)
+        except (FileNotFoundError, NotADirectoryError):
+            if not self._mend():
+                raise
+            return self._make(name)
+
+    def _make(self, name: str) -> str:
         path = f"{self._root}/{name}"
         if self._spare:
             os.rename(f"{self._aside}/{self._spare.pop()}", path)
@@ -57,6 +82,7 @@ class Scratch:
     def give_back(self, name: str, *, unused: bool) -> None:
         """The attempt is over; `unused` says that no process of its group is left."""
         try:
+            self._mend()
             aside = self._put_aside(name, self._root_fd)
         except FileNotFoundError:
             return  # the job has removed it
@@ -128,6 +154,14 @@ class Scratch:
                     yield
         finally:
             os.close(fd)
+
+
+def _is_there(path: str, fd: int) -> bool:
+    """Whether an open directory still is what stands at its path."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _is_pristine(path: str) -> bool:

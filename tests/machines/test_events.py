@@ -4,6 +4,7 @@ import gc
 import json
 import random
 from types import GeneratorType
+from urllib.parse import quote
 
 import attrs
 import pytest
@@ -50,6 +51,16 @@ def test_the_life_of_a_job_is_told_in_order() -> None:
         f"job.running {ticket} attempt=1 node=n1",
         f"job.failed {ticket} attempt=1 node=n1 reason=exit exit=3 seconds=0.25",
     ]
+
+
+def test_a_name_is_told_as_it_is_and_yet_acts_on_no_terminal() -> None:
+    cluster = Cluster(1)
+    name = "ö \x1b[2J\x7f\x9b2J\u202e\U000e0001 end"
+    cluster.submit("n1", f"name={quote(name)} sh true")
+    reply = Asker(cluster, "n1").say("events")
+    assert name in [event.get("name") for event in events_of(reply)]
+    assert all(line.isprintable() for line in body(reply))
+    assert any("ö \\u001b[2J\\u007f\\u009b2J\\u202e\\udb40\\udc01 end" in line for line in body(reply))
 
 
 def test_each_end_is_told_by_its_state_and_what_is_not_known_is_left_out() -> None:

@@ -653,3 +653,33 @@ def test_an_element_of_which_no_record_says_how_it_stands_fails_and_its_array_en
     assert field(cluster.say("n1", f"status {array}_1"), "reason") == "cannot_start"
     reply = cluster.say("n1", f"status {array}")
     assert (field(reply, "state"), field(reply, "succeeded"), field(reply, "failed")) == ("failed", "2", "1")
+
+
+def test_a_node_that_is_admitted_and_says_nothing_is_let_go() -> None:
+    """Not even what it holds: its link is closed when it was silent for the node timeout, and it may come again."""
+    cluster = Cluster(1)
+    cluster.frozen = frozenset({"n2"})
+    cluster.add_node("n2")
+    (link,) = [link for link, owner in cluster._owners.items() if owner.who.name == "n2"]
+    cluster.advance(PERIODS.node_timeout_s - 1)
+    assert link in cluster._owners
+    cluster.advance(2)
+    assert link not in cluster._owners
+    cluster.frozen = frozenset()
+    cluster.dial("n2")
+    assert "name=n2 state=alive" in (cluster.say("n1", "nodes") or "")
+
+
+def test_parts_of_a_large_message_are_signs_of_life() -> None:
+    """An outcome of 64 MiB takes longer than the node timeout over a slow line, and nothing else can overtake it."""
+    cluster = Cluster(1)
+    ticket = cluster.submit("n1")
+    (link,) = cluster._owners
+    cluster.frozen = frozenset({"n1"})
+    for _ in range(10):
+        cluster.advance(PERIODS.node_timeout_s - 1)
+        cluster._step_balancer(Received(link, [], cluster.wall))
+    assert link in cluster._owners
+    cluster.frozen = frozenset()
+    cluster.settle()
+    assert state_of(cluster, "n1", ticket) == "running"

@@ -27,6 +27,9 @@ COMMON_DEFAULTS: Mapping[str, object] = {
     "store_max_bytes": 16 * GIB,
     "retention_s": 86_400.0,
     "cluster_key": None,
+    "tls_cert": None,
+    "tls_key": None,
+    "tls_ca": None,
     "insecure": "",
     "log_format": None,
     "log_level": "info",
@@ -205,9 +208,7 @@ BAD_FOR_THE_BALANCER = [
     ("JOBYARD_INSECURE", "yes", "client or all"),
     ("JOBYARD_LOG_FORMAT", "xml", "text or json"),
     ("JOBYARD_LOG_LEVEL", "loud", "debug, info, warning or error"),
-    ("JOBYARD_TLS_CERT", "/etc/cert.pem", "TLS"),
-    ("JOBYARD_TLS_KEY", "/etc/key.pem", "TLS"),
-    ("JOBYARD_TLS_CA", "", "TLS"),
+    ("JOBYARD_TLS_CA", "", "not empty"),
 ]
 BAD_FOR_A_NODE = [
     ("JOBYARD_SLOTS", "10001", "to 10000"),

@@ -18,7 +18,7 @@ def connect(request: pytest.FixtureRequest) -> Connect:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JOBYARD_URL", "JOBYARD_CLIENT_TOKEN", "JOBYARD_CLIENT_TOKEN_FILE"):
+    for name in ("JOBYARD_URL", "JOBYARD_CLIENT_TOKEN", "JOBYARD_CLIENT_TOKEN_FILE", "JOBYARD_TLS_CA"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -13,7 +13,7 @@ from balancer.__main__ import main as balancer
 from common.effects import Put, Table
 from common.limits import MIB
 from common.migrations import FORMAT
-from common.runtime.store import Snapshot, Store
+from common.runtime.store import Store
 from node.__main__ import main as node
 from tests.golden.make import unpack
 
@@ -116,7 +116,8 @@ def test_whoever_is_killed_by_what_he_reads_says_that_it_is_damaged(
     yard: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LMDB maps the file and trusts its pages; here the file becomes shorter behind the back of the reader."""
-    monkeypatch.setattr(Snapshot, "_refuse_what_was_cut_off", lambda *_: os.truncate(yard / "n1" / "data.mdb", 8192))
+    cut_off = lambda *_: os.truncate(yard / "n1" / "data.mdb", 8192)  # noqa: E731
+    monkeypatch.setattr("common.runtime.store._refuse_what_was_cut_off", cut_off)
     assert node(["--check", str(yard / "n1")]) == 1
     assert "ended with SIGBUS: its pages are damaged. NOT SOUND" in capfd.readouterr().out
 

@@ -12,6 +12,7 @@ import trio
 
 from common.limits import MIB
 from common.model import Outcome, Reason, Verdict
+from node.executors import Printed, handle
 from tests.runtime.executing import OWNER, Yard, is_alive, pids_in, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
@@ -346,6 +347,24 @@ async def test_when_the_spawner_is_killed_its_attempts_have_crashed_and_another_
     assert not any(is_alive(pid) for pid in (pid, *pids_in(pids, 2)))
     assert (await yard.run("exec", "echo again")).output == b"again\n"
     assert yard.executors.spawner_pid != first
+
+
+async def test_a_spawner_that_answers_nothing_is_killed_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handle, "PROBE_PERIOD_S", 0.2)
+    async with yard_in(tmp_path) as yard:
+        stuck = yard.executors.spawner_pid
+        assert stuck is not None
+        ticket, pid = await yard.begin("exec", "sleep 100")
+        await trio.sleep(1.0)
+        assert yard.executors.spawner_pid == stuck, "one that answers is left alone"
+        os.kill(stuck, signal.SIGSTOP)
+        assert (await yard.end_of(ticket)).outcome == Outcome(Verdict.CRASHED)
+        assert not is_alive(stuck)
+        assert not is_alive(pid)
+        assert (await yard.run("exec", "echo again")).output == b"again\n"
+        assert not any(isinstance(report, Printed) for report in yard.reports), "nobody hears of the questions"
 
 
 async def test_orders_given_while_there_is_no_spawner_are_carried_out_by_the_next(yard: Yard) -> None:

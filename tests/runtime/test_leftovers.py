@@ -198,6 +198,39 @@ def test_clearing_removes_any_tree_and_follows_no_link(root: Path, tmp_path: Pat
     assert (outside / "kept").read_text() == "kept"
 
 
+@pytest.mark.parametrize(
+    "removal",
+    [
+        "rm -r .aside", "rm -r ../scratch", "rm -r .aside; ln -s {outside} .aside", "rm -r .aside; touch .aside",
+        "rm -r ../scratch; ln -s {outside} ../scratch", "mv .aside elsewhere", "rm -r ../scratch; touch ../scratch",
+    ],
+)  # fmt: skip
+def test_a_job_that_removes_what_is_ours_stops_neither_the_next_nor_the_cleaning(
+    root: Path, tmp_path: Path, removal: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "1").write_text("kept")
+    scratch = Scratch(root)
+    for name in ("a", "b"):
+        scratch.make(name)
+        scratch.give_back(name, unused=True)
+    scratch.make("a")
+    subprocess.run(["sh", "-ec", removal.format(outside=outside)], cwd=root, check=True)
+    scratch.give_back("a", unused=True)
+    for name in ("c", "d", "e"):
+        path = Path(scratch.make(name))
+        assert list(path.iterdir()) == []
+        (path / "left").touch()
+        scratch.give_back(name, unused=True)
+    while scratch.untidy:
+        scratch.tidy()
+    scratch.close()
+    assert scratch.lost == []
+    assert {entry.name for entry in root.iterdir()} <= {".aside", "elsewhere"}
+    assert [entry.name for entry in outside.iterdir()] == ["1"]
+
+
 LOCKED = """
 import os, sys
 from pathlib import Path

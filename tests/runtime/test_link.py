@@ -15,8 +15,29 @@ from balancer.door import Door
 from common import auth
 from common.events import Knocked, LinkClosed, LinkOpened, LinkRefused, Received
 from common.frames import encode
-from common.limits import FRAME_BYTES_MAX_UNPROVEN, HANDSHAKE_S, LINKS_UNPROVEN_MAX
-from common.messages import PROTOCOL, Challenge, Hello, Info, Message, Poll, Proof, Refused, Taken, Welcome
+from common.limits import (
+    FRAME_BYTES_MAX_UNPROVEN,
+    HANDSHAKE_S,
+    KIB,
+    LINK_MESSAGE_S_MAX,
+    LINK_STALLED_S,
+    LINKS_UNPROVEN_MAX,
+    MIB,
+)
+from common.messages import (
+    PROTOCOL,
+    Challenge,
+    Hello,
+    Info,
+    Message,
+    Pair,
+    Poll,
+    Proof,
+    Refused,
+    Result,
+    Taken,
+    Welcome,
+)
 from common.runtime import link as link_module
 from common.runtime.link import Link
 from node.dial import Dial
@@ -179,19 +200,25 @@ async def test_a_handshake_that_takes_too_long_is_ended(autojump_clock: trio.tes
     await ours.aclose()
 
 
-async def test_more_than_a_bounded_number_of_unproven_links_are_turned_away(
+async def test_of_more_than_a_bounded_number_of_unproven_links_the_oldest_makes_way(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """Whoever only holds places holds nobody up."""
     balancer = Balancer(KEY)
+    ended: list[int] = []
+
+    async def stranger(number: int, stream: trio.abc.Stream) -> None:
+        await balancer.door._converse(stream)
+        ended.append(number)
+
     async with trio.open_nursery() as nursery:
-        pairs = [trio.testing.memory_stream_pair() for _ in range(LINKS_UNPROVEN_MAX)]
-        for _, theirs in pairs:
-            nursery.start_soon(balancer.door._converse, theirs)
-        await trio.sleep(0.1)
-        with trio.fail_after(0.1):
-            await balancer.door._converse(trio.testing.memory_stream_pair()[1])
-        await trio.sleep(HANDSHAKE_S + 0.1)
-        assert len(await talk(balancer, encode(HELLO))) == 1, "and there is room again"
+        pairs = [trio.testing.memory_stream_pair() for _ in range(LINKS_UNPROVEN_MAX + 2)]
+        for number, (_, theirs) in enumerate(pairs):
+            nursery.start_soon(stranger, number, theirs)
+            await trio.testing.wait_all_tasks_blocked()
+        assert ended == [0, 1]
+        assert len(await talk(balancer, encode(HELLO))) == 1, "who comes now is heard"
+        assert ended == [0, 1, 2]
         nursery.cancel_scope.cancel()
 
 
@@ -283,4 +310,134 @@ async def test_a_connection_that_was_reset_ends_nothing_but_itself() -> None:
             await link.send_now(HELLO)
             assert isinstance(await link.receive(), Challenge)
         await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+# --- every wait has an end ---------------------------------------------------------------------------------------
+
+
+async def run_link(link: Link, told: list[str], heard: list[Sequence[Message]], silence_s: float | None = None) -> None:
+    told.append(await link.run(heard.append, silence_s=silence_s))
+
+
+async def test_a_peer_that_takes_nothing_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
+    ours, _theirs = trio.testing.lockstep_stream_pair()
+    link, told = Link(ours), list[str]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_link, link, told, [])
+        link.send(Info(1, 1))
+        await trio.sleep(LINK_STALLED_S - 1)
+        assert not told
+        await trio.sleep(2)
+        assert "did not take" in told[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_takes_a_large_message_slowly_is_not(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    link, told = Link(ours), list[str]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_link, link, told, [])
+        link.send(Result((Pair("aaaaaa-1", b"", bytes(6 * MIB)),)))
+        taken = 0
+        while taken < 6 * MIB:
+            taken += len(await theirs.receive_some(256 * KIB))
+            await trio.sleep(LINK_STALLED_S / 8)
+        assert not told
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_message_that_comes_slowly_is_a_sign_of_life(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    link, told, heard = Link(ours), list[str](), list[Sequence[Message]]()
+    frame = encode(Result((Pair("aaaaaa-1", b"", bytes(MIB)),)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_link, link, told, heard, 2.0)
+        for start in range(0, len(frame), 32 * KIB):
+            await theirs.send_all(frame[start : start + 32 * KIB])
+            await trio.sleep(0.5)
+        assert not told
+        assert isinstance(heard[-1][0], Result)
+        assert all(not batch for batch in heard[:-1])
+        assert 10 <= len(heard) <= 20, "about once a second, for whoever counts the silence"
+        await trio.sleep(3)
+        assert "silent for 2.0 s" in told[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_message_that_never_ends_is_not(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    link, told = Link(ours), list[str]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_link, link, told, [], 15.0)
+        await theirs.send_all((100 * MIB).to_bytes(4, "big"))
+        with trio.fail_after(LINK_MESSAGE_S_MAX + 60):
+            while not told:
+                await theirs.send_all(b"x")
+                await trio.sleep(10)
+        assert "a message took longer than 600 s" in told[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_way_to_the_balancer_that_leads_nowhere_is_given_up_and_tried_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A name that nobody resolves, or a connection that nobody accepts or refuses."""
+    begun: list[float] = []
+
+    async def connect() -> trio.abc.Stream:
+        begun.append(trio.current_time())
+        return await trio.sleep_forever()
+
+    dial = Dial(
+        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=lambda event: None,
+        wall=lambda: 1.0, chance=random.Random(1),
+    )  # fmt: skip
+    with trio.move_on_after(60):
+        await dial.run()
+    waits = [later - earlier for earlier, later in itertools.pairwise(begun)]
+    assert len(begun) >= 60 / (HANDSHAKE_S + 1)
+    assert max(waits) <= HANDSHAKE_S + 1
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+async def test_a_balancer_that_accepts_and_says_nothing_is_left(
+    answered: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    begun: list[float] = []
+    answers = [encode(Challenge("ledger-1", b"n" * 32, b"p" * 32))][:answered]
+
+    async def connect() -> trio.abc.Stream:
+        begun.append(trio.current_time())
+        ours, theirs = trio.testing.memory_stream_pair()
+        for answer in answers:
+            await theirs.send_all(answer)
+        return ours
+
+    dial = Dial(
+        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=lambda event: None,
+        wall=lambda: 1.0, chance=random.Random(1),
+    )  # fmt: skip
+    with trio.move_on_after(60):
+        await dial.run()
+    assert len(begun) >= 60 / (HANDSHAKE_S + 1)
+
+
+async def test_a_balancer_hears_no_news_of_a_node_that_is_only_there(autojump_clock: trio.testing.MockClock) -> None:
+    """The machine counts the silence of links (test_a_node_that_is_admitted_and_says_nothing_is_let_go)."""
+    balancer = Balancer()
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(balancer.door._converse, theirs)
+        link = Link(ours)
+        await link.send_now(HELLO)
+        challenge = await link.receive()
+        assert isinstance(challenge, Challenge)
+        await link.send_now(Proof(auth.node_proof(None, HELLO, challenge.ledger_id, challenge.nonce)))
+        assert isinstance(await link.receive(), Welcome)
+        await trio.sleep(100)
+        assert balancer.of(Received) == []
+        balancer.door.hang_up(1, "silent for longer than JOBYARD_NODE_TIMEOUT")
+        await trio.sleep(2)
+        assert balancer.of(LinkClosed) == [LinkClosed(1, "silent for longer than JOBYARD_NODE_TIMEOUT")]
         nursery.cancel_scope.cancel()

@@ -15,6 +15,7 @@ import trio.testing
 from common import lines
 from common.errors import Code
 from common.limits import ERRORS_IN_A_ROW_MAX, LINE_BYTES_MAX, MIB, REPLIES_UNREAD_BYTES_MAX, REQUESTS_OPEN_MAX
+from common.runtime.bodies import Bodies
 from common.runtime.serving import GONE_CHECK_S, LINGER_S, SEND_BYTES, Serving
 
 Stapled = trio.StapledStream[Any, Any]
@@ -597,3 +598,57 @@ async def test_real_sockets_the_last_reply_arrives_although_the_client_was_still
                 data += piece
         assert data.startswith(b"ERR TOO_LARGE ")
         nursery.cancel_scope.cancel()
+
+
+# --- bodies ------------------------------------------------------------------------------------------------------
+
+
+async def test_bodies_of_those_who_stop_half_way_bound_the_memory_and_hold_up_nobody_for_long(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_yard() as yard:
+        yard.serving.bodies = Bodies(1000, 5.0)
+        yard.answer = lambda query: b"OK k3f7qa-1\n"
+        stopped, client = yard.listener.connect(), yard.listener.connect()
+        await stopped.send_all(b"SUBMIT bytes=2000 sh cat\n" + b"x" * 1500)
+        await settle()
+        started = trio.current_time()
+        await trio.sleep(1.0)
+        await client.send_all(b"SUBMIT sh true\nSUBMIT bytes=800 sh cat\n" + b"x" * 700)
+        assert await read_lines(client, 1) == b"OK k3f7qa-1\n", "what has no body waits for nobody"
+        await client.send_all(b"x" * 100 + b"\nPING\n")
+        assert await read_lines(client, 2) == b"OK k3f7qa-1\nOK pong\n"
+        assert 4.9 < trio.current_time() - started < 5.1
+        await stopped.send_all(b"PING\n" * 100 + b"\nPING\n")
+        refused, pong = (await read_lines(stopped, 2)).splitlines()
+        assert refused.startswith(b"ERR FULL clients of this node are sending too much at once; ")
+        assert pong == b"OK pong", "what is not kept is not taken for commands either"
+        assert yard.serving.bodies.total == 0
+
+
+async def test_who_waits_for_room_goes_on_as_soon_as_there_is_some(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_yard() as yard:
+        yard.serving.bodies = Bodies(1000, 5.0)
+        large, client = yard.listener.connect(), yard.listener.connect()
+        await large.send_all(b"SUBMIT bytes=1100 sh cat\n" + b"x" * 1100 + b"\n")
+        await settle()
+        ((first, _),) = yard.queries
+        assert yard.serving.bodies.total == 1100, "until it is on disk"
+        await client.send_all(b"SUBMIT bytes=800 sh cat\n" + b"x" * 700)
+        await settle()
+        await trio.sleep(4.0)
+        yard.serving.reply(first, b"OK k3f7qa-1\n")
+        await client.send_all(b"x" * 100 + b"\n")
+        await settle()
+        second, query = yard.queries[1]
+        assert isinstance(query, lines.Submit)
+        assert query.body == b"x" * 800
+        yard.serving.reply(second, b"OK k3f7qa-2\n")
+        await settle()
+        assert yard.serving.bodies.total == 0
+        await client.send_all(b"SUBMIT bytes=800 sh cat\n" + b"x" * 700)
+        await settle()
+        assert yard.serving.bodies.total == 700
+        await client.aclose()
+        await settle()
+        assert yard.serving.bodies.total == 0, "who goes away leaves nothing"

@@ -35,12 +35,12 @@ def run_to_its_end(program: str, *words: str, env: Mapping[str, str]) -> Ended:
 
 
 @contextmanager
-def running(program: str, *words: str, env: Mapping[str, str], log: Path) -> Iterator[int]:
-    """A program that runs inside the `with`; its process id."""
+def running(program: str, *words: str, env: Mapping[str, str], log: Path, files: int | None = None) -> Iterator[int]:
+    """A program that runs inside the `with`, and may open so many `files`; its process id."""
     with log.open("ab") as file:
         process = subprocess.Popen(
-            _command(program, words), env=os.environ | env, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=file,
-            stderr=file, start_new_session=True,
+            _limited(_command(program, words), files), env=os.environ | env, cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
         yield process.pid
@@ -51,6 +51,10 @@ def running(program: str, *words: str, env: Mapping[str, str], log: Path) -> Ite
 
 def _command(program: str, words: tuple[str, ...]) -> list[str]:
     return [sys.executable, "-m", program, *words]
+
+
+def _limited(command: list[str], files: int | None) -> list[str]:
+    return command if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$0" "$@"', *command]
 
 
 def address_in(data_dir: Path) -> str:

@@ -1,24 +1,22 @@
 """Strangers at the balancer's port, and programs set up wrongly: refused with a reason, and nothing harmed."""
 
 import secrets
-import socket
 from pathlib import Path
 from typing import Final
 
 import attrs
 import pytest
 
-from common import frames
-from common.messages import PROTOCOL, Challenge, Hello, Message, Poll, Proof, Refused
+from common.messages import PROTOCOL, Challenge, Hello, Poll, Proof, Refused
 from examples.local_cluster import LocalCluster
 from tests.system.client import ask, submit, until, wait
 from tests.system.conftest import StartCluster
 from tests.system.programs import address_in, run_to_its_end, running
+from tests.system.stranger import Stranger
 
 pytestmark = pytest.mark.system
 
 KEY: Final = "the-key-of-this-cluster"
-ANSWER_S_MAX: Final = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -35,43 +33,6 @@ def unharmed(cluster: LocalCluster) -> object:
     assert log.read_text().count('"link.opened"') == 1, "the real link was displaced"
     assert cluster.pid("balancer") == pid
     assert wait(cluster.address("node1"), submit(cluster.address("node1"), "sh echo well")).body == b"well\n"
-
-
-class Stranger:
-    """A plain connection to the cluster port."""
-
-    def __init__(self, cluster: LocalCluster) -> None:
-        host, _, port = cluster.address("balancer").rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=ANSWER_S_MAX)
-        self._parser = frames.Parser()
-        self._messages: list[Message] = []
-
-    def __enter__(self) -> "Stranger":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def send(self, *messages: Message) -> None:
-        self.send_bytes(b"".join(map(frames.encode, messages)))
-
-    def send_bytes(self, data: bytes) -> None:
-        try:
-            self._socket.sendall(data)
-        except ConnectionError:
-            pass  # it has had enough of us already, which is what the test asks next
-
-    def receive(self) -> Message | None:
-        """The next message; None when the balancer has closed the connection."""
-        while not self._messages:
-            try:
-                data = self._socket.recv(65536)
-            except ConnectionError:
-                return None
-            if not data:
-                return None
-            self._messages = self._parser.feed(data)
-        return self._messages.pop(0)
 
 
 def hello(cluster: LocalCluster, **changes: object) -> Hello:
@@ -106,13 +67,13 @@ def balancer_log(cluster: LocalCluster) -> str:
     ids=["http", "noise", "no length", "4 GiB", "bad payload", "unknown code", "unknown version"],
 )
 def test_what_is_no_frame_ends_its_connection(cluster: LocalCluster, data: bytes) -> None:
-    with Stranger(cluster) as stranger:
+    with Stranger(cluster.address("balancer")) as stranger:
         stranger.send_bytes(data)
         assert stranger.receive() is None
 
 
 def test_a_connection_that_says_nothing_is_closed_after_a_while(cluster: LocalCluster) -> None:
-    with Stranger(cluster) as silent, Stranger(cluster) as slow:
+    with Stranger(cluster.address("balancer")) as silent, Stranger(cluster.address("balancer")) as slow:
         slow.send_bytes(b"\x00\x00")
         assert silent.receive() is None
         assert slow.receive() is None
@@ -122,13 +83,13 @@ def test_a_connection_that_says_nothing_is_closed_after_a_while(cluster: LocalCl
 
 
 def test_a_message_out_of_turn_ends_its_connection(cluster: LocalCluster) -> None:
-    with Stranger(cluster) as stranger:
+    with Stranger(cluster.address("balancer")) as stranger:
         stranger.send(Poll())
         assert stranger.receive() is None
 
 
 def test_another_protocol_version_is_refused_with_a_reason(cluster: LocalCluster) -> None:
-    with Stranger(cluster) as stranger:
+    with Stranger(cluster.address("balancer")) as stranger:
         stranger.send(hello(cluster, protocol=PROTOCOL + 1))
         refused = stranger.receive()
         assert isinstance(refused, Refused)
@@ -138,7 +99,7 @@ def test_another_protocol_version_is_refused_with_a_reason(cluster: LocalCluster
 @pytest.mark.parametrize("boot_id", [None, "another boot"])
 def test_who_claims_to_be_a_node_and_has_no_key_is_refused(cluster: LocalCluster, boot_id: str | None) -> None:
     """Refused before the machine hears of it, so the real link cannot be displaced."""
-    with Stranger(cluster) as impostor:
+    with Stranger(cluster.address("balancer")) as impostor:
         impostor.send(hello(cluster) if boot_id is None else hello(cluster, boot_id=boot_id))
         challenge = impostor.receive()
         assert isinstance(challenge, Challenge)

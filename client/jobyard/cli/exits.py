@@ -3,6 +3,7 @@
 import sys
 from typing import Final
 
+from jobyard.cli.texts import harmless
 from jobyard.errors import (
     BadRequest,
     Expired,
@@ -54,7 +55,7 @@ def complain(error: Exception) -> int:
     code = error.code if isinstance(error, JobyardError) else "USAGE" if isinstance(error, ValueError) else "ERROR"
     hint = next((f"; {text}" for kind, text in _HINTS.items() if isinstance(_cause(error), kind)), "")
     sys.stdout.flush()
-    print(f"jobyard: {code}: {' '.join(str(error).split())}{hint}", file=sys.stderr, flush=True)
+    print(f"jobyard: {code}: {harmless(' '.join(str(error).split()))}{hint}", file=sys.stderr, flush=True)
     return code_of(error)
 
 

@@ -26,6 +26,8 @@ Data goes to standard output, everything else to standard error. What stands aft
 between. The first that answers is used; when it goes away, the next one is, and waiting, following and `map` go on
 there.
 `JOBYARD_CLIENT_TOKEN`, or the file that `JOBYARD_CLIENT_TOKEN_FILE` names, has the token, where nodes want one.
+`tls://host:9000` is a node with TLS. Its certificate must be of the CA in the PEM file `JOBYARD_TLS_CA`, or, where that
+is not set, of one that this machine trusts.
 
 ## Which jobs
 

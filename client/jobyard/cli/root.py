@@ -62,7 +62,7 @@ def jobyard(ctx: click.Context, url: str | None) -> None:
     """Hand jobs to a Jobyard cluster, and fetch their results, at any node.
 
     Data goes to standard output, everything else to standard error. JOBYARD_CLIENT_TOKEN, or the file
-    JOBYARD_CLIENT_TOKEN_FILE, has the token, where nodes want one.
+    JOBYARD_CLIENT_TOKEN_FILE, has the token, where nodes want one; JOBYARD_TLS_CA the CA of nodes at tls://.
     """
     ctx.obj = url
 

@@ -21,7 +21,8 @@ from jobyard.client import Client
 Act: TypeAlias = Callable[..., int]  # of a session, and of its own words by name
 
 URL_HELP: Final = (
-    "Nodes to ask, with commas between; the first that answers is used.  [JOBYARD_URL, tcp://127.0.0.1:9000]"
+    "Nodes to ask, with commas between; the first that answers is used. tls:// for nodes with TLS.  "
+    "[JOBYARD_URL, tcp://127.0.0.1:9000]"
 )
 URL_METAVAR: Final = "tcp://HOST:PORT"
 

@@ -18,6 +18,7 @@ from jobyard.connection import Connection, Dialler
 from jobyard.errors import JobyardError, Unreachable
 from jobyard.futures.calls import Begun, Calls, Elsewhere, Settled, Taken, Told
 from jobyard.model import Outcome, Ticket
+from jobyard.settings import FilePath
 
 TIMEOUT_S: Final = 30.0  # of silence: a WATCH is answered within a second, everything else within five
 UNREACHABLE_S: Final = 60.0  # without an answer from any node: longer than one needs to start anew
@@ -42,8 +43,8 @@ class Recipient(Protocol):
 class Courier:
     """`submit` and `cancel` may be called by any thread."""
 
-    def __init__(self, url: str | None, token: str | None, group: str) -> None:
-        self._dialler = Dialler(url, token, TIMEOUT_S)
+    def __init__(self, url: str | None, token: str | None, tls_ca: FilePath | None, group: str) -> None:
+        self._dialler = Dialler(url, token, tls_ca, TIMEOUT_S)
         self._calls = Calls(group, len(self._dialler.route))
         self._recipients: dict[int, Recipient] = {}
         self._lock = threading.Lock()

@@ -21,6 +21,7 @@ from jobyard.futures.courier import Courier
 from jobyard.futures.pickles import call_bytes, exception_of, in_chunks, name_of, value_of
 from jobyard.model import CallOptions, Job, Outcome, Ticket
 from jobyard.protocol import encode_submit
+from jobyard.settings import FilePath
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,9 +115,9 @@ class JobyardFuture(Future[T]):
 
 
 class JobyardExecutor(Executor):
-    """Runs calls as jobs of the kind `call`. `url` and `token` as for Client; `options` are those of the jobs:
-    `JobyardExecutor(retries=2, memory_bytes=2**30)`. Their `group` is a random one, unless it is given; by it they can
-    be listed. One connection and, while calls are under way, one thread serve them all.
+    """Runs calls as jobs of the kind `call`. `url`, `token` and `tls_ca` as for Client; `options` are those of the
+    jobs: `JobyardExecutor(retries=2, memory_bytes=2**30)`. Their `group` is a random one, unless it is given; by it
+    they can be listed. One connection and, while calls are under way, one thread serve them all.
 
     When its node is lost, it goes on at the next of the url, with every future. When none has answered for a minute,
     the futures fail with Unreachable, and `submit` raises BrokenExecutor.
@@ -128,13 +129,14 @@ class JobyardExecutor(Executor):
         token: str | None = None,
         *,
         group: str | None = None,
+        tls_ca: FilePath | None = None,
         **options: Unpack[CallOptions],
     ) -> None:
         self._random = secrets.token_hex(RANDOM_BYTES)
         self._group = group or f"executor-{self._random}"
         self._options = options
         encode_submit(Job("call", "", **options))  # says now what is wrong with them
-        self._courier = Courier(url, token, self._group)
+        self._courier = Courier(url, token, tls_ca, self._group)
         self._numbers = itertools.count(1)
         self._shut_down = False
         self._submitting = threading.Lock()

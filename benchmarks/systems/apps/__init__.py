@@ -1,0 +1,1 @@
+"""What the peers' workers import: one small application each, as their documentation shows it."""

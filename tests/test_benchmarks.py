@@ -1,0 +1,275 @@
+"""The benchmark's arithmetic and tables, without a peer and without a process: what is published must be right."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+from benchmarks import smoke
+from benchmarks.driver import answer
+from benchmarks.loads import LONGEST_SHARE, least_makespan_s, skewed
+from benchmarks.measures import FULL, SMALL, measures, quantities, selected, sized, takes
+from benchmarks.report import number, report
+from benchmarks.results import Absent, Figure, Measured, Quantity, Result, advantage, load, quantile
+from benchmarks.systems.beanstalkd import TALKS
+from benchmarks.systems.catalogue import CATALOGUE, OURS, chosen
+from benchmarks.systems.jobyard import DIALECT
+from benchmarks.systems.system import System
+from benchmarks.wire import Dialect
+
+RATE = Quantity("noop_py", "noop", "No-op", "jobs/s", "more")
+SLEEP = Quantity("noop_sleep", "noop", "No-op in a slot", "jobs/s", "more", stands_in="noop_py")
+DELAY = Quantity("trip", "trip", "Round trip", "ms", "less")
+ALONE = Quantity("nodes_rate_10", "nodes", "With ten nodes", "jobs/s", "more", ours_only=True)
+US = Measured(OURS, "Jobyard", "synced", True)
+SAFE = Measured("safe", "Safe", "synced", True)
+FAST = Measured("fast", "Fast", "in memory", False)
+LIMIT = Measured("pool", "The limit", "", False, yardstick=True)
+
+
+def result(figures: Sequence[Figure], *, absent: Sequence[Absent] = ()) -> Result:
+    systems = (US, SAFE, FAST, LIMIT)
+    return Result("today", {"processors": "2"}, 3, (SLEEP, RATE, DELAY, ALONE), systems, tuple(figures), tuple(absent))
+
+
+def rows(text: str, of: str) -> list[str]:
+    return [line for line in text.splitlines() if of in line]
+
+
+# --- arithmetic --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "fraction", "expected"),
+    [
+        ([3.0, 1.0, 2.0], 0.5, 2.0),
+        ([4.0, 1.0, 2.0, 3.0], 0.5, 2.0),
+        ([7.0], 0.99, 7.0),
+        ([float(n) for n in range(1, 101)], 0.99, 99.0),
+        ([float(n) for n in range(1, 501)], 0.99, 495.0),
+    ],
+)
+def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(
+    values: list[float], fraction: float, expected: float
+) -> None:
+    assert quantile(values, fraction) == expected
+
+
+def test_an_advantage_above_one_means_better_whichever_way_is_better() -> None:
+    assert advantage(RATE, ours=300.0, theirs=100.0) == 3.0
+    assert advantage(DELAY, ours=2.0, theirs=6.0) == 3.0
+    assert advantage(DELAY, ours=6.0, theirs=2.0) == pytest.approx(1 / 3)
+
+
+def test_an_advantage_over_nothing_is_infinite_and_can_be_shown() -> None:
+    assert number(advantage(RATE, ours=1.0, theirs=0.0)) == "∞"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1_234_567.8, "1,234,568"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (0.0, "0.00")],
+)
+def test_a_number_shows_about_three_figures(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_skewed_durations_are_the_same_in_every_run_and_sum_up_to_the_work() -> None:
+    durations = skewed(400, 12.0)
+    assert durations == skewed(400, 12.0)
+    assert sum(durations) == pytest.approx(12.0)
+    assert max(durations) > 10 * sorted(durations)[200]
+    assert max(durations) <= 12.0 * max(0.5, LONGEST_SHARE)
+
+
+def test_no_schedule_beats_the_longest_job_nor_the_work_divided_by_the_slots() -> None:
+    assert least_makespan_s([1.0, 1.0, 1.0, 1.0], slots=2) == 2.0
+    assert least_makespan_s([5.0, 1.0], slots=2) == 5.0
+
+
+def test_a_take_grows_until_it_lasts_and_then_takes_once() -> None:
+    taken: list[int] = []
+
+    def take(count: int) -> float:
+        taken.append(count)
+        return count / 1000
+
+    assert sized(take, 100, take_s=4.0, jobs_max=20_000) == (4000, 4.0)
+    assert taken == [100, 1000, 4000]
+    taken.clear()
+    assert sized(take, 4000, take_s=4.0, jobs_max=20_000) == (4000, 4.0)
+    assert taken == [4000]
+
+
+def test_a_take_never_has_more_jobs_than_allowed() -> None:
+    assert sized(lambda count: count / 1e6, 100, take_s=4.0, jobs_max=20_000) == (20_000, 0.02)
+    assert sized(lambda count: 0.0, 100, take_s=4.0, jobs_max=50) == (50, 0.0)
+
+
+# --- what is chosen ----------------------------------------------------------------------------------------------
+
+
+def test_peers_are_chosen_by_name_or_by_group_without_repetition() -> None:
+    assert chosen("huey,beanstalkd-f0,huey-redis") == ("huey-sqlite", "huey-redis", "beanstalkd-f0")
+    assert chosen("none") == ()
+    assert OURS not in chosen("all")
+    assert len(chosen("all")) == len(CATALOGUE) - 1
+
+
+def test_an_unknown_peer_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"PEERS=slurm is no peer; there are .*beanstalkd.*xargs, all and none"):
+        chosen("huey,slurm")
+
+
+def test_measures_are_chosen_by_name() -> None:
+    assert {take.measure for take in selected(FULL, "noop,trip")} == {"noop", "trip"}
+    assert quantities(selected(FULL, "all")) == quantities(takes(FULL))
+    with pytest.raises(ValueError, match=r"ONLY=speed is no measure; there are trip, .*backlog, and all"):
+        selected(FULL, "speed")
+
+
+def test_every_quantity_has_a_key_of_its_own_and_stands_in_for_one_that_exists() -> None:
+    for scale in (FULL, SMALL):
+        every = quantities(takes(scale))
+        keys = [quantity.key for quantity in every]
+        assert len(set(keys)) == len(keys)
+        assert {quantity.stands_in for quantity in every} - {""} <= set(keys)
+        assert {quantity.measure for quantity in every} == set(measures())
+
+
+# --- results and tables ------------------------------------------------------------------------------------------
+
+
+def test_a_result_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    saved = result([Figure("noop_py", OURS, (3.0, 1.0, 2.0))], absent=[Absent("safe", "no such program")])
+    saved.save(tmp_path / "results.json")
+    assert load(tmp_path / "results.json") == saved
+
+
+def test_a_result_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    attrs.evolve(result([]), format=99).save(path)
+    with pytest.raises(ValueError, match="has format 99"):
+        load(path)
+    assert json.loads(path.read_text())["format"] == 99
+
+
+def test_a_table_has_the_median_the_spread_and_how_many_times_better_we_are() -> None:
+    text = report(result([Figure("noop_py", OURS, (400.0, 200.0, 300.0)), Figure("noop_py", "safe", (100.0,))]))
+    assert "| **Jobyard** | yes | 300 | 200 | 400 | 3 |  |" in text
+    assert "| Safe | yes | 100 | 100 | 100 | 1 | 3.00 × |" in text
+
+
+def test_a_table_is_sorted_with_the_best_first() -> None:
+    figures = [Figure("trip", OURS, (2.0,)), Figure("trip", "safe", (9.0,)), Figure("trip", "fast", (1.0,))]
+    lines = report(result(figures)).partition("## Round trip")[2].splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith(("| Fast", "| **Jobyard", "| Safe"))] == [
+        "| Fast",
+        "| **Jobyard**",
+        "| Safe",
+    ]
+
+
+def test_the_summary_compares_with_the_best_durable_peer_and_with_the_best_of_all() -> None:
+    figures = [
+        Figure("noop_py", OURS, (300.0,)),
+        Figure("noop_py", "safe", (100.0,)),
+        Figure("noop_py", "fast", (600.0,)),
+        Figure("noop_py", "pool", (3000.0,)),
+    ]
+    (row,) = rows(report(result(figures)), "| No-op, jobs/s |")
+    assert row == ("| No-op, jobs/s | 300 | 100 (Safe) | 3.00 × | 600 (Fast) | 0.50 × | 3,000 (The limit) | 0.10 × |")
+
+
+def test_the_same_work_of_a_peer_stands_in_where_it_has_no_other_but_never_a_yardstick() -> None:
+    figures = [
+        Figure("noop_sleep", OURS, (300.0,)),
+        Figure("noop_py", "safe", (100.0,)),
+        Figure("noop_py", "pool", (9.0,)),
+    ]
+    text = report(result(figures)).partition("## No-op in a slot")[2].partition("##")[0]
+    assert len(rows(text, "3.00 ×")) == 1
+    assert not rows(text, "The limit")
+
+
+def test_what_could_not_be_measured_is_in_the_table_with_the_reason() -> None:
+    figures = [Figure("noop_py", OURS, (300.0,))]
+    text = report(result(figures, absent=[Absent("safe", "took longer\nthan 60 s | twice", "noop_py")]))
+    assert "| Safe |  | — |  |  |  | took longer than 60 s / twice |" in text
+
+
+def test_a_system_that_could_not_be_had_is_told_of_in_every_table_and_at_the_end() -> None:
+    figures = [Figure("noop_py", OURS, (300.0,)), Figure("trip", OURS, (3.0,))]
+    text = report(result(figures, absent=[Absent("safe", "there is no apt-get here")]))
+    assert len(rows(text, "there is no apt-get here")) == 3
+    assert "| Safe | there is no apt-get here |" in text.partition("## Not measured")[2]
+
+
+def test_what_only_we_are_asked_has_no_comparison() -> None:
+    text = report(result([Figure("nodes_rate_10", OURS, (5.0, 7.0))], absent=[Absent("safe", "gone")]))
+    assert "| With ten nodes | jobs/s | 6.00 | 5.00 | 7.00 | 2 |" in text.partition("## Jobyard alone")[2]
+    assert "## Summary" not in text
+
+
+# --- the guard ---------------------------------------------------------------------------------------------------
+
+
+def test_the_guard_trips_below_half_of_what_is_recorded() -> None:
+    recorded = {"py": 2.0, "exec": 1.0}
+    assert smoke.slower({"py": 1.0, "exec": 0.6}, recorded) == []
+    assert smoke.slower({"py": 0.99, "exec": 0.6}, recorded) == ["py"]
+
+
+def test_every_ratio_of_the_guard_is_recorded(tmp_path: Path) -> None:
+    recorded = tomllib.loads(smoke.RECORD.read_text())["ratios"]
+    assert set(recorded) == set(smoke.RATIOS)
+    smoke.record(recorded, tmp_path / "smoke.toml")
+    assert (tmp_path / "smoke.toml").read_text() == smoke.RECORD.read_text()
+
+
+# --- a system and its driver --------------------------------------------------------------------------------------
+
+
+class Pretended(System):
+    """Takes a second for each submission; its second queue breaks."""
+
+    def submit(self, count: int, clients: int) -> float:
+        return float(count)
+
+    def done(self) -> int:
+        raise KeyError("queue")
+
+
+def test_a_driver_answers_with_a_value_a_reason_or_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    system = Pretended()
+    assert answer(system, {"call": "submit", "with": {"count": 3, "clients": 1}}) == {"value": 3.0}
+    assert answer(system, {"call": "submit_bulk", "with": {"count": 3}}) == {
+        "unsupported": "it has no call for many jobs"
+    }
+    assert answer(system, {"call": "done", "with": {}}) == {"failed": "KeyError: 'queue'"}
+    assert "KeyError" in capsys.readouterr().err
+
+
+def test_a_driver_is_not_asked_for_what_is_not_a_measure() -> None:
+    assert answer(Pretended(), {"call": "__init__", "with": {}}) == {"unsupported": "it is not asked this"}
+    assert answer(Pretended(), {"call": "idle_nodes", "with": {}}) == {"unsupported": "it is not asked this"}
+
+
+def test_what_has_no_process_uses_no_processor() -> None:
+    told = {"unsupported": "it has no process of its own that stays"}
+    assert answer(Pretended(), {"call": "processor_s", "with": {}}) == told
+
+
+# --- the wire ----------------------------------------------------------------------------------------------------
+
+
+def test_the_length_of_a_body_is_read_from_the_reply_of_either_server() -> None:
+    def size(dialect: Dialect, line: bytes) -> int:
+        return dialect.body_bytes(line)
+
+    assert size(DIALECT, b"OK k3f7qa-1 state=succeeded bytes=3\n") == 4
+    assert size(DIALECT, b"OK k3f7qa-1\n") == 0
+    assert size(TALKS, b"RESERVED 12 5\r\n") == 7
+    assert size(TALKS, b"INSERTED 12\r\n") == 0
