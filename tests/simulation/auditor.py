@@ -237,11 +237,12 @@ class Auditor:
         self.last_begun[ticket] = max(attempt, self.last_begun.get(ticket, 0))
 
     def _must_have_what_it_waits_for(self, ticket: str) -> None:
-        """RETRY queues what it brings back, whatever it had waited for."""
+        """RETRY queues what it brings back, whatever it had waited for. And of what was forgotten in the step in which it
+        succeeded, nobody sees the end."""
         for name in () if self.revived & {ticket, array_of(ticket)} else self.job(ticket).after:
-            ends = self.ends.get(self.first_name(name), {})
-            succeeded = any(ended.state is State.SUCCEEDED for ended in ends.values())
-            must(succeeded, f"{ticket} began before {name} had succeeded")
+            first = self.first_name(name)
+            succeeded = any(ended.state is State.SUCCEEDED for ended in self.ends.get(first, {}).values())
+            must(succeeded or array_of(first) in self.forgotten, f"{ticket} began before {name} had succeeded")
 
     def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
         id = (ticket, attempt)
@@ -300,6 +301,8 @@ class Auditor:
         if after.cancelled:
             self.cancelled.add(ticket)
         given = before if before is not None and before.leased else self._own_lease(key_of(ticket))
+        if given is None and not after.leased:
+            given = after  # leased and lost in one step
         if given is not None and (after.attempt, after.boot_id, after.leased) != (given.attempt, given.boot_id, True):
             crashed = self._note_crash(ticket, given)
             counted = after.crashes > (before.crashes if before is not None else 0)

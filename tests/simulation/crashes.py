@@ -45,7 +45,7 @@ def points(seed: int) -> int:
     """How many points the story has in which nothing breaks."""
     verdict = tell(seed, {})
     assert verdict.violation is None, f"nothing breaks, and yet: {verdict}"
-    return verdict.points
+    return len(verdict.passed)
 
 
 def at_each_point(seed: int) -> list[dict[int, bool]]:

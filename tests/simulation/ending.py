@@ -59,6 +59,13 @@ class Ending:
         name = self._auditor.first_name(array_of(ticket))
         return name not in self._auditor.learned and self._auditor.issued.get(name) in self._gone
 
+    def _is_beyond_reach(self, ticket: str) -> bool:
+        """Whether nobody is left who could tell of it: also a job whose record the ledger has let expire, and then the
+        mark that it had, so that it would have to ask the origin whether it ever was."""
+        key, tables = key_of(self._auditor.first_name(array_of(ticket))), self._auditor.ledger.tables
+        known = any(key in tables[table] for table in (Table.LIVE, Table.ENDED, Table.TOMBSTONES))
+        return not known and self._auditor.issued.get(ticket_of(key)) in self._gone
+
     def is_excused(self, ticket: str) -> bool:
         name = self._auditor.first_name(ticket)
         return self.is_lost(name) or self._waits_for_the_lost(name)
@@ -70,7 +77,7 @@ class Ending:
         if not self._gone or ticket in seen or (live is None and ticket in self._auditor.ends):
             return False
         return any(
-            self.is_lost(name) or self._waits_for_the_lost(array_of(name), seen | {ticket})
+            self._is_beyond_reach(name) or self._waits_for_the_lost(array_of(name), seen | {ticket})
             for name in map(self._auditor.first_name, after)
         )
 

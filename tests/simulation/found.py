@@ -29,7 +29,11 @@ class Found:
 
 def found() -> list[Found]:
     """All of them, in the order in which they were found."""
-    return [_read(entry) for entry in tomllib.loads(FILE.read_text()).get("found", [])]
+    return read(FILE.read_text())
+
+
+def read(text: str) -> list[Found]:
+    return [_read(entry) for entry in tomllib.loads(text).get("found", [])]
 
 
 def _read(entry: dict[str, Any]) -> Found:

@@ -170,6 +170,8 @@ _TURNS: Final[dict[str, tuple[float, _Turn]]] = {
     "storm": (0.20, _storm),
 }
 
+TEMPERS: Final = tuple(_TURNS)
+
 
 def draw(seed: int) -> Setting:
     """The setting of a seed."""

@@ -46,7 +46,7 @@ class Verdict:
     restarts: int = 0
     virtual_s: float = 0.0
     digest: str = ""
-    points: int = 0
+    passed: Sequence[tuple[float, str, str]] = ()  # of a story with crash points: when, who and what
     violation: str | None = None
     tail: tuple[str, ...] = ()
     crash_at: Mapping[int, bool] = attrs.field(factory=dict)
@@ -71,13 +71,13 @@ def tell(
     """The story of a seed; or of the same seed with another setting, other faults, or crashes at numbered points."""
     setting = knobs.draw(seed) if setting is None else setting
     faults = plan.draw(seed, setting) if faults is None else faults
-    story = _Story(seed, setting, faults, crash_at or {}, Journal() if journal is None else journal)
+    story = _Story(seed, setting, faults, crash_at, Journal() if journal is None else journal)
     return determinism.run(story.run, seed=seed)
 
 
 class _Story:
     def __init__(
-        self, seed: int, setting: Setting, faults: Plan, crash_at: Mapping[int, bool], journal: Journal
+        self, seed: int, setting: Setting, faults: Plan, crash_at: Mapping[int, bool] | None, journal: Journal
     ) -> None:
         self._seed, self._setting, self._plan, self._journal = seed, setting, faults, journal
         self._auditor = Auditor(
@@ -86,7 +86,8 @@ class _Story:
             expires=_may_expire(setting, faults),
         )
         self._world = World(seed, setting.knobs, [journal, self._auditor])
-        self._world.crash_at = dict(crash_at)
+        self._is_numbered = crash_at is not None
+        self._world.crash_at = dict(crash_at or {})
         self._told = Told(self._auditor, _explained(setting, faults))
         self._nodes = [f"n{number}" for number in range(1, setting.knobs.nodes + 1)]
         self._crowd = Crowd(
@@ -117,7 +118,7 @@ class _Story:
             restarts=max(0, auditor.starts - len(self._nodes) - 1),
             virtual_s=trio.current_time(),
             digest=self._world.digest(),
-            points=self._world.points,
+            passed=tuple(self._world.passed) if self._is_numbered else (),
             violation=violation,
             tail=() if violation is None else tuple(self._journal.lines()),
             crash_at=dict(self._world.crash_at),
