@@ -7,6 +7,7 @@ unpacked by the one that runs it.
 An attempt is named by the pair (ticket, number). `docs/protocol.md` tells who sends what, and when.
 """
 
+import math
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -112,7 +113,7 @@ class Proof:
 class Welcome:
     """Balancer → node: the link is open, and these are the cluster's periods."""
 
-    node_timeout_s: float
+    node_timeout_s: float = attrs.field(validator=[attrs.validators.gt(0.0), attrs.validators.lt(math.inf)])
     eager: bool
 
 

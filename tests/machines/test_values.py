@@ -283,3 +283,9 @@ def test_a_fingerprint_is_of_what_was_asked_and_not_of_when() -> None:
     assert fingerprint(JOB, b"x") == fingerprint(same, b"x")
     assert fingerprint(JOB, b"x") != fingerprint(JOB, b"y")
     assert fingerprint(JOB, b"x") != fingerprint(attrs.evolve(JOB, priority=1), b"x")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_welcome_with_a_timeout_that_is_none_is_malformed(seconds: float) -> None:
+    with pytest.raises(ValueError, match="node_timeout_s"):
+        messages.Welcome(seconds, eager=True)

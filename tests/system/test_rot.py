@@ -21,6 +21,7 @@ from common.runtime.store import Store
 from examples.local_cluster import LocalCluster
 from tests.system.client import Reply, ask, submit, wait
 from tests.system.conftest import StartCluster
+from tests.system.directories import damage_of
 from tests.system.programs import data_dir
 from tests.system.reach import reach, seed
 from tests.system.store_reader import Reader, Reading, in_memory
@@ -119,6 +120,7 @@ def test_a_job_whose_records_have_rotted_is_told_of_and_all_others_live_on(start
     for name in ("balancer", "node1"):
         assert "record.quarantined" in cluster.log_path(name).read_text()
     assert cluster.ended() == {}
+    assert len(damage_of(cluster)) >= 3, "who looks at the directories afterwards sees it too"
 
 
 def _flip(path: Path, text: bytes) -> None:
