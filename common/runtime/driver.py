@@ -113,8 +113,8 @@ class Driver:
         limit = self._next_room_check if deadline is None else min(deadline, self._next_room_check)
         with trio.CancelScope(deadline=limit):
             if not self._events:
+                self._arrived = trio.Event()  # what the last one has announced is taken in already
                 await self._arrived.wait()
-        self._arrived = trio.Event()
 
     async def _step(self) -> None:
         now = trio.current_time()

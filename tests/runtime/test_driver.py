@@ -8,7 +8,7 @@ import trio.testing
 
 from common.effects import Effects, Exit, Note, Put, Reply, Table, Write
 from common.events import StoreLevel
-from common.runtime.driver import Driver, Step, in_one_thread
+from common.runtime.driver import ROOM_CHECK_PERIOD_S, Driver, Step, in_one_thread
 from common.runtime.store import NoRoom, Room
 
 
@@ -173,6 +173,14 @@ async def test_the_machine_is_told_how_full_the_store_is(autojump_clock: trio.ab
         driver.post(None)
     assert 4 <= len(machine.levels) <= 12
     assert machine.levels[0].fraction == 0.25
+
+
+async def test_a_look_at_the_room_is_one_step(autojump_clock: trio.abc.Clock) -> None:
+    steps: list[Step] = []
+    driver = make(Script(), Disk([]), steps=steps)
+    with trio.move_on_after(10 * ROOM_CHECK_PERIOD_S + 0.01):
+        await driver.run()
+    assert [len(step.events) for step in steps] == [1] * 11, "a step without any event is taken for nothing"
 
 
 async def test_notes_are_for_observers_alone(autojump_clock: trio.abc.Clock) -> None:
