@@ -237,8 +237,8 @@ class Auditor:
         self.last_begun[ticket] = max(attempt, self.last_begun.get(ticket, 0))
 
     def _must_have_what_it_waits_for(self, ticket: str) -> None:
-        """RETRY queues what it brings back, whatever it had waited for. And of what was forgotten in the step in which it
-        succeeded, nobody sees the end."""
+        """RETRY queues what it brings back, whatever it had waited for. And of what was forgotten in the step in which
+        it succeeded, nobody sees the end."""
         for name in () if self.revived & {ticket, array_of(ticket)} else self.job(ticket).after:
             first = self.first_name(name)
             succeeded = any(ended.state is State.SUCCEEDED for ended in self.ends.get(first, {}).values())
@@ -311,8 +311,8 @@ class Auditor:
             self._ledger_leases(ticket, after)
 
     def _note_crash(self, ticket: str, live: Live | None) -> bool:
-        """A lease is over; whether as a crash, which it is where its node died, or was silent for too long, or lost what it ran. A node that
-        ends as planned, or hands something back, has not crashed."""
+        """A lease is over; whether as a crash, which it is where its node died, or was silent for too long, or lost what
+        it ran. A node that ends as planned, or hands something back, has not crashed."""
         if live is None or live.boot_id is None:
             return False
         id, boot = (ticket, live.attempt), live.boot_id

@@ -1,4 +1,4 @@
-"""The auditor notices: each rule is broken by hand, in a history of a few commits. And it says nothing where none is."""
+"""The auditor notices: each rule is broken by hand, in a history of a few commits. Where none is, it says nothing."""
 
 import attrs
 import msgspec
@@ -350,8 +350,8 @@ async def test_an_end_that_is_lost_is_noticed(ended: History) -> None:
 
 
 async def test_an_origin_that_knows_another_end_is_noticed(ended: History) -> None:
+    other = attrs.evolve(SUCCEEDED, seconds=0.7)
     with pytest.raises(Violation, match="as the end of k3f7qa-1, and the ledger"):
-        other = attrs.evolve(SUCCEEDED, seconds=0.7)
         ended.commit("n1", Delete(Table.LIVE, KEY), Put(Table.ENDED, KEY, pack(other)))
 
 

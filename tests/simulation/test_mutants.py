@@ -36,8 +36,8 @@ def test_a_seed_is_known_for_every_mutant() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_mutant_is_caught(name: str) -> None:
-    """What a seed draws changes with the drawing, and what it finds with the code. Then another seed has to find it, and
-    is told of, so that it can be written down here."""
+    """What a seed draws changes with the drawing, and what it finds with the code. Then another seed has to find it,
+    and is told of, so that it can be written down here."""
     seed = caught_at(name, [KNOWN[name], *range(SEARCHED_MAX)])
     assert seed is not None, f"'{name}' is not caught within {SEARCHED_MAX} seeds"
     if seed != KNOWN[name]:

@@ -1,6 +1,5 @@
 """Shrinking and keeping what was found: what is left of a plan, and how it is written down."""
 
-
 import attrs
 import pytest
 
