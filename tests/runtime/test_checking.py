@@ -1,5 +1,6 @@
 """`--check` and `--copy` on real directories: nothing is changed, whatever is found; and a copy is whole."""
 
+import faulthandler
 import os
 import sys
 import threading
@@ -19,6 +20,14 @@ from tests.golden.make import unpack
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NEWEST = GOLDEN / f"format-{FORMAT}"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_deaths() -> Iterator[None]:
+    """What a check dies of in its child is a finding, and no trace of it belongs into the report of the tests."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
 
 
 @pytest.fixture

@@ -311,8 +311,8 @@ class Auditor:
             self._ledger_leases(ticket, after)
 
     def _note_crash(self, ticket: str, live: Live | None) -> bool:
-        """A lease is over; whether as a crash, which it is where its node died, or was silent for too long, or lost what
-        it ran. A node that ends as planned, or hands something back, has not crashed."""
+        """A lease is over; whether as a crash, which it is where its node died, or was silent for too long, or lost
+        what it ran. A node that ends as planned, or hands something back, has not crashed."""
         if live is None or live.boot_id is None:
             return False
         id, boot = (ticket, live.attempt), live.boot_id
