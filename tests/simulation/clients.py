@@ -21,7 +21,8 @@ _LINES: Final = (
     ("sh true", 30), ("sh exit 3", 5), ("sleep 0.5", 6), ("retries=1 backoff=0.5 sh exit 3", 3),
     ("timeout=1 sh sleep 20", 3), ("priority=5 sh true", 4), ("delay=2 sh true", 3), ("group=g sh true", 5),
     ("group=g sh sleep 2", 2), ("after={} sh true", 4), ("array=1-3 sh true", 3), ("array=1-9:2%2 sh sleep 0.3", 2),
-    ("crash_limit=1 sh sleep 0.5", 5), ("after={} array=1-2 sh true", 1), ("group=g array=1-4%1 crash_limit=1 sh true", 1),
+    ("crash_limit=1 sh sleep 0.5", 5), ("after={} array=1-2 sh true", 1),
+    ("group=g array=1-4%1 crash_limit=1 sh true", 1),
 )  # fmt: skip
 _SLOTS: Final = ("slots=2 sh sleep 1", 3)
 _LONG: Final = ("sh sleep {s}", "sh sleep {s}", "sleep {s}", "crash_limit=off sh sleep {s}")

@@ -18,7 +18,8 @@ import attrs
 import trio
 
 from tests.simulation import determinism, knobs, plan
-from tests.simulation.auditor import Auditor, Violation, must
+from tests.simulation.auditor import Auditor
+from tests.simulation.bounds import Bounds
 from tests.simulation.clients import Client, Crowd
 from tests.simulation.disk import SLOWER
 from tests.simulation.ending import Ending
@@ -26,6 +27,7 @@ from tests.simulation.faults import DiskFull, Jump, Stop
 from tests.simulation.journal import Journal
 from tests.simulation.knobs import Setting
 from tests.simulation.plan import Plan
+from tests.simulation.records import Violation, must
 from tests.simulation.talk import Request
 from tests.simulation.told import Told
 from tests.simulation.world import World
@@ -82,6 +84,7 @@ class _Story:
         self._seed, self._setting, self._plan, self._journal = seed, setting, faults, journal
         self._auditor = Auditor(
             lambda process: self._world.tables(process),
+            Bounds(setting.knobs.slots, clocks_agree=not any(isinstance(planned.fault, Jump) for planned in faults)),
             node_timeout_s=setting.knobs.node_timeout_s,
             expires=_may_expire(setting, faults),
         )

@@ -1,4 +1,4 @@
-"""The auditor notices: each rule is broken by hand, in a history of a few commits. And it says nothing where none is."""
+"""The auditor notices: each rule is broken by hand, in a history of a few commits. Where none is, it says nothing."""
 
 import attrs
 import msgspec
@@ -11,9 +11,11 @@ from common.events import Knocked, LinkClosed, Received
 from common.messages import PROTOCOL, Hello, Info, Reported
 from common.model import Ended, Job, Outcome, Reason, State, Verdict
 from common.runtime.driver import Step
-from tests.simulation.auditor import BALANCER, Auditor, Live, Tables, Violation, key_of
+from tests.simulation.auditor import Auditor
+from tests.simulation.bounds import Bounds
 from tests.simulation.ending import Ending
 from tests.simulation.faults import Pause
+from tests.simulation.records import BALANCER, Live, Tables, Violation, key_of
 from tests.simulation.talk import Reply, Request, head
 from tests.simulation.told import Told
 
@@ -95,7 +97,7 @@ async def history() -> History:
     def tables(process: str) -> Tables:
         return disks.get(process, {})
 
-    auditor = Auditor(tables, node_timeout_s=TIMEOUT_S)
+    auditor = Auditor(tables, Bounds(1, clocks_agree=True), node_timeout_s=TIMEOUT_S)
     begun = History(auditor, Told(auditor, ()), disks)
     begun.commit(BALANCER, Put(Table.META, b"id", b"ledger"), Put(Table.ORIGINS, PREFIX.encode(), b"n"))
     begun.boot(BALANCER, "ledger")
@@ -350,8 +352,8 @@ async def test_an_end_that_is_lost_is_noticed(ended: History) -> None:
 
 
 async def test_an_origin_that_knows_another_end_is_noticed(ended: History) -> None:
+    other = attrs.evolve(SUCCEEDED, seconds=0.7)
     with pytest.raises(Violation, match="as the end of k3f7qa-1, and the ledger"):
-        other = attrs.evolve(SUCCEEDED, seconds=0.7)
         ended.commit("n1", Delete(Table.LIVE, KEY), Put(Table.ENDED, KEY, pack(other)))
 
 
