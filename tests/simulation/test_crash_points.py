@@ -3,6 +3,8 @@ its second, and so on, once killed and once with its power cut. Pairs of points 
 
 from typing import Final
 
+import pytest
+
 from tests.simulation import crashes, pool
 from tests.simulation.journal import Journal
 
@@ -16,6 +18,7 @@ def tell(crash_at: dict[int, bool]) -> str | None:
     return verdict.violation and f"make sim SEED={SEED} POINTS='{crashes.show(crash_at)}': {verdict.violation}"
 
 
+@pytest.mark.timeout(600)
 def test_a_crash_at_any_point_breaks_no_promise() -> None:
     at = crashes.at_each_point(SEED)
     assert len(at) > 600, "the story is too short to mean anything"

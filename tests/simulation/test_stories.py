@@ -21,6 +21,7 @@ SEEDS: Final = range(300)
 ROOT: Final = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(600)
 def test_every_promise_is_kept_in_three_hundred_stories() -> None:
     verdicts = list(pool.told(story.tell, SEEDS))
     wrong = [f"{verdict}; again: make sim SEED={verdict.seed}" for verdict in verdicts if verdict.violation is not None]
