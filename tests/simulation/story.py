@@ -34,6 +34,7 @@ from tests.simulation.world import World
 
 _LOOK_EVERY_S: Final = 0.5
 _QUESTIONS_AT_ONCE: Final = 50
+_STORY_S_MAX: Final = 3600.0  # none is longer
 
 
 @attrs.frozen
@@ -246,7 +247,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def _may_expire(setting: Setting, faults: Plan) -> bool:
     """Whether what has ended may be older than the retention time, by some clock."""
     jumped_s = sum(abs(planned.fault.seconds) for planned in faults if isinstance(planned.fault, Jump))
-    return jumped_s > 0 or setting.knobs.retention_s < 10_000
+    return jumped_s + _STORY_S_MAX > setting.knobs.retention_s
 
 
 def _explained(setting: Setting, faults: Plan) -> set[str]:
