@@ -249,7 +249,8 @@ class Dispatcher:
             self._timers.set(("due", ticket), now + wait_s)
 
     def _do_what_is_due(self, now: float) -> None:
-        for name in self._timers.due(now):
+        # Who is silent is found out before anybody is given anything.
+        for name in sorted(self._timers.due(now), key=lambda name: name != "poll"):
             match name:
                 case "poll":
                     self._poll(now)

@@ -204,3 +204,15 @@ def test_wide_jobs_that_wait_are_moved_too() -> None:
     cluster.add_node("n2", slots=4)
     cluster.advance(3)
     assert cluster.counts() == {"n1": 2, "n2": 2}
+
+
+def test_nothing_is_handed_to_a_node_that_is_given_up_at_the_same_moment() -> None:
+    """A lease that nobody was ever sent would count as a crash."""
+    cluster = Cluster(1, slots=1, periods=attrs.evolve(PERIODS, eager=False, round_s=16.0, info_s=2.0))
+    cluster.frozen = frozenset({"n1"})
+    ticket = cluster.submit("n1", "crash_limit=1 sh true")
+    cluster.advance(16.0)  # a round is due, and a look for who has been silent for 15 s
+    assert cluster.balancer is not None
+    numbers = cluster.balancer.machine.statistics()
+    assert (numbers["nodes_lost"], numbers["attempts_leased_total"]) == (1, 0)
+    assert len(cluster.balancer.machine._ledger.queue.heads()) == 1, f"{ticket} is queued"

@@ -17,121 +17,54 @@ When a process starts, whatever its disk holds that was not there is taken for o
 must be as right as any other.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
-import msgspec
 import trio
 
 from common.codec import glance, unpack
-from common.effects import Delete, Exit, Put, Table, Write
-from common.events import Stop as StopNode
+from common.effects import Put, Table, Write
 from common.machine import Machine
 from common.messages import Reported
 from common.model import Ended, Outcome, Reason, State, Verdict, array_of, ticket_of
 from common.runtime.driver import Step
-from tests.simulation.faults import Fault, Pause, Stop
+from tests.simulation.bounds import Bounds
+from tests.simulation.faults import Fault
+from tests.simulation.leases import Leases
 from tests.simulation.orders import Orders
-from tests.simulation.silence import Silence
-
-BALANCER: Final = "balancer"
-LOOKED_AT: Final = (
-    Table.META, Table.JOBS, Table.LIVE, Table.ENDED, Table.OUTCOMES, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES,
-    Table.ORIGINS, Table.KEYS,
-)  # fmt: skip
-_FORGOTTEN: Final = b"forgotten"
-_HAND_BACK_S: Final = 3.0
-
-Tables = Mapping[Table, Mapping[bytes, bytes]]
-Changes = dict[tuple[Table, bytes], bytes | None]
-
-
-class Violation(AssertionError):
-    """A promise is broken."""
-
-
-class Asked(msgspec.Struct):
-    """What matters here of a job."""
-
-    kind: str = ""
-    key: str | None = None
-    group: str | None = None
-    array: str | None = None
-    after: tuple[str, ...] = ()
-    crash_limit: int | None = 3
-
-
-_NOTHING: Final = Asked()
-
-
-class Live(msgspec.Struct):
-    """What matters here of what the ledger has on disk of a live job."""
-
-    attempt: int = 0
-    leased: bool = False
-    boot_id: str | None = None
-    crashes: int = 0
-    cancelled: bool = False
-    retried: int = 0
-    array: str | None = None
-    waits_for: tuple[str, ...] = ()
-
-
-class Disk:
-    """One process' disk, as far as it is looked at."""
-
-    def __init__(self) -> None:
-        self.tables: dict[Table, dict[bytes, bytes]] = {table: {} for table in LOOKED_AT}
-
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        return self.tables[table].get(key)
-
-    def live(self, key: bytes) -> Live | None:
-        packed = self.get(Table.LIVE, key)
-        return None if packed is None else glance(Live, packed)
-
-    def apply(self, changes: Changes) -> None:
-        for (table, key), value in changes.items():
-            if value is None:
-                self.tables[table].pop(key, None)
-            else:
-                self.tables[table][key] = value
-
-    def difference(self, found: Tables) -> list[Write]:
-        """What would have to be written to make it what was found."""
-        writes: list[Write] = []
-        for table in LOOKED_AT:
-            mine, other = self.tables[table], found.get(table, {})
-            writes += [Put(table, key, value) for key, value in other.items() if mine.get(key) != value]
-            writes += [Delete(table, key) for key in mine if key not in other]
-        return writes
+from tests.simulation.records import (
+    BALANCER,
+    FORGOTTEN,
+    LOOKED_AT,
+    NOTHING,
+    Asked,
+    Changes,
+    Disk,
+    Live,
+    Tables,
+    Violation,
+    key_of,
+    must,
+)
 
 
 class Auditor:
     """A watcher of the world. `tables` is what is durable on a process' disk; `expires` says whether a record may
     be older than its retention time in this story."""
 
-    def __init__(self, tables: Callable[[str], Tables], *, node_timeout_s: float, expires: bool = False) -> None:
+    def __init__(
+        self, tables: Callable[[str], Tables], bounds: Bounds, *, node_timeout_s: float, expires: bool = False
+    ) -> None:
+        self._bounds = bounds
         self._tables = tables
-        self._silence = Silence(node_timeout_s)
         self._expires = expires
+        self.leases = Leases(node_timeout_s)
         self.disks: dict[str, Disk] = {}
-        self.boots: dict[str, str] = {}  # process → its boot, while it lives
-        self._stopped_at: dict[str, float] = {}  # boot → when it was told to stop
-        self._taken_leave: set[str] = set()  # boots that have ended as planned
-        self._lost: set[str] = set()  # boots that have ended otherwise
-        self._crashes: dict[str, set[tuple[int, str]]] = {}  # ticket → its leases that were lost
-        self._stopping: set[str] = set()  # boots that were told to end as planned: they hand back what they run
+        self._given_out: set[str] = set()  # arrays of which this commit leases more
         self.orders = Orders(self.first_name, lambda ticket: self.job(ticket).group)
         self.issued: dict[str, str] = {}  # ticket → the process that is its origin
         self.jobs: dict[str, Asked] = {}  # what was asked for under each ticket
         self.origins: dict[str, str] = {}  # ticket prefix → process
-        self.leases: dict[tuple[str, int], dict[str, float]] = {}  # attempt → the boots that have it, and since when
-        self.last_leased: dict[str, int] = {}  # ticket → its last attempt that was durably leased
-        self.begun: dict[tuple[str, int], str] = {}  # attempt → the boot in which it began
-        self.last_begun: dict[str, int] = {}  # ticket → its highest attempt that has begun
-        self.over_: dict[tuple[str, int], tuple[str, Outcome]] = {}  # attempt → the boot that ran it, and how it ended
         self.ends: dict[str, dict[int, Ended]] = {}  # ticket → by how often it was retried, its recorded end
         self.cancelled: set[str] = set()  # tickets whose cancel was recorded at some time
         self.revived: set[str] = set()  # tickets that RETRY has brought back, at some time
@@ -169,16 +102,18 @@ class Auditor:
 
     def job(self, ticket: str) -> Asked:
         """What was asked for."""
-        return self.jobs.get(array_of(ticket), _NOTHING)
+        return self.jobs.get(array_of(ticket), NOTHING)
+
+    @property
+    def boots(self) -> Mapping[str, str]:
+        """Each process that lives, and its boot."""
+        return self.leases.boots
 
     # --- the world tells ---------------------------------------------------------------------------------------------
 
     def fault(self, fault: Fault) -> None:
         """One of the plan is about to happen."""
-        if isinstance(fault, Pause) and fault.process == BALANCER:
-            self._silence.pauses(trio.current_time())
-        if isinstance(fault, Stop) and fault.process in self.boots:
-            self._stopping.add(self.boots[fault.process])
+        self.leases.fault(fault)
 
     def committed(self, process: str, writes: Sequence[Write]) -> None:
         changes: Changes = {
@@ -189,73 +124,69 @@ class Auditor:
         if not changes:
             return
         self.changed_at = trio.current_time()
+        self._rename(self.disk(process), changes)
         if process == BALANCER:
             self._ledger_commits(self.ledger, changes)
         else:
             self._node_commits(process, self.disk(process), changes)
         self.disk(process).apply(changes)
+        self._count_what_is_given_out()
+
+    def _count_what_is_given_out(self) -> None:
+        arrays, self._given_out = sorted(self._given_out), set()
+        for array in arrays:
+            prefix, live = key_of(array), self.ledger.tables[Table.LIVE]
+            elements = [ticket_of(key) for key in live if key.startswith(prefix) and key != prefix]
+            self._bounds.leased(self.ledger, elements, self.job(array))
 
     def booted(self, process: str, boot_id: str) -> None:
         self.committed(process, self.disk(process).difference(self._tables(process)))
-        self.boots[process] = boot_id
+        self.leases.booted(process, boot_id)
         self.starts += 1
-        if process == BALANCER:
-            self._silence.begins(trio.current_time())
 
     def died(self, process: str, how: str) -> None:
         """Also as planned: then it is `stopped`."""
-        boot = self.boots.pop(process, None)
+        self.leases.died(process)
         self.crashes += how != "stopped"
-        if boot is not None and boot not in self._taken_leave:
-            self._lost.add(boot)
 
     def stepped(self, process: str, step: Step, machine: Machine) -> None:
         machine.check()
-        if process == BALANCER:
-            self._silence.heard(step)
-        elif self.boots.get(process) in self._stopping:
-            self._stops(self.boots[process], step, machine)
-
-    def _stops(self, boot: str, step: Step, machine: Machine) -> None:
-        """A node that is told to stop can take its leave as long as it has a link. Without one, or where nothing comes
-        through for HAND_BACK_S, the ledger cannot know that it was no crash."""
-        if any(isinstance(event, StopNode) for event in step.events):
-            self._stopped_at.setdefault(boot, step.now)
-        if any(isinstance(action, Exit) for action in step.effects.actions):
-            in_time = step.now < self._stopped_at.get(boot, 0.0) + _HAND_BACK_S
-            if in_time and machine.statistics()["linked"]:
-                self._taken_leave.add(boot)
+        self.leases.stepped(process, step, machine)
 
     def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
-        id = (ticket, attempt)
-        must(id not in self.begun, f"{ticket}.{attempt} began twice: in boot {self.begun.get(id)} and in {boot_id}")
-        must(self.boots.get(process) == boot_id, f"{ticket}.{attempt} began in a boot of {process} that is over")
-        given = boot_id in self.leases.get(id, ())
-        must(given, f"{ticket}.{attempt} began at {process} without a durable lease to this boot")
+        self.changed_at = trio.current_time()
+        self.leases.began(process, boot_id, (ticket, attempt))
         self._must_have_what_it_waits_for(ticket)
-        self.begun[id] = boot_id
-        self.last_begun[ticket] = max(attempt, self.last_begun.get(ticket, 0))
+        self._bounds.began(boot_id, (ticket, attempt), self.job(ticket))
 
     def _must_have_what_it_waits_for(self, ticket: str) -> None:
         """RETRY queues what it brings back, whatever it had waited for. And of what was forgotten in the step in which
         it succeeded, nobody sees the end."""
-        for name in () if self.revived & {ticket, array_of(ticket)} else self.job(ticket).after:
+        for name in () if self._is_revived(ticket) else self.job(ticket).after:
             first = self.first_name(name)
             succeeded = any(ended.state is State.SUCCEEDED for ended in self.ends.get(first, {}).values())
             must(succeeded or array_of(first) in self.forgotten, f"{ticket} began before {name} had succeeded")
 
+    def _is_revived(self, ticket: str) -> bool:
+        """Whether RETRY has brought it, or its array, back at some time."""
+        return not self.revived.isdisjoint((ticket, array_of(ticket)))
+
     def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
-        id = (ticket, attempt)
-        never = outcome.verdict is Verdict.CRASHED or outcome.reason is Reason.CANNOT_START
-        must(id in self.begun or never, f"{ticket}.{attempt} is over and never began")
-        must(id not in self.over_, f"{ticket}.{attempt} is over twice")
-        self.over_[id] = (self.boots[process], outcome)
+        self.leases.over(process, (ticket, attempt), outcome)
+        self._bounds.over(self.boots[process], (ticket, attempt))
+
+    def _rename(self, disk: Disk, changes: Changes) -> None:
+        """Second names count from the very commit with which they are known."""
+        for (table, key), value in changes.items():
+            if table is Table.ALIASES:
+                must(disk.get(table, key) in (None, value), f"{ticket_of(key)} is another job's second name now")
+                disk.apply({(table, key): value})
 
     # --- the ledger's disk -------------------------------------------------------------------------------------------
 
     def _ledger_commits(self, disk: Disk, changes: Changes) -> None:
         for (table, key), value in changes.items():
-            if table is Table.TOMBSTONES and value == _FORGOTTEN:
+            if table is Table.TOMBSTONES and value == FORGOTTEN:
                 self.forgotten.add(ticket_of(key))
         for (table, key), value in changes.items():
             match table:
@@ -265,6 +196,9 @@ class Auditor:
                     self._ends(ticket_of(key), disk.live(key) or self._own_lease(key), unpack(Ended, value))
                 case Table.ENDED:
                     self._end_goes(BALANCER, disk, key, changes)
+                case Table.ATTEMPTS if value is not None and not unpack(Ended, value).sequence:
+                    ticket = ticket_of(key[:-5])
+                    self._bounds.failed(ticket, self.job(ticket))
                 case Table.LIVE if value is not None:
                     self._ledger_changes(ticket_of(key), disk.live(key), glance(Live, value))
                 case Table.LIVE if disk.live(key) is not None:
@@ -272,8 +206,6 @@ class Auditor:
                     must(
                         ended or self._is_erased(key, changes), f"the ledger lost {ticket_of(key)}, which had not ended"
                     )
-                case Table.ALIASES:
-                    must(disk.get(table, key) in (None, value), f"{ticket_of(key)} is another job's second name now")
 
     def _ledger_learns(self, disk: Disk, key: bytes, packed: bytes) -> None:
         ticket = ticket_of(key)
@@ -289,6 +221,7 @@ class Auditor:
         if after.retried > (before.retried if before is not None else 0):
             must(self.orders.retried(ticket), f"{ticket} was brought back, and nobody asked for it")
             self.revived.add(ticket)
+            self._bounds.retried(ticket)
         elif before is None:
             must(ticket not in self.ends, f"{ticket} is live again after its end, and was not retried")
         else:
@@ -300,53 +233,19 @@ class Auditor:
             must(not undone, f"the cancel of {ticket} was undone")
         if after.cancelled:
             self.cancelled.add(ticket)
+        self._ledger_releases(ticket, before, after)
+        if after.leased and self.leases.given(ticket, after, revived=self._is_revived(ticket)):
+            self._given_out |= {array_of(ticket)} - {ticket}
+
+    def _ledger_releases(self, ticket: str, before: Live | None, after: Live) -> None:
+        """Where a lease is over, it is counted as a crash only if it was one."""
         given = before if before is not None and before.leased else self._own_lease(key_of(ticket))
         if given is None and not after.leased:
             given = after  # leased and lost in one step
         if given is not None and (after.attempt, after.boot_id, after.leased) != (given.attempt, given.boot_id, True):
-            crashed = self._note_crash(ticket, given)
+            crashed = self.leases.is_crash(ticket, given)
             counted = after.crashes > (before.crashes if before is not None else 0)
             must(crashed or not counted, f"{ticket}.{given.attempt} is counted as a crash, and was none")
-        if after.leased:
-            self._ledger_leases(ticket, after)
-
-    def _note_crash(self, ticket: str, live: Live | None) -> bool:
-        """A lease is over; whether as a crash, which it is where its node died, or was silent for too long, or lost
-        what it ran. A node that ends as planned, or hands something back, has not crashed."""
-        if live is None or live.boot_id is None:
-            return False
-        id, boot = (ticket, live.attempt), live.boot_id
-        _, outcome = self.over_.get(id, (None, None))
-        crashed = outcome is not None and outcome.verdict is Verdict.CRASHED
-        since = self.leases.get(id, {}).get(boot, 0.0)
-        if crashed or boot in self._lost or self._silence.was_long(boot, since, trio.current_time()):
-            self._crashes.setdefault(ticket, set()).add((live.attempt, boot))
-            return True
-        return False
-
-    def _ledger_leases(self, ticket: str, live: Live) -> None:
-        boots = self.leases.setdefault((ticket, live.attempt), {})
-        assert live.boot_id is not None
-        if live.boot_id in boots:
-            return
-        last = self.last_begun.get(ticket, 0)
-        must(live.attempt > last, f"{ticket}.{live.attempt} was leased after {ticket}.{last} had begun")
-        if last == self.last_leased.get(ticket) and not self.revived & {ticket, array_of(ticket)}:
-            self._must_be_lost(ticket, last)
-        boots[live.boot_id] = trio.current_time()
-        self.last_leased[ticket] = live.attempt
-
-    def _must_be_lost(self, ticket: str, attempt: int) -> None:
-        """Slow is not dead: nothing is run again that runs, or whose outcome its node has, unless the ledger could
-        not hear that node for a node timeout."""
-        boot = self.begun.get((ticket, attempt))
-        if boot is None or boot not in self.boots.values() or boot in self._stopping:
-            return
-        _, outcome = self.over_.get((ticket, attempt), (None, None))
-        failed = outcome is not None and outcome.verdict is not Verdict.SUCCEEDED
-        leased_at = self.leases[ticket, attempt][boot]
-        lost = failed or self._silence.was_long(boot, leased_at, trio.current_time())
-        must(lost, f"{ticket} was leased again, and {ticket}.{attempt} is at a node that was never silent")
 
     def _ends(self, ticket: str, live: Live | None, ended: Ended) -> None:
         """An end is on the disk of whoever decides of it. Its place among all ends only the ledger tells."""
@@ -372,23 +271,24 @@ class Auditor:
             case State.CANCELLED, _:
                 must(self.orders.cancelled(ticket), f"{ticket} was cancelled, and nobody asked for it")
             case State.FAILED, Reason.CRASH_LIMIT:
-                self._note_crash(ticket, live)
-                crashes = len(self._crashes.get(ticket, ()))
-                enough = job.crash_limit is not None and crashes >= job.crash_limit
-                must(enough, f"{ticket} has reached its crash limit with {crashes} crashes")
+                self._must_have_crashed(ticket, live, job.crash_limit)
             case _:
                 self._must_be_how_it_ended(ticket, live, ended, sleeps=job.kind == "sleep")
 
+    def _must_have_crashed(self, ticket: str, live: Live | None, limit: int | None) -> None:
+        if live is not None:
+            self.leases.is_crash(ticket, live)
+        crashes = len(self.leases.crashes(ticket))
+        must(limit is not None and crashes >= limit, f"{ticket} has reached its crash limit with {crashes} crashes")
+
     def _must_be_how_it_ended(self, ticket: str, live: Live | None, ended: Ended, *, sleeps: bool) -> None:
-        id = (ticket, ended.attempt)
         is_last = live is not None and live.attempt == ended.attempt
         must(is_last, f"{ticket} ended with attempt {ended.attempt}, and the last lease is {live}")
         if sleeps:  # the node itself times it; nobody else sees it
             return
-        boot, outcome = self.over_.get(id, ("", None))
+        outcome = self.leases.outcome((ticket, ended.attempt))
         if outcome is None:
             raise Violation(f"{ticket}.{ended.attempt} is recorded as {ended.state}, and it is not over")
-        must(boot in self.leases.get(id, ()), f"{ticket}.{ended.attempt} ended in a boot that it was not leased to")
         if ended.reason is not Reason.TIMEOUT:
             good = outcome.verdict is Verdict.SUCCEEDED
             true = good == (ended.state is State.SUCCEEDED) and ended.exit == outcome.exit
@@ -448,16 +348,8 @@ class Auditor:
         must(allowed, f"{process} let go of {ticket}, which has not ended")
 
     def _node_leases(self, process: str, ticket: str, live: Live) -> None:
-        """Without a balancer a node gives itself what nobody else can know of."""
-        assert live.boot_id is not None
-        boots = self.leases.setdefault((ticket, live.attempt), {})
-        if live.boot_id in boots:
-            return
-        must(live.boot_id == self.boots.get(process), f"{process} gave {ticket} to a boot that is not its own")
         must(ticket not in self.learned, f"{process} gave itself {ticket}, which the ledger has")
-        must(not boots and live.attempt == 1, f"{process} gave itself {ticket}.{live.attempt} after {self.leases}")
-        boots[live.boot_id] = trio.current_time()
-        self.last_leased[ticket] = live.attempt
+        self.leases.given_by_its_origin(process, ticket, live)
 
     def _own_lease(self, key: bytes) -> Live | None:
         """What the origin of a job has given itself of it."""
@@ -477,7 +369,7 @@ class Auditor:
 
     def _node_keeps(self, process: str, key: bytes, reported: Reported) -> None:
         ticket = ticket_of(key[:-4])
-        over = (ticket, reported.attempt) in self.over_ or self.job(ticket).kind == "sleep"
+        over = self.leases.is_over((ticket, reported.attempt)) or self.job(ticket).kind == "sleep"
         must(over, f"{process} has an outcome of {ticket}.{reported.attempt}, which is not over")
 
     def _node_drops(self, process: str, disk: Disk, key: bytes) -> None:
@@ -510,22 +402,5 @@ class Auditor:
         for name in dict.fromkeys((ticket, array_of(ticket))):
             stone = changes.get((Table.TOMBSTONES, key_of(name)))
             if stone is not None:
-                return self.orders.forgotten(ticket) if stone == _FORGOTTEN else self._expires
+                return self.orders.forgotten(ticket) if stone == FORGOTTEN else self._expires
         return False
-
-
-def must(held: bool, text: str) -> None:
-    if not held:
-        raise Violation(text)
-
-
-def key_of(ticket: str) -> bytes:
-    """The key of a ticket in every table, as `docs/tables.md` has it."""
-    plain, _, index = ticket.partition("_")
-    prefix, number = plain.split("-")
-    key = prefix.encode() + int(number).to_bytes(8, "big")
-    return key + int(index).to_bytes(6, "big") if index else key
-
-
-def tickets(keys: Iterable[bytes]) -> list[str]:
-    return sorted(map(ticket_of, keys))

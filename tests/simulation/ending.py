@@ -13,7 +13,8 @@ from common.arrays import parse_indexes
 from common.codec import glance, unpack
 from common.effects import Table
 from common.model import Ended, State, array_of, index_of, ticket_of
-from tests.simulation.auditor import BALANCER, Auditor, Disk, key_of, must
+from tests.simulation.auditor import Auditor
+from tests.simulation.records import BALANCER, Disk, key_of, must
 from tests.simulation.told import Told
 
 

@@ -18,7 +18,8 @@ import attrs
 import trio
 
 from tests.simulation import determinism, knobs, plan
-from tests.simulation.auditor import Auditor, Violation, must
+from tests.simulation.auditor import Auditor
+from tests.simulation.bounds import Bounds
 from tests.simulation.clients import Client, Crowd
 from tests.simulation.disk import SLOWER
 from tests.simulation.ending import Ending
@@ -26,12 +27,14 @@ from tests.simulation.faults import DiskFull, Jump, Stop
 from tests.simulation.journal import Journal
 from tests.simulation.knobs import Setting
 from tests.simulation.plan import Plan
+from tests.simulation.records import Violation, must
 from tests.simulation.talk import Request
 from tests.simulation.told import Told
 from tests.simulation.world import World
 
 _LOOK_EVERY_S: Final = 0.5
 _QUESTIONS_AT_ONCE: Final = 50
+_STORY_S_MAX: Final = 3600.0  # none is longer
 
 
 @attrs.frozen
@@ -82,6 +85,7 @@ class _Story:
         self._seed, self._setting, self._plan, self._journal = seed, setting, faults, journal
         self._auditor = Auditor(
             lambda process: self._world.tables(process),
+            Bounds(setting.knobs.slots, clocks_agree=not any(isinstance(planned.fault, Jump) for planned in faults)),
             node_timeout_s=setting.knobs.node_timeout_s,
             expires=_may_expire(setting, faults),
         )
@@ -243,7 +247,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def _may_expire(setting: Setting, faults: Plan) -> bool:
     """Whether what has ended may be older than the retention time, by some clock."""
     jumped_s = sum(abs(planned.fault.seconds) for planned in faults if isinstance(planned.fault, Jump))
-    return jumped_s > 0 or setting.knobs.retention_s < 10_000
+    return jumped_s + _STORY_S_MAX > setting.knobs.retention_s
 
 
 def _explained(setting: Setting, faults: Plan) -> set[str]:

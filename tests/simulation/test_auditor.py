@@ -11,9 +11,11 @@ from common.events import Knocked, LinkClosed, Received
 from common.messages import PROTOCOL, Hello, Info, Reported
 from common.model import Ended, Job, Outcome, Reason, State, Verdict
 from common.runtime.driver import Step
-from tests.simulation.auditor import BALANCER, Auditor, Live, Tables, Violation, key_of
+from tests.simulation.auditor import Auditor
+from tests.simulation.bounds import Bounds
 from tests.simulation.ending import Ending
 from tests.simulation.faults import Pause
+from tests.simulation.records import BALANCER, Live, Tables, Violation, key_of
 from tests.simulation.talk import Reply, Request, head
 from tests.simulation.told import Told
 
@@ -95,7 +97,7 @@ async def history() -> History:
     def tables(process: str) -> Tables:
         return disks.get(process, {})
 
-    auditor = Auditor(tables, node_timeout_s=TIMEOUT_S)
+    auditor = Auditor(tables, Bounds(1, clocks_agree=True), node_timeout_s=TIMEOUT_S)
     begun = History(auditor, Told(auditor, ()), disks)
     begun.commit(BALANCER, Put(Table.META, b"id", b"ledger"), Put(Table.ORIGINS, PREFIX.encode(), b"n"))
     begun.boot(BALANCER, "ledger")

@@ -18,7 +18,8 @@ import attrs
 
 from common.effects import Table
 from common.model import Ended, State, array_of
-from tests.simulation.auditor import Auditor, key_of, must
+from tests.simulation.auditor import Auditor
+from tests.simulation.records import key_of, must
 from tests.simulation.talk import ENDS, Reply, Request
 
 _COMPARED: Final = ("state", "exit", "attempt", "node", "reason", "seconds", "stdout", "stderr")
