@@ -8,6 +8,8 @@ READY := .venv/ready
 TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
 SIMULATE = $(BIN)/python -m tests.simulation
+# Tests at once: more than small machines have cores, because half of the tests wait.
+AT_ONCE ?= 4
 N ?= 1000
 SOAK_N ?= 10000
 
@@ -24,7 +26,7 @@ run: $(READY) ## the same cluster to play with, until Ctrl-C
 	$(BIN)/python examples/demo.py --stay
 
 test: $(TOOLS) ## all tests, with the reason for each that is skipped
-	$(BIN)/pytest -q -rs -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest -q -rs -n $(AT_ONCE) --dist loadgroup
 
 check: lint types test ## what a change must pass: lint, types and test
 

@@ -1,5 +1,6 @@
 """How the tests are spread over processes: those that share a cluster stay together, and so do all that need Docker,
-which build one image and load one engine. All others go wherever there is time."""
+which build one image and load one engine. All others go wherever there is time. The longest come first, or they would
+be what all others have to be waited for with."""
 
 import pytest
 
@@ -11,3 +12,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("docker"))
         elif item.get_closest_marker("system") is not None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    marks = ("docker", "system")
+    found = (turn for turn, name in enumerate(marks) if item.get_closest_marker(name) is not None)
+    return next(found, len(marks) + ("simulation" not in item.path.parts))
