@@ -157,19 +157,20 @@ class Fallback:
             ended = self._intake.end(first)
             if ended is None or ended.state is not State.SUCCEEDED:
                 return
-        left_s = self._delay_left_s(name, job, now)
-        if left_s > 0:
-            self._timers.set(("fallback", name), now + left_s)
+        due_at = self._due_at(name, job)
+        if due_at > now:
+            self._timers.set(("fallback", name), due_at)
         else:
             heapq.heappush(self._ready, (-job.priority, number_of(name), name))
 
-    def _delay_left_s(self, name: str, job: Job, now: float) -> float:
-        """By the monotonic clock; over a restart by the calendar, but never longer than the delay was."""
+    def _due_at(self, name: str, job: Job) -> float:
+        """When its delay is over: by the monotonic clock; over a restart by the calendar, but never longer than the
+        delay was. The same moment however often it is asked, or its timer might be due and the job never."""
         own = self._intake.live(name)
         assert own is not None, f"{name} is not live here"
         began_at, began_wall = self._began
         left_s = job.delay_s if own.as_of > began_at else job.submitted_wall + job.delay_s - began_wall
-        return min(left_s, job.delay_s) - (now - own.as_of)
+        return own.as_of + min(left_s, job.delay_s)
 
     def _may_run(self, job: Job) -> bool:
         return (

@@ -16,6 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
-    marks = ("docker", "system")
-    found = (turn for turn, name in enumerate(marks) if item.get_closest_marker(name) is not None)
-    return next(found, len(marks) + ("simulation" not in item.path.parts))
+    if item.get_closest_marker("docker") is not None:
+        return 0
+    if "simulation" in item.path.parts:
+        return 1
+    return 3 - (item.get_closest_marker("system") is not None)

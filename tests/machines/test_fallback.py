@@ -131,6 +131,16 @@ def test_a_delay_is_kept_without_a_balancer() -> None:
     assert running(cluster) == [(ticket, 1)]
 
 
+def test_a_delay_that_no_float_can_hold_is_over_when_its_timer_is_due() -> None:
+    """Where what is left of it was less than the clock could tell, a node took one step after another, without end."""
+    for tenths in range(1, 60):
+        cluster = alone()
+        cluster.now += tenths * 0.7 + 1e-7
+        ticket = cluster.submit("n1", f"delay={10 + tenths / 10}s sh true")
+        cluster.advance(10 + tenths / 10 + 0.001)
+        assert running(cluster) == [(ticket, 1)]
+
+
 def test_higher_priority_runs_first_and_no_more_than_there_are_slots() -> None:
     cluster = alone(slots=2)
     low = [cluster.submit("n1", "sh true") for _ in range(3)]
