@@ -9,7 +9,7 @@ TOOLS := .venv/ready-to-develop
 COMPOSE ?= docker compose
 SIMULATE = $(BIN)/python -m tests.simulation
 # Tests at once: more than small machines have cores, because half of the tests wait.
-AT_ONCE ?= 4
+AT_ONCE ?= 3
 N ?= 1000
 SOAK_N ?= 10000
 
