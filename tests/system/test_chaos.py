@@ -243,5 +243,12 @@ async def test_nothing_is_held_against_a_cluster_that_does_not_lie(tmp_path: Pat
     ],
 )
 async def test_a_cluster_that_lies_is_found_out(lie: str, kind: str, tmp_path: Path) -> None:
-    verdict = await tried(tmp_path, lie)
-    assert getattr(verdict, kind), verdict
+    found = []
+    for turn in range(4):  # whether a client meets with the lie in so short a time is left to chance
+        place = tmp_path / str(turn)
+        place.mkdir()
+        verdict = await tried(place, lie)
+        found.append(verdict)
+        if getattr(verdict, kind):
+            return
+    raise AssertionError(found)
