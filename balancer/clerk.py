@@ -183,10 +183,8 @@ class Clerk:
             return lines.ok(group=group, state=State.QUEUED, count=self._orders.retry_group(group))
         if verb == "forget":
             return lines.ok(group=group, count=self._orders.forget_group(group))
-        entries = self._books.ledger.in_group(group)
-        for entry in entries:
-            self._orders.cancel(entry)
-        return lines.ok(group=group, state=State.CANCELLED, count=len(entries))
+        count = sum(self._orders.cancel(entry) is State.CANCELLED for entry in self._books.ledger.all.in_group(group))
+        return lines.ok(group=group, state=State.CANCELLED, count=count)
 
     # --- what a job has printed ----------------------------------------------------------------------------------
 

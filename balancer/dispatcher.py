@@ -42,7 +42,13 @@ from common.effects import Effects
 from common.events import Knocked, LinkClosed, Received, StoreLevel
 from common.frames import batches
 from common.history import History
-from common.limits import BATCH_ITEMS_MAX, ENDS_PER_STEP_BYTES, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
+from common.limits import (
+    BATCH_ITEMS_MAX,
+    ENDS_PER_STEP_BYTES,
+    ENTRIES_AWAKE_MAX,
+    STORE_EXPIRE_FRACTION,
+    STORE_FULL_FRACTION,
+)
 from common.machine import Chance
 from common.memory import Memory
 from common.messages import (
@@ -91,15 +97,23 @@ class Dispatcher:
     """See the module. Construct, `restore`, then step by step `handle`."""
 
     def __init__(
-        self, memory: Memory, periods: Periods, placement: Placement, *, nodes_max: int, chance: Chance
+        self,
+        memory: Memory,
+        periods: Periods,
+        placement: Placement,
+        *,
+        nodes_max: int,
+        chance: Chance,
+        awake_max: int = ENTRIES_AWAKE_MAX,
     ) -> None:
+        """`awake_max`: how many live jobs may be in memory before those rest on disk that wait for a node."""
         self._memory = memory
         self._periods = periods
         self._timers = Timers()
         self._outbox = Outbox()
         self._history = History(memory, periods.retention_s)
         self._chronicle = Chronicle(memory)
-        self._ledger = Ledger(memory, self._history, self._chronicle, chance)
+        self._ledger = Ledger(memory, self._history, self._chronicle, chance, awake_max=awake_max)
         self._arrivals = Arrivals(memory, self._ledger, self._chronicle)
         self._roster = Roster(memory, nodes_max)
         groups = Groups(memory)

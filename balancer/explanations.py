@@ -148,8 +148,8 @@ class Explanations:
         ledger = self._books.ledger
         able = [node for node in _here(self._books) if can_run(node, record.kind, record.slots)]
         competing = [needs for needs in ledger.queue.lines() if not able or any(can_run(node, *needs) for node in able)]
-        place = (-record.priority, record.sequence, array_of(entry.ticket))
-        others = (ledger.live(ticket) for ticket in set(ledger.queue.ahead_of(place, competing)))
+        place = (-record.priority, record.sequence)
+        others = (ledger.all.arrived(sequence) for sequence in set(ledger.queue.ahead_of(place, competing)))
         ahead = sum(_in_line(other) for other in others if other is not None and other.waits_for_a_node)
         array = ledger.elements.array(entry.ticket)
         return ahead if array is None else ahead + _before_in_array(array, entry)

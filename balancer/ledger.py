@@ -11,10 +11,9 @@ The life of a job is drawn in `balancer/records.py`.
   are counted apart; while the job has retries left it waits and is queued again.
 - The elements of an array are only numbers until they begin (`balancer/elements.py`).
 
-Ended jobs are in the History, on disk; only live ones are in memory. Pure.
+Ended jobs are in the History, on disk, and so are most of those that only wait for a node (`balancer/live.py`). Pure.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -23,6 +22,7 @@ from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
 from balancer.ends import Ends
+from balancer.live import Live, Resting
 from balancer.queue import Queue
 from balancer.records import TRANSITIONS, Entry, LiveRecord
 from common.codec import pack, unpack
@@ -45,7 +45,6 @@ from common.model import (
     end_of_attempt,
     index_of,
     ticket_key,
-    ticket_of,
 )
 
 _SCAN: Final = 5000
@@ -55,14 +54,21 @@ _NOT_HELD_BACK: Final[dict[str, object]] = {"waits_for": (), "due_wall": 0.0, "d
 class Ledger:
     """Every job of the cluster. Methods change the record and the queue; they send nothing."""
 
-    def __init__(self, memory: Memory, history: History, chronicle: Chronicle, chance: Chance) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        history: History,
+        chronicle: Chronicle,
+        chance: Chance,
+        *,
+        awake_max: int,
+    ) -> None:
         self._memory = memory
         self._history = history
         self._chronicle = chronicle
         self._chance = chance
-        self._live: dict[str, Entry] = {}
-        self._groups: dict[str, dict[str, Entry]] = {}  # the live jobs and arrays of each group
-        self.elements = Elements(memory, self._live)
+        self._live = Live(memory, awake_max)
+        self.elements = Elements(memory, self._live.awake)
         self._sequence = 0
         self.ends = Ends(memory, history, chronicle, chance)
         self.queue = Queue()
@@ -73,21 +79,27 @@ class Ledger:
 
     def restore(self, wall: float) -> None:
         self.ends.restore()
-        after, found = b"", list[Entry]()
-        while chunk := self._memory.scan(Table.LIVE, after=after, limit=_SCAN):
-            found += [Entry(ticket_of(key), unpack(LiveRecord, packed)) for key, packed in chunk]
-            after = chunk[-1][0]
-        for entry in sorted(found, key=lambda entry: (entry.record.sequence, index_of(entry.ticket) is not None)):
-            self._sequence = entry.record.sequence
-            self._enter(entry)
-            if entry.record.due_wall:
-                left_s = min(max(0.0, entry.record.due_wall - wall), entry.record.due_s)
-                self._waits.append((entry.ticket, left_s))
-        for entry in found:
+        entries: list[Entry] = []
+        for one in self._live.restore():
+            if isinstance(one, Resting):
+                self._sequence = one.sequence
+                self.queue.push((one.kind, one.slots), one.priority, one.sequence)
+            else:
+                self._sequence = max(self._sequence, one.record.sequence)
+                self._live.enter(one)
+                self.elements.open(one)
+                entries.append(one)
+        for entry in entries:
+            self._restore_wait(entry, wall)
             self._offer(entry)
-        arrays = [entry.array for entry in found if entry.array is not None]
+        arrays = [entry.array for entry in entries if entry.array is not None]
         for entry in [lost for array in arrays for lost in self.elements.lost(array)]:
             self.fail_unreadable(entry, wall)
+
+    def _restore_wait(self, entry: Entry, wall: float) -> None:
+        if entry.record.due_wall:
+            left_s = min(max(0.0, entry.record.due_wall - wall), entry.record.due_s)
+            self._waits.append((entry.ticket, left_s))
 
     @property
     def tag(self) -> str:
@@ -101,6 +113,11 @@ class Ledger:
 
     # --- looking -----------------------------------------------------------------------------------------------
 
+    @property
+    def all(self) -> Live:
+        """The live jobs, to be looked through; they change by the ledger alone."""
+        return self._live
+
     def live(self, ticket: str) -> Entry | None:
         """The entry of a job that has not ended. For an element that has not begun, one that is kept nowhere."""
         entry = self._live.get(ticket)
@@ -113,23 +130,12 @@ class Ledger:
             return None  # expired with its array, although its own turn has not come
         return self._history.find(ticket) or self.elements.dropped(ticket)
 
-    def live_newest_first(self) -> Iterator[Entry]:
-        """Jobs and arrays, not the elements of arrays."""
-        return (entry for entry in reversed(self._live.values()) if index_of(entry.ticket) is None)
-
-    def in_group(self, group: str) -> list[Entry]:
-        """The live jobs and arrays of a group, not the elements of arrays, in the order of arrival."""
-        return list(self._groups.get(group, {}).values())
-
-    def count_in_group(self, group: str) -> int:
-        return len(self._groups.get(group, ()))
-
     def leased(self) -> list[Entry]:
         """Everything that is leased, in the order of arrival."""
-        return [entry for entry in self._live.values() if entry.record.leased]
+        return [entry for entry in self._live.awake.values() if entry.record.leased]
 
     def blocked(self) -> list[Entry]:
-        return [entry for entry in self._live.values() if entry.record.waits_for]
+        return [entry for entry in self._live.awake.values() if entry.record.waits_for]
 
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
@@ -167,7 +173,8 @@ class Ledger:
 
     def begin_life(self, entry: Entry, why: str) -> None:
         """Takes in a new job, or one that RETRY has brought back."""
-        self._enter(entry)
+        self._live.enter(entry)
+        self.elements.open(entry)
         self._save(entry)
         if entry.record.due_s:
             self._waits.append((entry.ticket, entry.record.due_s))
@@ -179,23 +186,12 @@ class Ledger:
         if array.record.cancelled:
             self._update(array, cancelled=False)
 
-    def _enter(self, entry: Entry) -> None:
-        self._live[entry.ticket] = entry
-        self.elements.open(entry)
-        if entry.record.group is not None and index_of(entry.ticket) is None:
-            self._groups.setdefault(entry.record.group, {})[entry.ticket] = entry
-
-    def _leave(self, entry: Entry) -> None:
-        self._live.pop(entry.ticket, None)
-        group = self._groups.get(entry.record.group or "")
-        if group is not None and group.pop(entry.ticket, None) is not None and not group:
-            del self._groups[entry.record.group or ""]
-
     def _goes_on(self, entry: Entry, why: str) -> None:
         """Where a live job stands now is told, and what waits for a node gets in line."""
         if entry.state in (State.BLOCKED, State.SCHEDULED, State.QUEUED):
             self._chronicle.tell(f"job.{entry.state}", entry.ticket, reason=why)
         self._offer(entry)
+        self._live.may_rest(entry)
 
     def _save(self, entry: Entry) -> None:
         self._memory.put(Table.LIVE, ticket_key(entry.ticket), pack(entry.record))
@@ -206,13 +202,13 @@ class Ledger:
             return
         if (array := self.elements.array(entry.ticket)) is not None:
             array.come_back(entry.ticket)
-            entry = self._live[array.ticket]
+            entry = self._live.awake[array.ticket]
         if entry.array is not None:
             if entry.array.in_line or not entry.array.has_room:
                 return
             entry.array.in_line = True
         record = entry.record
-        self.queue.push((record.kind, record.slots), record.priority, record.sequence, entry.ticket)
+        self.queue.push((record.kind, record.slots), record.priority, record.sequence)
 
     # --- waiting for a moment, or for other jobs -----------------------------------------------------------------
 
@@ -248,7 +244,7 @@ class Ledger:
     def in_line_again(self, element: Entry) -> None:
         """An array whose element has just been leased waits for the next node, if it has room for more."""
         if (array := self.elements.array(element.ticket)) is not None:
-            self._offer(self._live[array.ticket])
+            self._offer(self._live.awake[array.ticket])
 
     def lease(self, entry: Entry, node_id: str, boot_id: str) -> Lease | None:
         """The next attempt of a queued job, given to one boot of a node. None where the job's own record is damaged:
@@ -328,14 +324,16 @@ class Ledger:
         self.release(entry, crashed=False, wall=wall, why="returned")
 
     def _update(self, entry: Entry, **changes: object) -> None:
-        begins = entry.ticket not in self._live
-        if begins:
+        begins = entry.ticket not in self._live.awake
+        if begins and entry.is_element:
             self.elements.begin(entry)
+        elif begins:
+            self._live.wake(entry)
         for name, value in changes.items():
             setattr(entry.record, name, value)
         self._save(entry)
         self.elements.note(entry)
-        if begins:
+        if begins and entry.is_element:
             self._offer(entry)
 
     # --- ends --------------------------------------------------------------------------------------------------
@@ -432,15 +430,15 @@ class Ledger:
         record, ended = entry.record, self._numbered(entry, ended)
         if record.failures and not output:
             self.ends.drop_output(entry.ticket)
-        self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         array = self.elements.array(entry.ticket)
+        self._live.leave(entry)
+        self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
-        self._leave(entry)
         self._ended.append((entry.ticket, ended, output))
         self.counts[ended.state] += 1
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
-            self._look_at_array(self._live[array.ticket], array, ended)
+            self._look_at_array(self._live.awake[array.ticket], array, ended)
 
     def _numbered(self, entry: Entry, ended: Ended) -> Ended:
         begun = max(entry.attempts_begun, entry.record.outnumbered)
@@ -465,10 +463,9 @@ class Ledger:
         return dropped
 
     def check(self) -> None:
-        for ticket, entry in self._live.items():
+        self._live.check()
+        for ticket, entry in self._live.awake.items():
             entry.check()
-            grouped = entry.record.group is not None and index_of(ticket) is None
-            assert not grouped or ticket in self._groups[entry.record.group or ""], f"{ticket} is not in its group"
             if entry.array is not None:
                 entry.array.check()
                 assert not entry.array.over, f"all of {ticket} has ended, and it has not"

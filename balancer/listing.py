@@ -70,8 +70,8 @@ class Listing:
                 yield lines.job_line(ticket, ended_fields(self._books.job(ticket), ended)) if wanted else None
 
     def _live_newest_first(self, group: str | None) -> Iterator[Entry]:
-        ledger = self._books.ledger
-        return ledger.live_newest_first() if group is None else reversed(ledger.in_group(group))
+        live = self._books.ledger.all
+        return live.newest_first() if group is None else live.newest_in_group(group)
 
     def _ended_newest_first(self, group: str | None) -> Iterator[tuple[str, Ended]]:
         if group is None:

@@ -1,49 +1,135 @@
 """The jobs that wait for a node: the highest priority first, then the one that arrived first.
 
 Jobs that need the same of a node (its kind allowed, as many slots) stand in one line, so that a round looks at the
-head of each line and never walks past a thousand jobs that no node can take. An entry is not removed when its job is
-cancelled; whoever pops it sees that the job no longer waits.
+head of each line and never walks past a thousand jobs that no node can take. A place is a priority and the sequence of
+an arrival, and no more: a million of them are eight megabytes. It is not removed when its job is cancelled; whoever
+pops it sees that the job no longer waits.
+
+Pure.
 """
 
 import heapq
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+import attrs
 
 Needs: TypeAlias = tuple[str, int]
-Place: TypeAlias = tuple[int, int, str]  # (-priority, order of arrival, ticket)
+Place: TypeAlias = tuple[int, int]  # (-priority, sequence of the arrival)
+
+_CUT_MIN: Final = 4096  # places taken before those behind are moved up
+
+
+@attrs.define
+class _Arrivals:
+    """Sequences in their order, taken from the front."""
+
+    sequences: "array[int]" = attrs.field(factory=lambda: array("Q"))
+    first: int = 0
+
+    def push(self, sequence: int) -> bool:
+        """False where it is not the latest."""
+        if self.first < len(self.sequences) and sequence <= self.sequences[-1]:
+            return False
+        self.sequences.append(sequence)
+        return True
+
+    def pop(self) -> int:
+        sequence = self.sequences[self.first]
+        self.first += 1
+        if self.first >= _CUT_MIN and self.first * 2 >= len(self.sequences):
+            del self.sequences[: self.first]
+            self.first = 0
+        return sequence
+
+    def before(self, sequence: int) -> "array[int]":
+        return self.sequences[self.first : bisect_left(self.sequences, sequence, self.first)]
+
+    def __bool__(self) -> bool:
+        return self.first < len(self.sequences)
+
+
+class _Line:
+    """One line: for each priority the arrivals, and a heap for what has come back to its older place."""
+
+    def __init__(self) -> None:
+        self._arrivals: dict[int, _Arrivals] = {}  # by -priority
+        self._back: list[Place] = []
+
+    def push(self, place: Place) -> None:
+        order, sequence = place
+        if order not in self._arrivals:
+            self._arrivals[order] = _Arrivals()
+            self._arrivals = dict(sorted(self._arrivals.items()))
+        if not self._arrivals[order].push(sequence):
+            heapq.heappush(self._back, place)
+
+    def head(self) -> Place:
+        """The first; there must be one."""
+        order, arrivals = next(iter(self._arrivals.items()), (0, None))
+        if arrivals is None:
+            return self._back[0]
+        place = (order, arrivals.sequences[arrivals.first])
+        return min(place, self._back[0]) if self._back else place
+
+    def pop(self) -> Place:
+        place = self.head()
+        if self._back and self._back[0] == place:
+            return heapq.heappop(self._back)
+        arrivals = self._arrivals[place[0]]
+        arrivals.pop()
+        if not arrivals:
+            del self._arrivals[place[0]]
+        return place
+
+    def before(self, place: Place) -> Iterator[int]:
+        """The sequences that stand before a place, in no order."""
+        order, sequence = place
+        for other, arrivals in self._arrivals.items():
+            if other < order:
+                yield from arrivals.sequences[arrivals.first :]
+            elif other == order:
+                yield from arrivals.before(sequence)
+        yield from (back[1] for back in self._back if back < place)
+
+    def __bool__(self) -> bool:
+        return bool(self._arrivals or self._back)
 
 
 class Queue:
     def __init__(self) -> None:
-        self._lines: dict[Needs, list[Place]] = {}
+        self._lines: dict[Needs, _Line] = {}
 
-    def push(self, needs: Needs, priority: int, sequence: int, ticket: str) -> None:
-        heapq.heappush(self._lines.setdefault(needs, []), (-priority, sequence, ticket))
+    def push(self, needs: Needs, priority: int, sequence: int) -> None:
+        self._lines.setdefault(needs, _Line()).push((-priority, sequence))
 
     def heads(self) -> list[tuple[Place, Needs]]:
         """The first of each line, the most urgent line first."""
-        return sorted((line[0], needs) for needs, line in self._lines.items())
+        return sorted((line.head(), needs) for needs, line in self._lines.items())
 
-    def head(self, needs: Needs) -> str | None:
-        """The ticket of the first of a line."""
+    def head(self, needs: Needs) -> int | None:
+        """The sequence of the first of a line."""
         line = self._lines.get(needs)
-        return line[0][2] if line else None
+        return line.head()[1] if line else None
 
-    def pop(self, needs: Needs) -> str:
+    def pop(self, needs: Needs) -> int:
         """Takes the first of a line out."""
         line = self._lines[needs]
-        _, _, ticket = heapq.heappop(line)
+        _, sequence = line.pop()
         if not line:
             del self._lines[needs]
-        return ticket
+        return sequence
 
     def lines(self) -> list[Needs]:
         return list(self._lines)
 
-    def ahead_of(self, place: Place, lines: Iterable[Needs]) -> Iterator[str]:
-        """The tickets in these lines that stand before a place, in no order. Looks at every job in them."""
+    def ahead_of(self, place: Place, lines: Iterable[Needs]) -> Iterator[int]:
+        """The sequences in these lines that stand before a place, in no order. Some may have left the queue."""
         for needs in lines:
-            yield from (other[2] for other in self._lines.get(needs, ()) if other < place)
+            if needs in self._lines:
+                yield from self._lines[needs].before(place)
 
     def __bool__(self) -> bool:
         return bool(self._lines)

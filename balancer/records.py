@@ -18,7 +18,7 @@ from typing import Final
 import attrs
 
 from balancer.arrays import Array
-from common.model import Reason, State, parse_ticket
+from common.model import Reason, State, index_of, parse_ticket
 
 _ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
@@ -90,6 +90,11 @@ class Entry:
         if record.due_wall:
             return State.SCHEDULED
         return State.QUEUED if self.array is None else self.array.state
+
+    @property
+    def is_element(self) -> bool:
+        """Whether it is one of an array's."""
+        return index_of(self.ticket) is not None
 
     @property
     def waits_for_a_node(self) -> bool:

@@ -73,8 +73,8 @@ class Rounds:
     def _head(self, needs: Needs) -> Entry | None:
         """The first of a line that still waits; those that were cancelled meanwhile are taken out."""
         queue = self._ledger.queue
-        while (ticket := queue.head(needs)) is not None:
-            entry = self._ledger.live(ticket)
+        while (sequence := queue.head(needs)) is not None:
+            entry = self._ledger.all.arrived(sequence)
             if entry is not None and entry.waits_for_a_node:
                 return entry
             queue.pop(needs)

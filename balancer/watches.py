@@ -135,7 +135,7 @@ class Watches:
             self._group_watches[question] = group
             self._parked.park(question, next_end_in(group))
             return
-        live = self._books.ledger.count_in_group(group)
+        live = self._books.ledger.all.count_in_group(group)
         self._answer(question, self._tell.reply(() if first is None else chain((first,), ends), live))
 
     def _ends_behind(self, group: str, after: int) -> Iterator[End]:
@@ -295,7 +295,7 @@ class Watches:
             self._answer(question, watch.reply(self._tell))
         ends_in, self._ends_in = self._ends_in, {}
         for group, ends in ends_in.items():
-            reply = self._tell.reply(ends, self._books.ledger.count_in_group(group))
+            reply = self._tell.reply(ends, self._books.ledger.all.count_in_group(group))
             for question in self._parked.at(next_end_in(group)):
                 self._answer(question, reply)
         self._tell.forget()

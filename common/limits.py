@@ -59,6 +59,8 @@ PROBE_S = 1.0  # how long an old link may take to prove that it lives when its i
 REDIAL_S_MIN = 0.05
 REDIAL_S_MAX = 1.0
 
+ENTRIES_AWAKE_MAX = 20_000  # live jobs in the balancer's memory; beyond, those rest on disk that wait for a node
+
 # --- running jobs ----------------------------------------------------------------------------------------------
 FALLBACK_LOOKED_AT_MAX = 500  # jobs that a node without a balancer looks at in a step
 KILL_GRACE_S = 5.0  # between SIGTERM and SIGKILL

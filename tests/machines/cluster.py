@@ -114,11 +114,13 @@ class Cluster:
         periods: Periods = PERIODS,
         nodes_max: int = 10,
         fallback_s: float | None = None,
+        awake_max: int = 20_000,
     ) -> None:
         self.now = 1000.0
         self.periods = periods
         self.nodes_max = nodes_max
         self.fallback_s = fallback_s
+        self.awake_max = awake_max
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
         self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
@@ -147,7 +149,12 @@ class Cluster:
         if not volume_lost and (kept := getattr(self, "_kept", None)) is not None:
             disk, ledger_id = kept
         machine = Dispatcher(
-            Memory(disk), self.periods, Level(), nodes_max=self.nodes_max, chance=random.Random(self.seed)
+            Memory(disk),
+            self.periods,
+            Level(),
+            nodes_max=self.nodes_max,
+            chance=random.Random(self.seed),
+            awake_max=self.awake_max,
         )
         machine.restore(self.now, self.wall)
         self.balancer = Balancer(disk, ledger_id, machine)

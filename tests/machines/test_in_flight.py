@@ -64,7 +64,9 @@ class Story:
         periods = attrs.evolve(
             PERIODS, eager=self.chance.random() < 0.7, backlog_max=choice([0, 1, 1000]), jobs_per_round_max=3
         )
-        self.cluster = InFlight(3, slots=choice([1, 2]), periods=periods, fallback_s=choice([None, 4.0]))
+        self.cluster = InFlight(
+            3, slots=choice([1, 2]), periods=periods, fallback_s=choice([None, 4.0]), awake_max=choice([0, 2, 20_000])
+        )
         self.may_lose_the_ledger = self.chance.random() < 0.3
         self.ledger_was_lost = False
         self.asked: list[tuple[Node, int]] = []  # submissions whose reply is open
@@ -252,6 +254,7 @@ class Story:
                 f"a WAIT for {ticket} is unanswered"
             )
         assert balancer.disk.tables[Table.LIVE] == {}
+        assert balancer.machine.statistics()["jobs_live"] == 0
         assert balancer.disk.tables[Table.NOTICES] == {}, "an origin was not told of a RETRY or FORGET"
         assert balancer.machine.statistics()["queries_open"] == 0
         for node in self.cluster.nodes.values():
