@@ -152,7 +152,7 @@ class Capture:
         self._fd, self.write_fd = os.pipe()
         os.set_blocking(self._fd, False)
         self._kept = bytearray()
-        self._watched = False
+        self.is_watched = False
         self.total_bytes = 0  # read, kept or not
         self.ended = False  # nobody holds the writing end any more, or we have stopped reading
 
@@ -170,13 +170,13 @@ class Capture:
 
     def watch(self) -> None:
         """Read whenever there is something, and call `on_read` afterwards."""
-        if not self.ended and not self._watched:
-            self._watched = True
+        if not self.ended and not self.is_watched:
+            self.is_watched = True
             self._loop.watch(self._fd, self._ready)
 
     def unwatch(self) -> None:
-        if self._watched:
-            self._watched = False
+        if self.is_watched:
+            self.is_watched = False
             self._loop.forget(self._fd)
 
     def read_out(self) -> None:
@@ -199,7 +199,7 @@ class Capture:
     def close(self) -> None:
         if not self.ended:
             self.ended = True
-            if self._watched:
+            if self.is_watched:
                 self._loop.forget(self._fd)
             os.close(self._fd)
 

@@ -33,7 +33,7 @@ from common.events import (
 from common.memory import Memory
 from common.messages import PROTOCOL, AttemptId, Hello, Message, Refused, Welcome
 from common.model import Outcome, Verdict
-from node.executors import Kill, Over, Peek, Printed, Start
+from node.executors import Kill, Order, Over, Peek, Printed, Start
 from node.worker import Executed, Identity, RunNow, Worker
 
 PERIODS = Periods(
@@ -382,7 +382,7 @@ class Cluster:
             case _:
                 raise AssertionError(f"a node asked for {action}")
 
-    def _execute(self, node: Node, command: Start | Kill | Peek) -> None:
+    def _execute(self, node: Node, command: Order) -> None:
         id = (command.ticket, command.attempt)
         if isinstance(command, Peek):
             stdout, stderr = node.printed.get(id, (b"", b""))
@@ -393,7 +393,7 @@ class Cluster:
             node.started.append(id)
             node.running[id] = command
             self.starts[id] = self.starts.get(id, 0) + 1
-        else:
+        elif isinstance(command, Kill):
             node.killed.append(command)
 
     # --- what tests do --------------------------------------------------------------------------------------------

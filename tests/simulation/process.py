@@ -90,7 +90,7 @@ class Boot:
         world, settings = self.world, self.world.node_settings(self.process)
         outside = self._outside()
         node = Node(settings, identity_of(settings, outside), outside, self._connect)
-        self.executors = Executors(world.agenda, world.jobs_chance, self)
+        self.executors = Executors(world.agenda, world.jobs_chance, self, settings.slots)
         self._stop = node.stop
         self._is_up(node.worker, node.who.boot_id)
         async with trio.open_nursery() as nursery:
