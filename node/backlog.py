@@ -34,8 +34,8 @@ from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name, in
 from common.timers import Timers
 from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Returned, Start, TakeBack, Word
 
-AHEAD_S: Final = 0.01  # what is handed ahead takes about so long, by the attempts before
-AHEAD_MAX: Final = 256  # the shortest calls: 10 ms of them, in four slots
+AHEAD_S: Final = 0.02  # what is handed ahead takes about so long, by the attempts before
+AHEAD_MAX: Final = 256  # the shortest calls: 10 ms of them, in two slots
 SHORT_S: Final = 0.00005  # nothing is shorter
 MEAN_OF: Final = 8  # how many of the last attempts count, roughly
 LONG_S: Final = 0.1  # what is thought of attempts before any was seen: a dozen short ones must show the contrary

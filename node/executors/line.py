@@ -16,6 +16,7 @@ from typing import Final
 
 from node.executors import Start
 
+LONG: Final = 2  # attempts that wait, for each slot
 _NUMBER: Final = struct.Struct("<Q")
 
 
@@ -51,7 +52,8 @@ class Line:
     """Starts in the order in which they came. `moved_at` is when one was last taken out, or came to the front."""
 
     def __init__(self, slots: int, tally: Tally) -> None:
-        self._free, self._tally = slots, tally
+        self._slots = self._free = slots
+        self._tally = tally
         self._waiting: deque[tuple[int, Start]] = deque()  # with its number, from 1
         self._last = 0
         self.moved_at = 0.0
@@ -60,6 +62,11 @@ class Line:
     def is_full(self) -> bool:
         """Whether no slot is free."""
         return self._free <= 0
+
+    @property
+    def is_long(self) -> bool:
+        """Whether no slot will be free in the time that the node needs to send more."""
+        return len(self._waiting) > LONG * self._slots
 
     @property
     def first(self) -> Start | None:

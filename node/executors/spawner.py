@@ -42,7 +42,8 @@ from node.executors.wire import Frames, Setup, news_frames, orders_of
 from node.executors.workers import Workers
 
 PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
-BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
+NEWS_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames; an
+# end waits so long at most, while there is enough to begin: the node's step for many is hardly longer than for one
 STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
 NAP_S: Final = 0.0005  # while every worker has enough to do: what comes meanwhile is dealt with at once
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -64,7 +65,7 @@ class Spawner:
         self._line = Line(setup.slots, tally)
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._commands_running = 0
-        self._watches_line = False
+        self._watches_line = self._will_report = False
         self._begun: dict[tuple[str, int], Begun] = {}
         self._returned: list[Returned] = []
         self._printed: list[Printed] = []
@@ -81,9 +82,12 @@ class Spawner:
                 self._loop.turn(wait=not self._scratch.untidy)
                 self._tidy()
                 self._advance()
-                if self._over or self._printed or self._returned:
+                calls_are_plenty = not self._commands_running and self._workers.are_busy_for_long
+                if self._printed or self._returned or (self._over and not calls_are_plenty and not self._line.is_long):
                     self._report()
-                if self._line.is_full and not self._commands_running and self._workers.are_busy_for_long:
+                elif self._over:
+                    self._report_soon()
+                if calls_are_plenty and self._line.is_full:
                     time.sleep(NAP_S)
         finally:
             kill_sessions(self._family.kill_all())
@@ -189,8 +193,7 @@ class Spawner:
         self._line.put_back([call.start for call in calls], time.monotonic())
 
     def _has_begun(self, start: Start, running: Command | Call) -> None:
-        if not self._begun:
-            self._loop.after(BEGUN_WAIT_S, self._report_begun)
+        self._report_soon()
         self._begun[start.ticket, start.attempt] = Begun(start.ticket, start.attempt, running.pid)
 
     def _take_back(self, back: Sequence[TakeBack]) -> None:
@@ -230,8 +233,14 @@ class Spawner:
             self._scratch.give_back(attempt_name(*id), unused=unused)
         self._over.append(Over(*id, outcome, output))
 
-    def _report_begun(self) -> None:
-        if self._begun:
+    def _report_soon(self) -> None:
+        if not self._will_report:
+            self._will_report = True
+            self._loop.after(NEWS_WAIT_S, self._report_now)
+
+    def _report_now(self) -> None:
+        self._will_report = False
+        if self._begun or self._over:
             self._report()
 
     def _report(self) -> None:
