@@ -87,8 +87,8 @@ class Workers:
         the call before it leaves, or a directory that is not there for all."""
         if not self._may_be_given_ahead or start.slots != 1 or start.dir is not None or start.limits != self._most:
             return None
-        worker = min(self._busy, key=attrgetter("given"), default=None)
-        return worker if worker is not None and worker.takes_more else None
+        able = (worker for worker in self._busy if worker.takes_more)
+        return min(able, key=attrgetter("given"), default=None)
 
     def take_back(self) -> None:
         """Have every worker hand back what it has not begun."""

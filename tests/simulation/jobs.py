@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+import node.backlog
 from common.messages import AttemptId
 from common.model import Outcome, Reason, Verdict
 from node.executors import Begun, Kill, Order, Over, Peek, Printed, Returned, Start, TakeBack, Word
@@ -32,6 +33,8 @@ CRASH_S: Final = (0.0, 0.05)
 SIGNAL_S: Final = (0.0005, 0.01)  # from a signal to the end
 STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
 REPORT_S: Final = (0.0001, 0.001)
+
+node.backlog.LONG_S = 0.01  # type: ignore[misc]  # or hardly any would go ahead of a slot in a story so short
 
 
 class Place(Protocol):
