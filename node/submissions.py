@@ -8,9 +8,8 @@
 Pure. Tickets are the intake's; what the clients of RUN wait for is the desk's.
 """
 
-import attrs
-
 from common import lines
+from common.codec import replace
 from common.errors import Code
 from common.events import StoreLevel
 from common.keys import fingerprint
@@ -38,7 +37,7 @@ class Submissions:
         return sum(map(len, self._claims.values()))
 
     def take(self, query_id: int, query: lines.Submit, wall: float, now: float) -> None:
-        job, linked = attrs.evolve(query.job, submitted_wall=wall), self._outbox.link is not None
+        job, linked = replace(query.job, submitted_wall=wall), self._outbox.link is not None
         claim = None if job.key is None else self._intake.claimed(job.key)
         if claim is not None and claim.fingerprint != fingerprint(job, query.body):
             self._outbox.reply(query_id, lines.err(Code.CONFLICT, conflict(job.key or "", claim.ticket)))
