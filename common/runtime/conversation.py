@@ -14,7 +14,7 @@ connection, in `live`.
 
 import hmac
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -66,7 +66,7 @@ class Server(Protocol):
     token: str | None
     version_reply: bytes
     body_bytes_max: int
-    kinds: Container[str]
+    kinds: Iterable[str]
     bodies: Bodies
     ids: Iterator[int]
 

@@ -15,7 +15,7 @@ back.
 """
 
 import itertools
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -62,7 +62,7 @@ class Serving:
         token: str | None,
         connections_max: int,
         body_bytes_max: int,
-        kinds: Container[str],
+        kinds: Iterable[str],
     ) -> None:
         self.ask = ask
         self.gone = gone
