@@ -74,7 +74,8 @@ class Node:
                 Send: lambda action: self._dial.send(action.link, action.message),
                 Hangup: lambda action: self._dial.hang_up(action.link, action.reason),
                 RunNow: lambda action: submit(action.batch),
-            }
+            },
+            performed=self._serving.flush,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serving.run, listeners)

@@ -78,6 +78,7 @@ class Driver:
         self._machine = machine
         self._store = store
         self._performers: dict[type, Callable[[Any], None]] = {}
+        self._performed: Callable[[], None] = lambda: None
         self._observers = list(observers)
         self._run_blocking = run_blocking
         self._wall = wall
@@ -91,9 +92,13 @@ class Driver:
         self._events.append(event)
         self._arrived.set()
 
-    def perform(self, performers: Mapping[type, Callable[[Any], None]]) -> None:
-        """What does each class of action. A performer must not block."""
+    def perform(
+        self, performers: Mapping[type, Callable[[Any], None]], performed: Callable[[], None] = lambda: None
+    ) -> None:
+        """What does each class of action; and `performed` sends off what they have gathered, when all actions of a
+        step are done. Neither must block."""
         self._performers.update(performers)
+        self._performed = performed
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
@@ -134,6 +139,7 @@ class Driver:
                 self.exit_status = action.status
             elif not isinstance(action, Note):
                 self._performers[type(action)](action)
+        self._performed()
         step = Step(events, effects, commit_s, now)
         for observer in self._observers:
             observer(step)
