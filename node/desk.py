@@ -124,13 +124,13 @@ class Desk:
         if query.timeout_s is not None:
             self._timers.set(("ask", query_id), now + query.timeout_s)
 
-    def ended(self, ticket: str, ended: Ended, output: bytes) -> None:
-        """One of our jobs has ended: whoever waits is told."""
+    def ended(self, ticket: str, ended: Ended, output: bytes, *, by_ledger: bool = False) -> None:
+        """One of our jobs has ended: whoever waits is told; at once, where the ledger has it on its disk."""
         waiting = self._waiters.pop(ticket, None)
         if waiting:
             reply = lines.result_reply(ticket, ended, output)
             for query_id in waiting:
-                self._close(query_id, reply)
+                self._close(query_id, reply, at_once=by_ledger)
 
     def renamed(self, ticket: str, first: str, now: float) -> None:
         """One of our tickets is another name of a job that may be another node's: who waits for it waits there."""
@@ -304,10 +304,10 @@ class Desk:
             if not waiting:
                 del self._waiters[open_.waits_for or ""]
 
-    def _close(self, query_id: int, reply: bytes) -> None:
+    def _close(self, query_id: int, reply: bytes, *, at_once: bool = False) -> None:
         if self._open.pop(query_id, None) is not None:
             self._cancel_timers(query_id)
-            self._outbox.reply(query_id, reply)
+            (self._outbox.reply_at_once if at_once else self._outbox.reply)(query_id, reply)
 
     def _cancel_timers(self, query_id: int) -> None:
         self._timers.cancel(("ask", query_id))
