@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from common.codec import Record
 from common.messages import Message
 
 
@@ -40,15 +41,13 @@ class Table(enum.StrEnum):
     EVENTS = "events"
 
 
-@attrs.frozen
-class Put:
+class Put(Record, frozen=True):
     table: Table
     key: bytes
     value: bytes
 
 
-@attrs.frozen
-class Delete:
+class Delete(Record, frozen=True):
     table: Table
     key: bytes
 
@@ -65,8 +64,7 @@ class Note:
     fields: dict[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class Reply:
+class Reply(Record, frozen=True):
     """Answer the query that has this id. With `more` this is a part of the answer, and a `Delivered` says when the
     client has taken it: the next part is not made before."""
 

@@ -20,6 +20,7 @@ from typing import Final
 import attrs
 
 from common import lines
+from common.codec import replace
 from common.errors import Code
 from common.limits import ANSWER_WAIT_S, LOGS_PERIOD_S
 from common.messages import Forget, Inquiry
@@ -223,7 +224,7 @@ class Desk:
         if isinstance(open_.stream, Happenings) and linked:
             return  # parked at the ledger until there is something
         if inquiry is not None and inquiry.verb == "watch" and linked:
-            self._ask_ledger(query_id, attrs.evolve(inquiry, verb=_AT_ONCE))  # in its place, under its id
+            self._ask_ledger(query_id, replace(inquiry, verb=_AT_ONCE))  # in its place, under its id
             self._timers.set(("ask", query_id), now + ANSWER_WAIT_S)
             return
         ticket = open_.waits_for or (inquiry.ticket if inquiry is not None else None)

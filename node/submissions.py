@@ -9,11 +9,12 @@ Pure. Tickets are the intake's; what the clients of RUN wait for is the desk's.
 """
 
 from common import lines
+from common.codec import replace
 from common.errors import Code
 from common.events import StoreLevel
 from common.keys import fingerprint
 from common.limits import ANSWER_WAIT_S, STORE_FULL_FRACTION
-from common.model import Job, dated
+from common.model import Job
 from common.timers import Timers
 from node.desk import Desk
 from node.drain import Drain
@@ -59,7 +60,7 @@ class Submissions:
         """The job as it is taken in at this moment. Who says the same line many times in one read means equal jobs,
         and the parser gives one value for all of them."""
         if job is not self._undated or wall != self._last.submitted_wall:
-            self._undated, self._last = job, dated(job, wall)
+            self._undated, self._last = job, replace(job, submitted_wall=wall)
         return self._last
 
     def _accepted(self, query_id: int, ticket: str, wait: bool, now: float) -> None:

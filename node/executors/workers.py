@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import attrs
 
+from common.codec import replace
 from common.kinds import python_call
 from common.limits import MIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
@@ -127,7 +128,7 @@ class Call:
     def end(self, result: Result, *, unused: bool) -> None:
         self.stop_clock()
         assert self._seconds is not None
-        outcome = attrs.evolve(
+        outcome = replace(
             result.outcome, seconds=self._seconds, stdout_bytes=len(result.stdout), stderr_bytes=len(result.stderr)
         )
         self._on_end(outcome, result.stdout + result.stderr, unused)
@@ -246,7 +247,7 @@ class Worker:
         if self._reply is not None:
             return _replied(*self._reply, call.nothing)
         if self._for_one_call and ended_by_fence(self._code, self.process.cpu_s, call.limits):
-            return Result(attrs.evolve(outcome_of_exit(self._code), reason=Reason.CPU))
+            return Result(replace(outcome_of_exit(self._code), reason=Reason.CPU))
         return self._died(call.nothing)
 
     def _end(self, result: Result, *, unused: bool) -> None:
@@ -257,7 +258,7 @@ class Worker:
         prints = self.prints.take()
         if too_long and self._prints_are_cut:
             breached = outcome_of_breach(result.outcome, call.breach or Reason.OUTPUT)
-            call.end(Result(attrs.evolve(breached, truncated=True), b"", prints), unused=unused)
+            call.end(Result(replace(breached, truncated=True), b"", prints), unused=unused)
         elif too_long:
             call.end(_too_long("prints"), unused=unused)
         else:

@@ -6,10 +6,8 @@ they are, without their link; commands for the executors come first, because the
 
 import itertools
 
-import attrs
-
 from common import frames, lines
-from common.codec import pack
+from common.codec import pack, replace
 from common.effects import Reply, Send
 from common.events import Asked, LinkClosed, LinkOpened, Received, StoreLevel
 from common.memory import Memory
@@ -153,4 +151,4 @@ def query(line: str) -> lines.Query:
 def failed(wall: float, **fields: object) -> Ended:
     """A job that ended with exit code 3 in its first attempt."""
     ended = Ended(State.FAILED, wall, None, 1, 3, "n2", 0.5)
-    return attrs.evolve(ended, **fields)
+    return replace(ended, **fields)

@@ -6,13 +6,13 @@ import socket
 import struct
 from collections.abc import Sequence
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
 from balancer.door import Door
 from common import auth
+from common.codec import replace
 from common.events import Knocked, LinkClosed, LinkOpened, LinkRefused, Received
 from common.frames import encode
 from common.limits import (
@@ -86,7 +86,7 @@ async def test_who_shares_the_key_gets_a_link(key: bytes | None, autojump_clock:
         assert events == [LinkOpened(1, "ledger-1", True)]
         (knocked,) = balancer.of(Knocked)
         assert isinstance(knocked, Knocked)
-        assert attrs.evolve(knocked.hello, nonce=b"", version="") == attrs.evolve(HELLO, nonce=b"", version="")
+        assert replace(knocked.hello, nonce=b"", version="") == replace(HELLO, nonce=b"", version="")
         dial.send(1, Info(1, 2))
         await trio.sleep(0.1)
         assert balancer.of(Received) == [Received(1, [Info(1, 2)], 1.0)]
@@ -179,7 +179,7 @@ async def talk(balancer: Balancer, *frames: bytes, wait_s: float = 1.0) -> list[
         (FRAME_BYTES_MAX_UNPROVEN + 1).to_bytes(4, "big") + b"\x01\x01" + b"x" * 5000,
         encode(HELLO)[:-3] + b"\xc1\xc1\xc1",
         encode(HELLO) + encode(Info(1, 1)),
-        encode(attrs.evolve(HELLO, protocol=9)),
+        encode(replace(HELLO, protocol=9)),
     ],
 )
 async def test_garbage_before_the_proof_ends_that_connection_alone(
@@ -232,9 +232,7 @@ async def test_a_recorded_handshake_cannot_be_replayed(autojump_clock: trio.test
 
 def test_proofs_depend_on_everything_that_was_said() -> None:
     def proofs(**changes: object) -> tuple[bytes, bytes]:
-        hello = attrs.evolve(
-            HELLO, **{k: v for k, v in changes.items() if k in ("node_id", "boot_id", "nonce", "slots")}
-        )  # type: ignore[arg-type]
+        hello = replace(HELLO, **{k: v for k, v in changes.items() if k in ("node_id", "boot_id", "nonce", "slots")})  # type: ignore[arg-type]
         arguments = (changes.get("key", KEY), hello, changes.get("ledger", "ledger-1"), changes.get("theirs", b"m"))
         return auth.balancer_proof(*arguments), auth.node_proof(*arguments)  # type: ignore[arg-type]
 
