@@ -59,6 +59,7 @@ class Intake:
         self._history = history
         self._keys = Keys(memory)
         self._last = 0
+        self._packed: tuple[Job | None, bytes] = None, b""
         self._live: dict[str, Own] = {}
         self.delivery = Delivery(prefix, memory, history, self._live)
 
@@ -79,7 +80,7 @@ class Intake:
         self._memory.put(Table.META, _LAST, b"%d" % self._last)
         name = ticket(self.prefix, self._last)
         key = ticket_key(name)
-        self._memory.put(Table.JOBS, key, pack(job))
+        self._memory.put(Table.JOBS, key, self._record(job))
         if body:
             self._memory.put(Table.BODIES, key, body)
         self._memory.put(Table.LIVE, key, b"")
@@ -88,6 +89,12 @@ class Intake:
         self._live[name] = Own(first_state(job), 0, now)
         self.delivery.add(name)
         return name
+
+    def _record(self, job: Job) -> bytes:
+        """The job as it is kept; equal jobs of one read are one value."""
+        if job is not self._packed[0]:
+            self._packed = job, pack(job)
+        return self._packed[1]
 
     def claimed(self, key: str) -> Claim | None:
         """Which job this node knows under a key."""

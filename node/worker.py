@@ -172,7 +172,8 @@ class Worker:
         commands = (*self._backlog.commands, *self._peeks.commands)
         self._backlog.commands.clear()
         self._peeks.commands.clear()
-        return Effects(self._memory.take(), self._outbox.take(), at_once=(RunNow(commands),) if commands else ())
+        at_once = (*self._outbox.take_at_once(), RunNow(commands)) if commands else self._outbox.take_at_once()
+        return Effects(self._memory.take(), self._outbox.take(), at_once)
 
     def committed(self) -> None:
         self._memory.committed()
@@ -271,7 +272,7 @@ class Worker:
     def _on_link_opened(self, event: LinkOpened, now: float) -> None:
         self._report(now)  # what ended in this very step is kept before we say what we hold, or it would be in neither
         self._fallback.linked()
-        self._outbox.link = event.link
+        self._outbox.link_opened(event.link)
         self._eager = event.eager
         self._outbox.send(
             Holdings(
@@ -382,7 +383,7 @@ class Worker:
         for pair in message.items:
             ended = unpack(Ended, pair.record)
             if self._intake.ended(pair.ticket, ended, pair.output):
-                self._desk.ended(pair.ticket, ended, pair.output)
+                self._desk.ended(pair.ticket, ended, pair.output, by_ledger=True)
         if isinstance(message, ResReq):
             self._send_outcomes(self._outcomes.of(message.tickets))
 

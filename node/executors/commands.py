@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from signal import SIGKILL, SIGXCPU
 from typing import Final
 
-import attrs
-
+from common.codec import replace
 from common.kinds import argv_of
 from common.model import Outcome, Reason, Verdict
 from node.executors import Limits, Start
@@ -45,7 +44,7 @@ def outcome_of_breach(outcome: Outcome, breach: Reason) -> Outcome:
     it is as if it had been caught in time, or the same job would end in two ways."""
     exit = outcome.exit if outcome.reason is Reason.SIGNAL else 128 + SIGKILL
     truncated = outcome.truncated or breach is Reason.OUTPUT
-    return attrs.evolve(outcome, verdict=Verdict.FAILED, reason=breach, exit=exit, truncated=truncated)
+    return replace(outcome, verdict=Verdict.FAILED, reason=breach, exit=exit, truncated=truncated)
 
 
 def ended_by_fence(code: int, cpu_s: float, limits: Limits) -> bool:
@@ -173,7 +172,7 @@ class Command:
         if self._breach is not None:
             outcome = outcome_of_breach(outcome, self._breach)
         elif ended_by_fence(self._code, self._process.cpu_s, self._limits):
-            outcome = attrs.evolve(outcome, reason=Reason.CPU)
+            outcome = replace(outcome, reason=Reason.CPU)
         self._on_end(outcome, stdout + stderr, self._group_is_empty)
 
     def _close(self) -> None:

@@ -162,6 +162,11 @@ class Capture:
         os.set_blocking(self._fd, False)
 
     @property
+    def read_fd(self) -> int:
+        """For a child that reads itself what it has printed, and tells us of it."""
+        return self._fd
+
+    @property
     def truncated(self) -> bool:
         return self.total_bytes > self._bytes_max
 
@@ -173,6 +178,11 @@ class Capture:
         if not self.ended and not self._watched:
             self._watched = True
             self._loop.watch(self._fd, self._ready)
+
+    def unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.forget(self._fd)
 
     def read_out(self) -> None:
         """Read what is in the pipe now."""
@@ -213,9 +223,13 @@ class Capture:
         if not data:
             self.close()
             return False
+        self.add(data)
+        return True
+
+    def add(self, data: bytes) -> None:
+        """This was read, here or by the child itself."""
         room = self._bytes_max - len(self._kept)
         if not self._kept:
             self._kept = bytearray()
         self._kept += data if len(data) <= room else data[:room]
         self.total_bytes += len(data)
-        return True

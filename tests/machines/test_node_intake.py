@@ -1,10 +1,9 @@
 """What an origin knows of its jobs: their age, where they stood at first, the elements of its arrays, and what notices
 make of those that had ended."""
 
-import attrs
 import pytest
 
-from common.codec import pack
+from common.codec import pack, replace
 from common.effects import Reply, Table
 from common.messages import (
     Aliases,
@@ -213,7 +212,7 @@ def test_a_revived_job_is_live_again_and_waits_here_until_it_ends_again() -> Non
     assert node.disk.tables[Table.LIVE] == {ticket_key(ticket): b""}
     assert node.inquiry(f"result {ticket}").verb == "result"
     assert node.ask(f"wait {ticket}") == []
-    again = attrs.evolve(failed(node.wall, retried=1), state=State.SUCCEEDED, exit=0, attempt=2)
+    again = replace(failed(node.wall, retried=1), state=State.SUCCEEDED, exit=0, attempt=2)
     (reply,) = node.end(ticket, again)
     assert reply == Reply(node.last, node.say(f"result {ticket}").encode())
     assert "state=succeeded exit=0 attempt=2" in node.say(f"result {ticket}")
