@@ -32,6 +32,11 @@ class Seen(msgspec.Struct):
     due_wall: float = 0.0
     array: str | None = None
 
+    @property
+    def rests(self) -> bool:
+        held = self.leased or self.cancelled or self.retrying or self.waits_for or self.due_wall or self.array
+        return not held
+
 
 class Shape(NamedTuple):
     """What the jobs of a run have in common."""
@@ -70,25 +75,24 @@ class Runs:
         self._prefixes, self._shapes = array("I"), array("I")
         self._prefix_at: dict[str, int] = {}
         self._shape_at: dict[Shape, int] = {}
-        self._expected: tuple[str, int, int, Shape] | None = None  # whoever goes on with the last run
+        self._next: Seen | None = None  # what would be seen of a job that goes on with the last run
+        self._next_key = 0
 
     def take(self, key: bytes, seen: Seen) -> bool:
         """A job or array; an element is in no order but its array's. Returns whether it rests, and is done with."""
-        named = plain_ticket(key)
-        if named is None:
-            return False
-        held = seen.leased or seen.cancelled or seen.retrying or seen.waits_for or seen.due_wall or seen.array
-        shape = Shape(seen.kind, seen.slots, seen.priority, seen.group, not held)
-        prefix, number = named
-        if (prefix, seen.sequence, number, shape) == self._expected:
+        if seen == self._next and int.from_bytes(key, "big") == self._next_key:
             self._counts[-1] += 1
+        elif (named := plain_ticket(key)) is None:
+            return False
         else:
-            self._begin(prefix, seen.sequence, number, shape)
-        self._expected = (prefix, seen.sequence + 1, number + 1, shape)
-        return not held
+            self._begin(*named, seen)
+        self._next, self._next_key = seen, int.from_bytes(key, "big") + 1
+        seen.sequence += 1
+        return seen.rests
 
-    def _begin(self, prefix: str, sequence: int, number: int, shape: Shape) -> None:
-        self._sequences.append(sequence)
+    def _begin(self, prefix: str, number: int, seen: Seen) -> None:
+        shape = Shape(seen.kind, seen.slots, seen.priority, seen.group, seen.rests)
+        self._sequences.append(seen.sequence)
         self._numbers.append(number)
         self._counts.append(1)
         self._prefixes.append(self._prefix_at.setdefault(prefix, len(self._prefix_at)))
