@@ -131,7 +131,7 @@ class Fallback:
         """Hands what was leased in the step before to the backlog."""
         leased, self._leased = self._leased, []
         for id, job, body in leased:
-            if self._intake.live(id[0]) is not None:
+            if self._intake.is_live(id[0]):
                 self._backlog.take(id, job, body)
 
     # --- looking for what may be leased --------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Fallback:
             return
         for ticket in job.after:
             first = self._intake.same_name(ticket)
-            if self._intake.live(first) is not None:
+            if self._intake.is_live(first):
                 self._waiting_for.setdefault(first, []).append(name)
                 return
             ended = self._intake.end(first)

@@ -33,9 +33,8 @@ from common.events import (
     Stop,
     StoreLevel,
 )
-from common.frames import batches
 from common.history import History
-from common.limits import STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
+from common.limits import ENDS_ASKED_MAX, ENDS_ASKED_PERIOD_S, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
 from common.memory import Memory
 from common.messages import (
     Acknowledged,
@@ -151,7 +150,7 @@ class Worker:
 
     def restore(self, now: float, wall: float) -> None:
         self._wall = wall
-        self._intake.restore(now)
+        self._intake.restore(now, wall)
         self._outcomes.restore()
         self._drain.restore()
         self._fallback.restore(now, wall)
@@ -212,6 +211,8 @@ class Worker:
                     self._drain.exit()
                 case "fallback":
                     self._fallback.due()
+                case "more ends":
+                    self._ask_for_ends(now)
                 case ("fallback", str(ticket)):
                     self._fallback.consider(ticket, now)
                 case ("ask", int(query_id)):
@@ -286,10 +287,16 @@ class Worker:
         if event.eager:
             self._send_outcomes(self._outcomes.all())
         self._outbox.send_jobs(self._intake.delivery.to_send(self._wall))
-        for tickets in batches(self._intake.delivery.acknowledged(), len):
-            self._outbox.send(RequestOfRes(tickets))
+        self._ask_for_ends(now)
         self._desk.link_opened()
         self._drain.link_changed(now)
+
+    def _ask_for_ends(self, now: float) -> None:
+        """What ended while we were away is told when we ask for it: a part at a time, of a million jobs."""
+        if self._linked and (tickets := self._intake.delivery.ends_to_ask_for()):
+            self._outbox.send(RequestOfRes(tuple(tickets)))
+            if len(tickets) >= ENDS_ASKED_MAX:
+                self._timers.set("more ends", now + ENDS_ASKED_PERIOD_S)
 
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
         if event.link != self._outbox.link:

@@ -178,6 +178,10 @@ class Store:
                 last = key
         return found
 
+    def count(self, table: Table) -> int:
+        with self._env.begin(db=self._dbs[table]) as transaction:
+            return int(transaction.stat(self._dbs[table])["entries"])
+
     def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
         value = sound(table, key, stored)
         if value is None and (table, key) not in self._damaged:

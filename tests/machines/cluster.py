@@ -66,6 +66,9 @@ class Disk:
 
         return sorted((item for item in self.tables[table].items() if wanted(item[0])), reverse=backwards)[:limit]
 
+    def count(self, table: Table) -> int:
+        return len(self.tables[table])
+
     def commit(self, writes: list[Write]) -> None:
         for write in writes:
             if isinstance(write, Delete):
