@@ -23,7 +23,7 @@ import msgspec
 from common.codec import glance
 from common.effects import Table
 from common.history import History
-from common.limits import BATCH_BYTES, ENDS_ASKED_MAX, UNSENT_READ_MAX
+from common.limits import BATCH_BYTES, ENDS_ASKED_MAX
 from common.memory import Memory
 from common.messages import Submission
 from common.model import ticket, ticket_key, ticket_of
@@ -49,7 +49,8 @@ class _Sent(msgspec.Struct):
 class Delivery:
     """What the ledger has still to learn. `live` are the jobs whose end is not known."""
 
-    def __init__(self, prefix: str, memory: Memory, history: History, live: Live) -> None:
+    def __init__(self, prefix: str, memory: Memory, history: History, live: Live, awake_max: int) -> None:
+        """With more than `awake_max` unsent, those behind them are on disk alone."""
         self._prefix = prefix
         self._memory = memory
         self._history = history
@@ -58,6 +59,7 @@ class Delivery:
         self._watermark = 0
         self._sent = 0  # no job of a higher number was ever written to a link
         self._outlived = self._issued_before = 0
+        self._read_max = max(1, awake_max)
         self._unsent: deque[str] = deque()  # the next of them
         self._upto = 0  # those of a higher number are on disk alone
         self._in_flight: dict[str, int] = {}  # ticket → bytes
@@ -96,7 +98,7 @@ class Delivery:
     def add(self, name: str) -> None:
         """A new ticket, the highest."""
         behind_all, self._last = self._upto == self._last, number_of(name)
-        if behind_all and len(self._unsent) < UNSENT_READ_MAX:
+        if behind_all and len(self._unsent) < self._read_max:
             self._unsent.append(name)
             self._upto = self._last
 
@@ -222,9 +224,9 @@ class Delivery:
         """Takes the next unsent ones from disk, in the order of their numbers; whether there were any."""
         while not self._unsent and self._upto < self._last:
             after = ticket_key(ticket(self._prefix, self._upto))
-            live = self._memory.scan(Table.LIVE, after=after, limit=UNSENT_READ_MAX)
-            ended = self._memory.scan(Table.ENDED, after=after, limit=UNSENT_READ_MAX) if self._telling else []
-            upto = min((found[-1][0] for found in (live, ended) if len(found) == UNSENT_READ_MAX), default=_BEHIND_ALL)
+            live = self._memory.scan(Table.LIVE, after=after, limit=self._read_max)
+            ended = self._memory.scan(Table.ENDED, after=after, limit=self._read_max) if self._telling else []
+            upto = min((found[-1][0] for found in (live, ended) if len(found) == self._read_max), default=_BEHIND_ALL)
             unsent = {name for key, _ in live if key <= upto and (name := ticket_of(key)) not in self._revived}
             unsent |= {name for key, _ in ended if key <= upto and (name := ticket_of(key)) in self._telling}
             self._unsent.extend(sorted(unsent, key=number_of))

@@ -157,7 +157,7 @@ class Fallback:
             ended = self._intake.end(first)
             if ended is None or ended.state is not State.SUCCEEDED:
                 return
-        due_at = self._due_at(name, job)
+        due_at = self._due_at(name, job) if job.delay_s else now
         if due_at > now:
             self._timers.set(("fallback", name), due_at)
         else:
@@ -169,8 +169,9 @@ class Fallback:
         own = self._intake.live(name)
         assert own is not None, f"{name} is not live here"
         began_at, began_wall = self._began
-        left_s = job.delay_s if own.as_of > began_at else job.submitted_wall + job.delay_s - began_wall
-        return own.as_of + min(left_s, job.delay_s)
+        if own.as_of > began_at:
+            return own.as_of + job.delay_s
+        return began_at + min(job.submitted_wall + job.delay_s - began_wall, job.delay_s)
 
     def _may_run(self, job: Job) -> bool:
         return (

@@ -41,18 +41,18 @@ _LAST = b"last_number"
 class Intake:
     """The jobs of which this data directory is the origin."""
 
-    def __init__(self, prefix: str, memory: Memory, history: History) -> None:
+    def __init__(self, prefix: str, memory: Memory, history: History, awake_max: int) -> None:
         self.prefix = prefix
         self._memory = memory
         self._history = history
         self._keys = Keys(memory)
         self._last = 0
-        self._live = Live(prefix, memory)
-        self.delivery = Delivery(prefix, memory, history, self._live)
+        self._live = Live(prefix, memory, awake_max)
+        self.delivery = Delivery(prefix, memory, history, self._live, awake_max)
 
     def restore(self, now: float, wall: float) -> None:
         self._last = int(self._memory.get(Table.META, _LAST) or b"0")
-        self._live.restore(now, wall)
+        self._live.restore(now, wall, self._last)
         self.delivery.restore(self._last)
 
     # --- issuing -----------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import msgspec
 
 from common.codec import glance, pack, unpack
 from common.effects import Table
-from common.limits import OWN_JOBS_HEARD_MAX
 from common.memory import Memory
 from common.model import State, parse_ticket, ticket, ticket_key, ticket_of
 
@@ -50,18 +49,21 @@ class _Submitted(msgspec.Struct):
 class Live:
     """By ticket; of one origin."""
 
-    def __init__(self, prefix: str, memory: Memory, heard_max: int = OWN_JOBS_HEARD_MAX) -> None:
+    def __init__(self, prefix: str, memory: Memory, awake_max: int) -> None:
+        """What was last heard is kept of `awake_max` jobs at most."""
         self._prefix = prefix
         self._memory = memory
-        self._heard_max = heard_max
+        self._awake_max = awake_max
         self._heard: dict[str, Own] = {}
         self._held: dict[str, Own] = {}
         self._count = 0
-        self._calendar_began_at = 0.0  # the monotonic moment of calendar 0
+        self._began_at = self._began_wall = 0.0  # this boot
+        self._issued_before = 0
 
-    def restore(self, now: float, wall: float) -> None:
+    def restore(self, now: float, wall: float, last: int) -> None:
+        """`last` is the highest number that was issued before this boot."""
         self._count = self._memory.count(Table.LIVE)
-        self._calendar_began_at = now - wall
+        self._began_at, self._began_wall, self._issued_before = now, wall, last
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -81,10 +83,16 @@ class Live:
         own = self._heard.get(name) or self._held.get(name)
         if own is not None or name not in self:
             return own
-        job = self._memory.get(Table.JOBS, ticket_key(name))
-        submitted_wall = glance(_Submitted, job).submitted_wall if job else 0.0
         lease = self.lease(name)
-        return Own(None, 0 if lease is None else lease.attempt, self._calendar_began_at + submitted_wall)
+        return Own(None, 0 if lease is None else lease.attempt, self._submitted_at(name))
+
+    def _submitted_at(self, name: str) -> float:
+        """By the calendar; but what was issued before this boot was so even where the calendar was set back since."""
+        job = self._memory.get(Table.JOBS, ticket_key(name))
+        submitted_wall = glance(_Submitted, job).submitted_wall if job else self._began_wall
+        at = self._began_at + submitted_wall - self._began_wall
+        _, number = parse_ticket(name) or ("", 0)
+        return min(at, self._began_at) if number <= self._issued_before else at
 
     def lease(self, name: str) -> OwnLease | None:
         """The attempt that we gave ourselves."""
@@ -111,7 +119,7 @@ class Live:
         self._count += 1
         if hold:
             self._held[name] = own
-        elif len(self._heard) < self._heard_max:
+        elif len(self._heard) < self._awake_max:
             self._heard[name] = own
 
     def hold(self, name: str, own: Own) -> None:
@@ -129,7 +137,7 @@ class Live:
         if name in self._held:
             return
         self._heard[name] = own
-        if len(self._heard) > self._heard_max:
+        if len(self._heard) > self._awake_max:
             del self._heard[next(iter(self._heard))]
 
     def leave(self, name: str) -> bool:

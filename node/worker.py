@@ -34,7 +34,13 @@ from common.events import (
     StoreLevel,
 )
 from common.history import History
-from common.limits import ENDS_ASKED_MAX, ENDS_ASKED_PERIOD_S, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
+from common.limits import (
+    ENDS_ASKED_MAX,
+    ENDS_ASKED_PERIOD_S,
+    OWN_JOBS_AWAKE_MAX,
+    STORE_EXPIRE_FRACTION,
+    STORE_FULL_FRACTION,
+)
 from common.memory import Memory
 from common.messages import (
     Acknowledged,
@@ -117,14 +123,16 @@ class Worker:
         maxima: Maxima = NO_MAXIMA,
         kinds: frozenset[str] = frozenset(KINDS),
         fallback_s: float | None = None,
+        awake_max: int = OWN_JOBS_AWAKE_MAX,
     ) -> None:
+        """`awake_max`: of how many live jobs of its own more is in memory than that they live."""
         self._identity = identity
         self._memory = memory
         self._slots = slots
         self._timers = Timers()
         self._outbox = Outbox()
         self._history = History(memory, retention_s)
-        self._intake = Intake(identity.prefix, memory, self._history)
+        self._intake = Intake(identity.prefix, memory, self._history, awake_max)
         self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers, maxima=maxima)
         self._outcomes = Outcomes(identity.boot_id, memory)
         self._peeks = Peeks(self._backlog, self._outcomes)

@@ -118,12 +118,14 @@ class Cluster:
         nodes_max: int = 10,
         fallback_s: float | None = None,
         awake_max: int = 20_000,
+        own_awake_max: int = 20_000,
     ) -> None:
         self.now = 1000.0
         self.periods = periods
         self.nodes_max = nodes_max
         self.fallback_s = fallback_s
         self.awake_max = awake_max
+        self.own_awake_max = own_awake_max
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
         self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
@@ -192,6 +194,7 @@ class Cluster:
             drain_grace_s=10.0,
             kinds=frozenset(kinds),
             fallback_s=self.fallback_s,
+            awake_max=self.own_awake_max,
         )
         worker.restore(self.now, self.wall)
         node = Node(disk, who, worker, kinds, slots)
