@@ -61,7 +61,7 @@ class Rounds:
         """One job: the head of the most urgent line that some node has room for."""
         queue = self._ledger.queue
         for _, needs in queue.heads():
-            entry = self._head(needs)
+            entry = self._head(needs, wall)
             if entry is None:
                 continue
             if needs not in contests:
@@ -73,17 +73,24 @@ class Rounds:
                 return True
         return False
 
-    def _head(self, needs: Needs) -> Entry | None:
+    def _head(self, needs: Needs, wall: float) -> Entry | None:
         """The first of a line that still waits; those that were cancelled meanwhile are taken out."""
-        queue = self._ledger.queue
+        queue, live = self._ledger.queue, self._ledger.all
         while (sequence := queue.head(needs)) is not None:
-            entry = self._ledger.all.arrived(sequence)
+            entry = live.arrived(sequence)
             if entry is not None and entry.waits_for_a_node:
                 return entry
             queue.pop(needs)
             if entry is not None:
                 self._ledger.out_of_line(entry)
+            elif (ticket := live.name(sequence)) is not None:
+                self._fail_unreadable(ticket, wall)
         return None
+
+    def _fail_unreadable(self, ticket: str, wall: float) -> None:
+        """How the job stands was damaged on disk while it rested there."""
+        if self._ledger.fail_lost(ticket, wall):
+            self._outbox.note("record.damaged", "error", ticket=ticket)
 
     def _who_can_run(self, needs: Needs) -> list[Node]:
         kind, slots = needs

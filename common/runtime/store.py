@@ -164,18 +164,23 @@ class Store:
         with self._env.begin(db=self._dbs[table]) as transaction, transaction.cursor() as cursor:
             here = _before(cursor, after) if backwards else _after(cursor, max(after, prefix), after)
             last = after
-            while here and len(found) < limit:
-                key = cursor.key()
+            records = cursor.iterprev() if backwards else cursor.iternext()  # from where it stands
+            for key, stored in records if here else ():
+                if len(found) == limit:
+                    break
                 if last and (key >= last if backwards else key <= last):
                     raise self._torn(f"{table} is out of order at {key.hex()}")
                 if prefix and not key.startswith(prefix):
                     break
-                value = self._checked(table, key, cursor.value())
+                value = self._checked(table, key, stored)
                 if value is not None:
                     found.append((key, value))
                 last = key
-                here = cursor.prev() if backwards else cursor.next()
         return found
+
+    def count(self, table: Table) -> int:
+        with self._env.begin(db=self._dbs[table]) as transaction:
+            return int(transaction.stat(self._dbs[table])["entries"])
 
     def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
         value = sound(table, key, stored)
