@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -90,6 +91,12 @@ def kill_all(born: Mapping[int, int]) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+
+def script(name: str) -> list[str]:
+    """The command for a program that a library has brought along. Not by its first line, which has the place where the
+    environment was made: so the environment can be moved."""
+    return [sys.executable, str(Path(sys.executable).parent / name)]
 
 
 def free_port() -> int:
