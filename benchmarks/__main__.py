@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import installing
-from benchmarks.measures import SCALES, measures, quantities, selected
+from benchmarks.asking import SCALES
+from benchmarks.measures import measures, quantities, selected
 from benchmarks.report import report
 from benchmarks.running import Run
 from benchmarks.systems.catalogue import CATALOGUE, OURS, chosen

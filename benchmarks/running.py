@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import yardsticks
+from benchmarks.asking import START_S_MAX, WORKERS, Asked, Scale
 from benchmarks.installing import CannotHave, Site, site_of
-from benchmarks.measures import START_S_MAX, WORKERS, Asked, Scale, Session, Take
+from benchmarks.measures import Session, Take
 from benchmarks.remote import REPOSITORY, NoAnswer, Remote
 from benchmarks.report import number
 from benchmarks.results import Absent, Figure, Measured, Quantity, Result

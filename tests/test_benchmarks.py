@@ -9,9 +9,10 @@ import attrs
 import pytest
 
 from benchmarks import smoke
+from benchmarks.asking import FULL, SMALL, sized
 from benchmarks.driver import answer
 from benchmarks.loads import LONGEST_SHARE, least_makespan_s, skewed
-from benchmarks.measures import FULL, SMALL, measures, quantities, selected, sized, takes
+from benchmarks.measures import measures, quantities, selected, takes
 from benchmarks.report import number, report
 from benchmarks.results import Absent, Figure, Measured, Quantity, Result, advantage, load, quantile
 from benchmarks.systems.beanstalkd import TALKS
