@@ -39,6 +39,8 @@ def takes(scale: Scale) -> tuple[Take, ...]:
         *_submissions(),
         *(_idle_nodes(nodes, nodes >= scale.light_nodes_from) for nodes in scale.idle_nodes),
         *(_cost(nodes) for nodes in scale.cost_nodes),
+        *(_connections(count) for count in scale.connections),
+        *(_bodies(kib) for kib in scale.bodies_kib),
         *(_backlog(size) for size in scale.backlogs),
     )
 
@@ -122,6 +124,28 @@ def _cost(nodes: int) -> Take:
     return Take(
         "nodes", "own", (rate, cost), partial(asking.cost_with_nodes, nodes=nodes), rounds_max=3, ours_only=True
     )
+
+
+def _connections(count: int) -> Take:
+    told = f"{count:,} idle connections"
+    memory = Quantity(
+        f"connections_memory_{count}", "connections", f"{told}: the server's own memory for each", "KiB", "less"
+    )
+    idling = Quantity(f"connections_idle_{count}", "connections", f"{told}: the server", "% of a core", "less")
+    run = partial(asking.idle_connections, count=count)
+    return Take("connections", "own", (memory, idling), run, rounds_max=2)
+
+
+def _bodies(kib: int) -> Take:
+    """In and out: a job's standard input, which is its output."""
+    told = f"{kib:,} KiB in and out"
+    rate = _of_ours(f"bodies_rate_{kib}", "bodies", f"{told}: bodies", "MiB/s", "more")
+    parts = {"balancer": "the balancer", "node": "a node", "spawner": "a spawner"}
+    grown = [
+        _of_ours(f"bodies_growth_{part}_{kib}", "bodies", f"{told}: growth of {name}", "MiB")
+        for part, name in parts.items()
+    ]
+    return Take("bodies", "own", (rate, *grown), partial(asking.bodies, kib=kib), rounds_max=3, ours_only=True)
 
 
 def _of_ours(key: str, measure: str, title: str, unit: str, better: Literal["more", "less"] = "less") -> Quantity:

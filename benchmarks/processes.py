@@ -150,6 +150,11 @@ def family(pid: int) -> dict[int, int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The processes that this one has started itself and that run."""
+    return [found for found in family(pid) if (fields := _stat(found)) is not None and int(fields[1]) == pid]
+
+
 def families(roots: Iterable[int]) -> set[int]:
     return {pid for root in roots for pid in family(root)}
 
