@@ -41,12 +41,12 @@ def idle_connections(port: int, greeting: bytes, good: bytes, count: int) -> Ite
     everybody: list[socket.socket] = []
     try:
         while len(everybody) < count:
-            some = [_connect(port, len(everybody)) for _ in range(min(AT_ONCE, count - len(everybody)))]
-            everybody += some
-            for client in some:
-                client.sendall(greeting)
-            for client in some:
-                _expect(client, good, len(everybody) - len(some), count)
+            taken = len(everybody)
+            for _ in range(min(AT_ONCE, count - taken)):
+                everybody.append(_connect(port, taken))
+                everybody[-1].sendall(greeting)
+            for client in everybody[taken:]:
+                _expect(client, good, taken, count)
         yield
     finally:
         for client in everybody:

@@ -1,24 +1,29 @@
 """The benchmark's arithmetic and tables, without a peer and without a process: what is published must be right."""
 
 import json
+import resource
+import socket
+import threading
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
 import pytest
 
-from benchmarks import smoke
+from benchmarks import idlers, publish, smoke, watching
 from benchmarks.asking import FULL, SMALL, sized
+from benchmarks.bars import BARS, Found, Growth, growths, judge
 from benchmarks.driver import answer
 from benchmarks.loads import LONGEST_SHARE, least_makespan_s, skewed
 from benchmarks.measures import measures, quantities, selected, takes
 from benchmarks.report import number, report
 from benchmarks.results import Absent, Figure, Measured, Quantity, Result, advantage, load, quantile
+from benchmarks.running import COMMIT, COMMITS, POOL, SPAWN_C, YARDSTICKS
 from benchmarks.systems.beanstalkd import TALKS
 from benchmarks.systems.catalogue import CATALOGUE, OURS, chosen
 from benchmarks.systems.jobyard import DIALECT
-from benchmarks.systems.system import System
+from benchmarks.systems.system import System, Unsupported, slope
 from benchmarks.wire import Dialect
 
 RATE = Quantity("noop_py", "noop", "No-op", "jobs/s", "more")
@@ -107,6 +112,69 @@ def test_a_take_grows_until_it_lasts_and_then_takes_once() -> None:
 def test_a_take_never_has_more_jobs_than_allowed() -> None:
     assert sized(lambda count: count / 1e6, 100, take_s=4.0, jobs_max=20_000) == (20_000, 0.02)
     assert sized(lambda count: 0.0, 100, take_s=4.0, jobs_max=50) == (50, 0.0)
+
+
+def test_a_queue_shrinks_by_what_is_seen_between_its_first_end_and_its_last_but_one() -> None:
+    looks = [(0.0, 0), (0.5, 100), (0.6, 300), (0.7, 500), (0.9, 900), (1.5, 1000)]
+    assert slope(looks) == {"seen": 800.0, "seconds": pytest.approx(0.4)}
+    assert slope(looks[:3]) == {"seen": 300.0, "seconds": 0.6}
+
+
+# --- connections and memory --------------------------------------------------------------------------------------
+
+
+def test_more_connections_than_this_machine_has_files_for_are_refused_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: raised.append(limits))
+    with pytest.raises(Unsupported, match=r"lets a process open 4,096 files .* 10,000 connections need 10,0\d\d"):
+        idlers.make_room(10_000)
+    assert raised == []
+    idlers.make_room(2_000)
+    ((soft, hard),) = raised
+    assert 2_000 < soft < 2_200
+    assert hard == 4096
+
+
+def test_the_server_that_takes_fewer_connections_is_told_of_with_its_own_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+
+        clients: list[socket.socket] = []
+        answers = (b"OK pong\n", b"ERR TOO_MANY_CONNECTIONS this node serves 1\n")
+
+        def serve() -> None:
+            for _ in answers:
+                clients.append(listener.accept()[0])
+            for client, answer in zip(clients, answers, strict=True):
+                client.recv(100)
+                client.sendall(answer)
+                client.close()
+
+        server = threading.Thread(target=serve)
+        server.start()
+        port = listener.getsockname()[1]
+        with (
+            pytest.raises(Unsupported, match="took about 0 of 2 connections: ERR TOO_MANY_CONNECTIONS this node"),
+            idlers.idle_connections(port, b"PING\n", b"OK pong", 2),
+        ):
+            raise AssertionError("it held them")
+        server.join()
+
+
+def test_growth_is_the_highest_that_was_seen_of_the_worst_of_each_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {1: [10, 70, 20], 2: [10, 30, 30], 3: [5, 5, 4]}
+
+    def look(pid: int) -> tuple[int, int]:
+        return (own[pid].pop(0) if len(own[pid]) > 1 else own[pid][0]), 0
+
+    monkeypatch.setattr(watching, "memory_bytes", look)
+    with watching.Memory({"nodes": [1, 2], "balancer": [3], "none": []}) as memory:
+        while len(own[1]) > 1:
+            pass
+    assert memory.growth == {"nodes": 60, "balancer": 0, "none": 0}
 
 
 # --- what is chosen ----------------------------------------------------------------------------------------------
@@ -212,6 +280,162 @@ def test_what_only_we_are_asked_has_no_comparison() -> None:
     text = report(result([Figure("nodes_rate_10", OURS, (5.0, 7.0))], absent=[Absent("safe", "gone")]))
     assert "| With ten nodes | jobs/s | 6.00 | 5.00 | 7.00 | 2 |" in text.partition("## Jobyard alone")[2]
     assert "## Summary" not in text
+
+
+def test_a_measure_of_ours_that_could_not_be_taken_is_told_of_with_the_reason() -> None:
+    text = report(result([Figure("trip", OURS, (3.0,))], absent=[Absent(OURS, "too few files", "nodes_rate_10")]))
+    assert "| With ten nodes | jobs/s | — too few files |  |  |  |" in text.partition("## Jobyard alone")[2]
+
+
+def test_a_reason_names_no_place_on_somebodys_machine() -> None:
+    text = report(result([Figure("trip", OURS, (3.0,))], absent=[Absent("safe", "no /tmp/x-1/y/safe.log or a/b")]))
+    assert "| Safe | no …/safe.log or a/b |" in text
+
+
+# --- the bars ----------------------------------------------------------------------------------------------------
+
+
+def measured(figures: Mapping[tuple[str, str], float]) -> Result:
+    """A run with every quantity of the full scale, the systems of the catalogue and the yardsticks."""
+    systems = [Measured(e.name, e.title, e.durability, e.durable) for e in CATALOGUE.values()]
+    values = tuple(Figure(key, system, (value,)) for (key, system), value in figures.items())
+    everybody = (*systems, COMMIT, COMMITS, SPAWN_C, POOL)
+    return Result("today", {}, 1, quantities(takes(FULL)), everybody, values, ())
+
+
+def reached(figures: Mapping[tuple[str, str], float]) -> dict[str, tuple[str, str]]:
+    found = measured(figures)
+    return {bar.key: (judge(found, bar.first).reached, judge(found, bar.heading).reached) for bar in BARS}
+
+
+def test_every_bar_is_of_a_quantity_that_is_measured_and_says_what_it_asks_for() -> None:
+    keys = {quantity.key for quantity in quantities(takes(FULL))}
+    assert {bar.key for bar in BARS} <= keys
+    assert set(YARDSTICKS) <= keys
+    assert len({bar.title for bar in BARS}) == len(BARS) == 11
+    for bar in BARS:
+        for condition in (*bar.first, *bar.heading):
+            assert (condition.at_least is None) != (condition.at_most is None)
+            assert "≥" in condition.text or "≤" in condition.text
+
+
+def test_a_run_in_which_nothing_was_measured_reaches_no_bar() -> None:
+    assert set(reached({}).values()) == {("not measured", "not measured")}
+
+
+def test_a_throughput_is_held_against_the_best_durable_peer_of_the_same_run() -> None:
+    figures = {
+        ("noop_sleep", OURS): 9000.0,
+        ("noop_py", "huey-sqlite"): 1000.0,
+        ("noop_py", "huey-redis"): 1400.0,
+        ("noop_py", "dask"): 8000.0,  # which is not durable
+        ("noop_py", "beanstalkd-f50"): 7000.0,
+    }
+    assert reached(figures)["noop_sleep"] == ("yes", "no")
+    assert reached({**figures, ("noop_py", "huey-redis"): 1501.0})["noop_sleep"] == ("no", "no")
+    assert reached({**figures, ("noop_sleep", OURS): 21_000.0})["noop_sleep"] == ("yes", "yes")
+    (best,) = judge(measured(figures), BARS[0].first).found
+    assert best[1] == Found(pytest.approx(9000 / 1400), "Huey, Redis always")
+
+
+def test_a_condition_that_fails_decides_and_one_that_is_missing_leaves_it_open() -> None:
+    figures = {("noop_py", OURS): 3500.0, ("noop_py", "huey-sqlite"): 1000.0}
+    assert reached(figures)["noop_py"] == ("not measured", "no")
+    assert reached({**figures, ("noop_py", "pool"): 3000.0})["noop_py"] == ("yes", "no")
+    assert reached({**figures, ("noop_py", "pool"): 4000.0})["noop_py"] == ("no", "no")
+
+
+def test_delays_are_held_against_synced_commits_and_their_own_median() -> None:
+    figures = {
+        ("submit_each_p50", OURS): 0.5,
+        ("submit_each_p50", "commit"): 0.2,
+        ("trip_sleep_p50", OURS): 1.0,
+        ("trip_sleep_p99", OURS): 2.9,
+        ("trip_sleep_p50", "commits"): 0.6,
+        ("trip_py_p50", "huey-redis"): 2.4,
+    }
+    assert reached(figures)["submit_each_p50"] == ("yes", "no")
+    assert reached(figures)["trip_sleep_p50"] == ("yes", "no")
+    assert reached({**figures, ("trip_sleep_p99", OURS): 3.1})["trip_sleep_p50"] == ("no", "no")
+    assert reached({**figures, ("trip_py_p50", "rq"): 0.9})["trip_sleep_p50"] == ("no", "no")
+    assert reached({**figures, ("trip_py_p50", "beanstalkd-f0"): 0.9})["trip_sleep_p50"] == ("yes", "no")  # in C
+    assert reached({**figures, ("trip_sleep_p50", "commits"): 0.7})["trip_sleep_p50"] == ("yes", "yes")
+
+
+def test_commands_are_held_against_the_limit_the_durable_and_xargs() -> None:
+    figures = {
+        ("exec_true", OURS): 1000.0,
+        ("exec_true", "spawn-c"): 2000.0,
+        ("exec_true", "huey-redis"): 700.0,
+        ("exec_true", "xargs"): 1100.0,
+    }
+    assert reached(figures)["exec_true"] == ("yes", "no")
+    assert reached({**figures, ("exec_true", "huey-redis"): 1001.0})["exec_true"] == ("no", "no")
+    assert reached({**figures, ("exec_true", "spawn-c"): 1300.0})["exec_true"] == ("yes", "yes")
+
+
+def test_a_long_queue_is_held_against_a_short_one() -> None:
+    figures = {("backlog_rate_1000000", OURS): 900.0, ("backlog_rate_1000", OURS): 1000.0}
+    assert reached(figures)["backlog_rate_1000000"] == ("yes", "no")
+    assert reached({**figures, ("backlog_rate_1000000", OURS): 799.0})["backlog_rate_1000000"] == ("no", "no")
+
+
+def test_the_report_has_a_line_for_each_bar_with_what_was_found() -> None:
+    text = report(measured({("makespan", OURS): 1.1, ("idle_balancer_10", OURS): 0.4}))
+    table = text.partition("## Bars")[2].partition("##")[0]
+    assert len(rows(table, " | ")) == len(BARS) + 1
+    assert "| ≤ 1.15: **1.10** | yes | ≤ 1.05: **1.10** | no |" in table
+    assert "| ≤ 2 %: **0.40** | yes | ≤ 0.5 %: **0.40** | yes |" in table
+
+
+def test_growth_is_told_from_the_smallest_to_the_largest_number() -> None:
+    figures = {(f"nodes_balancer_us_{nodes}", OURS): us for nodes, us in ((100, 150.0), (2, 50.0), (10, 60.0))}
+    (grown,) = growths(measured(figures))
+    assert grown == Growth("Balancer's time for each, N light nodes", "µs", 2, 100, 50.0, 150.0)
+    assert "| Balancer's time for each, N light nodes | µs | 2 | 100 | 50.0 | 150 | 3.00 |" in report(measured(figures))
+
+
+# --- what is published -------------------------------------------------------------------------------------------
+
+
+def test_the_published_tables_are_those_of_the_published_result() -> None:
+    text = publish.DOCUMENT.read_text()
+    assert publish.between(text) == publish.published(publish.DOCUMENT.with_suffix(""))
+
+
+def test_publishing_replaces_what_stands_between_the_markers_and_nothing_else() -> None:
+    document = f"# Above\n\n{publish.BEGIN}\n\nold\n\n{publish.END}\n\nbelow\n"
+    new = publish.replaced(document, "new\n")
+    assert new == document.replace("old", "new")
+    assert publish.replaced(new, "new") == new
+    assert publish.between(new) == "new"
+
+
+@pytest.mark.parametrize(
+    "document", ["no marker", f"{publish.BEGIN}", f"{publish.END}{publish.BEGIN}", f"{publish.BEGIN * 2}{publish.END}"]
+)
+def test_a_document_without_its_markers_is_not_written_to(document: str) -> None:
+    with pytest.raises(ValueError, match="needs one line"):
+        publish.replaced(document, "new")
+
+
+def test_publishing_keeps_the_result_and_makes_the_document_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, results = tmp_path / "speed.md", tmp_path / "results.json"
+    document.write_text(f"{publish.BEGIN}\n{publish.END}\n")
+    measured({("makespan", OURS): 1.1}).save(results)
+
+    def draw(directory: Path) -> list[Path]:
+        (directory / "makespan.png").touch()
+        return [directory / "makespan.png"]
+
+    monkeypatch.setattr(publish, "draw", draw)
+    publish.publish(results, document)
+    assert load(tmp_path / "speed" / "results.json") == load(results)
+    assert publish.between(document.read_text()) == publish.published(tmp_path / "speed")
+    assert "### Bars" in document.read_text()
+    assert "![makespan](speed/makespan.png)" in document.read_text()
 
 
 # --- the guard ---------------------------------------------------------------------------------------------------
