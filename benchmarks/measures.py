@@ -110,7 +110,7 @@ def _submissions() -> list[Take]:
 
 
 def _idle_nodes(nodes: int, light: bool) -> Take:
-    among = f"{nodes} {'light ' if light else ''}node{'s' if nodes > 1 else ''}"
+    among = f"{nodes} node{'s' if nodes > 1 else ''}"
     parts = {"balancer": f"Idle, the balancer with {among}"}
     if not light:
         parts["node"] = f"Idle, one of {among}"

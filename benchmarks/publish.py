@@ -31,7 +31,7 @@ def figures(result: Result, directory: Path) -> str:
 
 def _links(directory: Path, pictures: list[str]) -> Iterator[str]:
     yield "### Plots\n"
-    yield "Bars are medians, with lines from the lowest to the highest value. A dashed line is a yardstick.\n"
+    yield "Bars and dots are medians, with lines from the lowest to the highest value. A dashed line is a yardstick.\n"
     for name in pictures:
         yield f"![{name.removesuffix('.png')}]({directory.name}/{name})\n"
 
