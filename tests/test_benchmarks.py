@@ -7,16 +7,18 @@ import threading
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
 from benchmarks import idlers, publish, smoke, watching
-from benchmarks.asking import FULL, SMALL, sized
+from benchmarks.asking import FULL, MIB, SMALL, Asked, backlog, bodies, end_to_end, idle_connections, sized
 from benchmarks.bars import BARS, Found, Growth, growths, judge
 from benchmarks.driver import answer
 from benchmarks.loads import LONGEST_SHARE, least_makespan_s, skewed
 from benchmarks.measures import measures, quantities, selected, takes
+from benchmarks.remote import NoAnswer, Remote
 from benchmarks.report import number, report
 from benchmarks.results import Absent, Figure, Measured, Quantity, Result, advantage, load, quantile
 from benchmarks.running import COMMIT, COMMITS, POOL, SPAWN_C, YARDSTICKS
@@ -118,6 +120,90 @@ def test_a_queue_shrinks_by_what_is_seen_between_its_first_end_and_its_last_but_
     looks = [(0.0, 0), (0.5, 100), (0.6, 300), (0.7, 500), (0.9, 900), (1.5, 1000)]
     assert slope(looks) == {"seen": 800.0, "seconds": pytest.approx(0.4)}
     assert slope(looks[:3]) == {"seen": 300.0, "seconds": 0.6}
+
+
+class Answers(Remote):
+    """A driver that is none: what it is asked, and what it says."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.asked: list[str] = []
+        self._answers = answers
+
+    def call(self, name: str, within_s: float = 0.0, **arguments: Any) -> Any:
+        self.asked.append(name)
+        answer = self._answers.get(name)
+        answer = answer.pop(0) if isinstance(answer, list) else answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def asked(answers: Answers) -> Asked:
+    return Asked(answers, SMALL, Path("/somewhere"), {})
+
+
+def test_a_short_queue_is_filled_and_drained_until_there_is_something_to_measure() -> None:
+    drained = {"done": 1000.0, "seen": 800.0, "seconds": SMALL.drain_s / 8}
+    remote = Answers(
+        fill=1000, largest_bytes=(MIB, 2 * MIB), processor_s=[1.0, 1.1, 5.0, 5.3], drain=drained, restart=2.5
+    )
+    figures = backlog(asked(remote), 1000)
+    assert figures == {
+        "backlog_memory_1000": 1.0,
+        "backlog_resident_1000": 2.0,
+        "backlog_rate_1000": pytest.approx(1600 / (SMALL.drain_s / 4)),
+        "backlog_us_1000": pytest.approx(0.4 / 2000 * 1e6),
+        "backlog_restart_1000": 2.5,
+    }
+    assert remote.asked.count("hold") == remote.asked.count("drain") == 2
+
+
+def test_a_queue_that_cannot_be_filled_in_time_has_no_figures_but_a_reason() -> None:
+    with pytest.raises(NoAnswer, match="only 300 could be queued in 5 s"):
+        backlog(asked(Answers(fill=300)), 1000)
+
+
+def test_the_processor_time_is_that_of_the_jobs_whose_rate_is_told() -> None:
+    remote = Answers(end_to_end=[0.01, 1.0], processor_s=[1.0, 1.5, 2.0, 2.2])
+    figures = end_to_end(asked(remote), "noop_py", "py", "processor_py")
+    assert figures == {"noop_py": 1000.0, "processor_py": pytest.approx(200.0)}
+
+
+def test_a_system_without_a_process_that_stays_has_a_rate_all_the_same() -> None:
+    remote = Answers(end_to_end=[1.0], processor_s=Unsupported("it has none"))
+    assert end_to_end(asked(remote), "exec_true", "exec", "processor_exec") == {"exec_true": 100.0}
+
+
+def test_what_connections_and_bodies_cost_is_told_for_each() -> None:
+    remote = Answers(
+        idle_connections={"bytes": 2048.0, "share": 0.5},
+        bodies={"seconds": 4.0, "growth": {"balancer": MIB, "node": 3 * MIB, "spawner": 0}},
+    )
+    assert idle_connections(asked(remote), 10) == {"connections_memory_10": 2.0, "connections_idle_10": 0.5}
+    assert bodies(asked(remote), 1024) == {
+        "bodies_rate_1024": SMALL.bodies_jobs / 4,
+        "bodies_growth_balancer_1024": 1.0,
+        "bodies_growth_node_1024": 3.0,
+        "bodies_growth_spawner_1024": 0.0,
+    }
+
+
+def test_every_take_brings_figures_for_its_quantities_and_no_others() -> None:
+    """Those whose keys carry a number, of which a typing error would cost a night's run."""
+    remote = Answers(
+        idle_connections={"bytes": 1.0, "share": 1.0},
+        bodies={"seconds": 1.0, "growth": {"balancer": 1, "node": 1, "spawner": 1}},
+        cost_with_nodes={"rate": 1.0, "balancer_us": 1.0},
+        fill=10**9,
+        largest_bytes=(1, 1),
+        processor_s=1.0,
+        drain={"done": 1.0, "seen": 1.0, "seconds": 100.0},
+        restart=1.0,
+    )
+    checked = [take for take in takes(FULL) if take.measure in ("connections", "bodies", "nodes", "backlog")]
+    assert len(checked) > 10
+    for take in checked:
+        assert set(take.run(asked(remote))) == {quantity.key for quantity in take.quantities}
 
 
 # --- connections and memory --------------------------------------------------------------------------------------
