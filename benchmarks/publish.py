@@ -65,14 +65,14 @@ def _pictures(result: Result, directory: Path) -> list[str]:
 def publish(results: Path, document: Path) -> list[Path]:
     """Returns what was written. A result that cannot be read, or a document without its markers, changes nothing."""
     load(results)
-    directory = document.with_suffix("")
+    directory = document.resolve().with_suffix("")
     replaced(document.read_text(encoding="utf-8"), "")
     directory.mkdir(exist_ok=True)
-    for old in directory.glob("*.png"):
-        old.unlink()
     if results.resolve() != (directory / "results.json").resolve():
         shutil.copyfile(results, directory / "results.json")
     drawn = draw(directory)
+    for old in {*directory.glob("*.png")} - {path.resolve() for path in drawn}:
+        old.unlink()
     document.write_text(replaced(document.read_text(encoding="utf-8"), published(directory)), encoding="utf-8")
     return [document, directory / "results.json", *drawn]
 

@@ -517,7 +517,10 @@ def test_publishing_keeps_the_result_and_makes_the_document_from_it(
         return [directory / "makespan.png"]
 
     monkeypatch.setattr(publish, "draw", draw)
+    (tmp_path / "speed").mkdir()
+    (tmp_path / "speed" / "trip.png").touch()  # of an earlier run, that had more
     publish.publish(results, document)
+    assert [path.name for path in sorted((tmp_path / "speed").iterdir())] == ["makespan.png", "results.json"]
     assert load(tmp_path / "speed" / "results.json") == load(results)
     assert publish.between(document.read_text()) == publish.published(tmp_path / "speed")
     assert "### Bars" in document.read_text()
