@@ -21,6 +21,7 @@ import heapq
 import attrs
 
 from common import lines
+from common.codec import replace
 from common.effects import Table
 from common.limits import FALLBACK_LOOKED_AT_MAX
 from common.memory import Memory
@@ -131,7 +132,7 @@ class Fallback:
         """Hands what was leased in the step before to the backlog."""
         leased, self._leased = self._leased, []
         for id, job, body in leased:
-            if self._intake.live(id[0]) is not None:
+            if self._intake.is_live(id[0]):
                 self._backlog.take(id, job, body)
 
     # --- looking for what may be leased --------------------------------------------------------------------------
@@ -151,13 +152,13 @@ class Fallback:
             return
         for ticket in job.after:
             first = self._intake.same_name(ticket)
-            if self._intake.live(first) is not None:
+            if self._intake.is_live(first):
                 self._waiting_for.setdefault(first, []).append(name)
                 return
             ended = self._intake.end(first)
             if ended is None or ended.state is not State.SUCCEEDED:
                 return
-        due_at = self._due_at(name, job)
+        due_at = self._due_at(name, job) if job.delay_s else now
         if due_at > now:
             self._timers.set(("fallback", name), due_at)
         else:
@@ -169,8 +170,9 @@ class Fallback:
         own = self._intake.live(name)
         assert own is not None, f"{name} is not live here"
         began_at, began_wall = self._began
-        left_s = job.delay_s if own.as_of > began_at else job.submitted_wall + job.delay_s - began_wall
-        return own.as_of + min(left_s, job.delay_s)
+        if own.as_of > began_at:
+            return own.as_of + job.delay_s
+        return began_at + min(job.submitted_wall + job.delay_s - began_wall, job.delay_s)
 
     def _may_run(self, job: Job) -> bool:
         return (
@@ -194,7 +196,7 @@ class Fallback:
             return False
         state = State.FAILED if failed else State.SUCCEEDED
         ended = end_of_attempt(outcome, state, outcome.reason, attempt, self._here.name, wall)
-        self._end(ticket, attrs.evolve(ended, begun=attempt), done.output, now)
+        self._end(ticket, replace(ended, begun=attempt), done.output, now)
         return True
 
     def cancel(self, ticket: str, now: float, wall: float) -> bytes | None:

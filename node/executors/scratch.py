@@ -6,9 +6,11 @@ few entries at a time. A directory found in another is moved up beside it first,
 
 Reuse: making and removing a directory costs a quarter of what starting a small program costs (the file system's
 journal), renaming it next to nothing. So a directory is given to another job if it is empty, has its mode, and
-nobody is left in the process group that had it.
+nobody is left in the process group that had it. It waits for the other job under its old name until `tidy`, which
+puts it aside: a job that begins at once where one has ended costs one renaming instead of two.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from typing import Final
 SPARE_MAX: Final = 64  # directories kept for reuse: about as many as attempts end at once
 ENTRIES_PER_TURN: Final = 200  # removed between two looks at what else is to be done: a few milliseconds
 ASIDE: Final = ".aside"
+MISSING: Final = (FileNotFoundError, NotADirectoryError)
 _MODE: Final = 0o700
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -30,7 +33,8 @@ class Scratch:
         self._aside = f"{root}/{ASIDE}"
         self._open()
         self._number = max((int(name) for name in os.listdir(self._aside_fd) if name.isdecimal()), default=0)
-        self._spare: list[str] = []
+        self._fresh: list[str] = []  # spare, and still under the names of those who had them
+        self._spare: list[str] = []  # aside
         self._condemned: list[str] = []
         self._work: Iterator[None] | None = None
         self.lost: list[OSError] = []
@@ -40,10 +44,17 @@ class Scratch:
         self._root_fd = os.open(self._root, _DIRECTORY)
         self._aside_fd = os.open(ASIDE, _DIRECTORY, dir_fd=self._root_fd)
 
-    def _mend(self) -> bool:
-        """Jobs may remove or replace what they like of ours; whether it had to be made anew."""
-        if _is_there(self._root, self._root_fd) and _is_there(self._aside, self._aside_fd):
-            return False
+    def _mend(self) -> None:
+        """Something is not where it was: jobs may remove or replace what they like of ours. Trust nothing spare."""
+        if not (_is_there(self._root, self._root_fd) and _is_there(self._aside, self._aside_fd)):
+            self._open_anew()
+        fresh, self._fresh, self._spare, self._work = self._fresh, [], [], None
+        for name in fresh:
+            with contextlib.suppress(*MISSING):
+                self._put_aside(name, self._root_fd)
+        self._condemned = os.listdir(self._aside_fd)
+
+    def _open_anew(self) -> None:
         before = self._root_fd, self._aside_fd
         for path in (self._root, self._aside):
             if os.path.islink(path) or os.path.isfile(path):
@@ -51,8 +62,6 @@ class Scratch:
         self._open()
         for fd in before:
             os.close(fd)
-        self._spare, self._condemned, self._work = [], os.listdir(self._aside_fd), None
-        return True
 
     def close(self) -> None:
         os.close(self._aside_fd)
@@ -62,56 +71,79 @@ class Scratch:
         """The path of a new, empty directory of that name. Raises OSError."""
         try:
             return self._make(name)
-        except (FileNotFoundError, NotADirectoryError):
-            if not self._mend():
-                raise
+        except MISSING:
+            self._mend()
             return self._make(name)
 
     def _make(self, name: str) -> str:
         path = f"{self._root}/{name}"
-        if self._spare:
-            os.rename(f"{self._aside}/{self._spare.pop()}", path)
-            return path
+        if name in self._fresh:
+            self._put_fresh_aside()
+        if self._fresh:
+            os.rename(self._fresh.pop(), path, src_dir_fd=self._root_fd)
+        elif self._spare:
+            os.rename(self._spare.pop(), path, src_dir_fd=self._aside_fd)
+        else:
+            self._make_new(name, path)
+        return path
+
+    def _make_new(self, name: str, path: str) -> None:
         try:
             os.mkdir(path, _MODE)
         except FileExistsError:
             self._condemned.append(self._put_aside(name, self._root_fd))
             os.mkdir(path, _MODE)
-        return path
 
     def give_back(self, name: str, *, unused: bool) -> None:
         """The attempt is over; `unused` says that no process of its group is left."""
         try:
-            self._mend()
-            aside = self._put_aside(name, self._root_fd)
-        except FileNotFoundError:
-            return  # the job has removed it
+            if unused and len(self._spare) < SPARE_MAX and _is_pristine(f"{self._root}/{name}"):
+                self._fresh.append(name)
+            else:
+                self._condemned.append(self._put_aside(name, self._root_fd))
+        except MISSING:  # the job has removed it, or something that it is in
+            self._give_back_mended(name)
         except OSError as error:
             self.lost.append(error)
+
+    def _give_back_mended(self, name: str) -> None:
+        try:
+            self._mend()
+            self._condemned.append(self._put_aside(name, self._root_fd))
+        except MISSING:
             return
-        if unused and len(self._spare) < SPARE_MAX and _is_pristine(f"{self._aside}/{aside}"):
-            self._spare.append(aside)
-        else:
-            self._condemned.append(aside)
+        except OSError as error:
+            self.lost.append(error)
+
+    def _put_fresh_aside(self) -> None:
+        try:
+            while self._fresh:
+                self._spare.append(self._put_aside(self._fresh.pop(), self._root_fd))
+        except MISSING:
+            self._mend()
+        except OSError as error:
+            self.lost.append(error)
 
     @property
     def untidy(self) -> bool:
-        """Whether there is something for `tidy` to do."""
+        """Whether there is something for `tidy` to remove."""
         return self._work is not None or bool(self._condemned)
 
     def tidy(self) -> None:
-        """Remove some of what was condemned."""
-        for _ in range(ENTRIES_PER_TURN):
+        """Nobody begins just now: put aside what was given back, and remove some of what was condemned."""
+        if self._fresh:
+            self._put_fresh_aside()
+        entries = ENTRIES_PER_TURN
+        while entries and self.untidy:
+            entries -= 1
             if self._work is None:
-                if not self._condemned:
-                    return
                 self._work = self._remove(self._condemned.pop())
             if next(self._work, self) is self:
                 self._work = None
 
     def clear(self) -> None:
         """Remove everything, however long it takes: before the first job of a boot."""
-        self._spare.clear()
+        self._fresh, self._spare = [], []
         self._condemned = os.listdir(self._aside_fd)
         for name in os.listdir(self._root_fd):
             if name != ASIDE:
@@ -160,7 +192,7 @@ def _is_there(path: str, fd: int) -> bool:
     """Whether an open directory still is what stands at its path."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
-    except (FileNotFoundError, NotADirectoryError):
+    except MISSING:
         return False
 
 

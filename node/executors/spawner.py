@@ -80,8 +80,8 @@ class Spawner:
             self._report()  # an empty one: up, and holding the lock
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
-                self._tidy()
                 self._advance()
+                self._tidy()
                 calls_are_plenty = not self._commands_running and self._workers.are_busy_for_long
                 if self._printed or self._returned or (self._over and not calls_are_plenty and not self._line.is_long):
                     self._report()

@@ -23,6 +23,7 @@ from typing import Final
 import attrs
 import msgspec
 
+from common.codec import replace
 from common.limits import KIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
 from node.executors import NO_LIMITS, Limits, Start
@@ -377,7 +378,7 @@ class Worker:
         if self._reply is not None:
             return result_of(*self._reply, call.nothing)
         if self._for_one_call and ended_by_fence(self._code, self.process.cpu_s, call.limits):
-            return Result(attrs.evolve(outcome_of_exit(self._code), reason=Reason.CPU))
+            return Result(replace(outcome_of_exit(self._code), reason=Reason.CPU))
         return self._died(call.nothing)
 
     def _end(self, result: Result, *, unused: bool) -> None:
@@ -387,7 +388,7 @@ class Worker:
         prints = self.prints.take()
         if too_much and self._prints_are_cut:
             breached = outcome_of_breach(result.outcome, call.breach or Reason.OUTPUT)
-            call.end(Result(attrs.evolve(breached, truncated=True), b"", prints), unused=unused)
+            call.end(Result(replace(breached, truncated=True), b"", prints), unused=unused)
         elif too_much:
             call.end(too_long("prints"), unused=unused)
         elif prints:

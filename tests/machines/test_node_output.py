@@ -1,8 +1,8 @@
 """LOGS: what a job has printed, from its runner, from its origin, and part by part to whoever follows it."""
 
-import attrs
 import pytest
 
+from common.codec import replace
 from common.effects import Reply, Table
 from common.events import ClientsGone, Delivered, Received
 from common.limits import LOGS_PERIOD_S
@@ -24,7 +24,7 @@ def logs(ticket: str, said: str, stdout: bytes = b"", stderr: bytes = b"", *, en
 
 def over(ticket: str, output: bytes = b"", attempt: int = 1, **outcome: object) -> Over:
     ended = Outcome(Verdict.SUCCEEDED, exit=0, stdout_bytes=len(output))
-    return Over(ticket, attempt, attrs.evolve(ended, **outcome), output)
+    return Over(ticket, attempt, replace(ended, **outcome), output)
 
 
 # --- the runner ------------------------------------------------------------------------------------------------

@@ -206,6 +206,7 @@ def test_clearing_removes_any_tree_and_follows_no_link(root: Path, tmp_path: Pat
     [
         "rm -r .aside", "rm -r ../scratch", "rm -r .aside; ln -s {outside} .aside", "rm -r .aside; touch .aside",
         "rm -r ../scratch; ln -s {outside} ../scratch", "mv .aside elsewhere", "rm -r ../scratch; touch ../scratch",
+        "rm -r a b", "rm -r .aside/*",
     ],
 )  # fmt: skip
 def test_a_job_that_removes_what_is_ours_stops_neither_the_next_nor_the_cleaning(
@@ -215,10 +216,15 @@ def test_a_job_that_removes_what_is_ours_stops_neither_the_next_nor_the_cleaning
     outside.mkdir()
     (outside / "1").write_text("kept")
     scratch = Scratch(root)
-    for name in ("a", "b"):
+    for name in ("a", "b", "0"):
         scratch.make(name)
+    for name in ("a", "b"):
         scratch.give_back(name, unused=True)
+    scratch.tidy()
+    scratch.give_back("0", unused=True)
     scratch.make("a")
+    scratch.make("b")
+    scratch.give_back("b", unused=True)
     subprocess.run(["sh", "-ec", removal.format(outside=outside)], cwd=root, check=True)
     scratch.give_back("a", unused=True)
     for name in ("c", "d", "e"):
@@ -281,6 +287,25 @@ def test_much_that_was_left_is_removed_a_little_at_a_time(root: Path) -> None:
             turns += 1
         assert turns in (3, 4)
         assert list((root / ".aside").iterdir()) == []
+
+
+def test_a_job_that_begins_where_one_has_ended_gets_its_directory_under_another_name(root: Path) -> None:
+    scratch = Scratch(root)
+    with closing(scratch):
+        first = Path(scratch.make("a"))
+        inode = first.stat().st_ino
+        scratch.give_back("a", unused=True)
+        second = Path(scratch.make("b"))
+        assert (second.stat().st_ino, first.exists(), os.listdir(root / ".aside")) == (inode, False, [])
+        scratch.make("a")
+        for name in ("a", "b"):
+            scratch.give_back(name, unused=True)
+        both = [Path(scratch.make(name)) for name in ("a", "c")]  # one under the very name that it had
+        assert [path.exists() for path in both] == [True, True]
+        for path in both:
+            scratch.give_back(path.name, unused=True)
+        scratch.tidy()
+        assert (os.listdir(root), len(os.listdir(root / ".aside"))) == ([".aside"], 2)
 
 
 def test_a_directory_is_reused_only_when_nobody_is_left_and_it_is_as_it_was(root: Path) -> None:
