@@ -301,7 +301,7 @@ class Delivery:
         upto = self._upto if waiting is None else number_of(waiting) - 1
         if upto > self._watermark and self._history_after is None:
             self._watermark = upto
-            self._memory.put_late(Table.META, _WATERMARK, b"%d" % upto)  # no commit for that alone: it is sent again
+            self._memory.put(Table.META, _WATERMARK, b"%d" % upto)
 
     # --- invariants ----------------------------------------------------------------------------------------------
 

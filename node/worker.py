@@ -21,7 +21,7 @@ import attrs
 
 from common import lines
 from common.codec import Malformed, unpack
-from common.effects import Effects, Hangup
+from common.effects import Effects, Hangup, Write
 from common.events import (
     Asked,
     ClientsGone,
@@ -40,6 +40,7 @@ from common.limits import (
     OWN_JOBS_AWAKE_MAX,
     STORE_EXPIRE_FRACTION,
     STORE_FULL_FRACTION,
+    SYNC_WITHIN_S,
 )
 from common.memory import Memory
 from common.messages import (
@@ -153,6 +154,7 @@ class Worker:
         self._eager = True
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
+        self._sync_is_due = False
 
     # --- the contract ------------------------------------------------------------------------------------------
 
@@ -179,8 +181,21 @@ class Worker:
         commands = (*self._backlog.commands, *self._peeks.commands)
         self._backlog.commands.clear()
         self._peeks.commands.clear()
-        at_once = (*self._outbox.take_at_once(), RunNow(commands)) if commands else self._outbox.take_at_once()
-        return Effects(self._memory.take(), self._outbox.take(), at_once)
+        at_once = ((RunNow(commands),) if commands else ()) + self._outbox.take_at_once()
+        actions = self._outbox.take()
+        return Effects(self._writes(now, wanted=bool(actions)), actions, at_once)
+
+    def _writes(self, now: float, *, wanted: bool) -> Sequence[Write]:
+        """What is to be committed with this step: everything, where any of its actions waits for that, or where no
+        link carries the news away from here. Else nobody does, and for SYNC_WITHIN_S it gathers: what the ledger has
+        acknowledged, and copies of ends and outcomes that are on their way or there."""
+        if wanted or self._sync_is_due or not self._linked:
+            self._sync_is_due = False
+            self._timers.cancel("sync")
+            return self._memory.take()
+        if self._memory.untaken and "sync" not in self._timers:
+            self._timers.set("sync", now + SYNC_WITHIN_S)
+        return ()
 
     def committed(self) -> None:
         self._memory.committed()
@@ -214,6 +229,8 @@ class Worker:
             match name:
                 case "expire":
                     self._expire(now)
+                case "sync":
+                    self._sync_is_due = True
                 case "grace over":
                     self._drain.interrupt(now)
                 case "hand back over":
@@ -469,7 +486,7 @@ class Worker:
         begun, self._backlog.begun = self._backlog.begun, []
         over = {done.id for done in finished}
         if self._linked and (running := tuple(id for id in begun if id not in over)):
-            self._outbox.send(Begun(running))
+            self._outbox.send_at_once(Begun(running))
         for done in finished:
             if not done.unwanted and not self._fallback.settle(done, now, self._wall):
                 self._outcomes.keep(done.id, done.outcome, done.output)

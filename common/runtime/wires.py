@@ -75,11 +75,14 @@ class Switchboard:
 
     @contextmanager
     def _open(self) -> Iterator[select.epoll]:
-        with select.epoll() as self._epoll:
+        with select.epoll() as epoll:
             for fd, wire in self._wires.items():
-                self._epoll.register(fd, wire.interest)
-            yield self._epoll
-        self._epoll = None
+                epoll.register(fd, wire.interest)
+            self._epoll = epoll
+            try:
+                yield epoll
+            finally:
+                self._epoll = None
 
     def connect(self, wire: "SocketWire") -> None:
         self._wires[wire.fd] = wire
