@@ -204,6 +204,7 @@ class Dispatcher:
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
+        self._ledger.all.step_is_over()
         return Effects(self._memory.take(), self._outbox.take())
 
     def committed(self) -> None:
