@@ -212,3 +212,17 @@ def test_others_are_served_between_the_parts_also_those_of_another_order(in_part
     in_parts.advance(0.01)
     counts = [int((asker.reply(asked) or "").rpartition("count=")[2]) for asked in (first, second)]
     assert sum(counts) == 27, "a job was cancelled by both, or by none"
+
+
+def test_what_ends_after_an_order_for_what_has_ended_is_not_meant(in_parts: Cluster) -> None:
+    in_parts.say("n1", "cancel group=g")
+    in_parts.advance(0.01)
+    late = in_parts.submit("n1", "group=g sh true")
+    asker = Asker(in_parts, "n2")
+    in_parts.busy("n1")  # it takes note later, so that no step is taken for it
+    asked = asker.ask("forget", group="g")
+    assert asker.reply(asked) is None
+    in_parts.say("n2", f"cancel {late}")
+    in_parts.advance(0.01)
+    assert asker.reply(asked) == "OK group=g count=7\n"
+    assert (in_parts.say("n1", f"status {late}") or "").startswith(f"OK {late} state=cancelled")
