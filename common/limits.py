@@ -23,6 +23,7 @@ READ_BYTES = 64 * KIB  # one read of a client's socket, parsed as a whole
 ANSWER_WAIT_S = 5.0  # what STATUS and the like wait for a balancer or an origin that cannot be reached
 LIST_LIMIT_DEFAULT = 100
 LIST_SCAN_MAX = 20_000  # records that one LIST looks at: a filter that matches little must not stall a program
+ORDERS_PER_STEP_MAX = 500  # jobs of a group that one step cancels, retries or forgets: others are served in between
 EXPLAIN_LOOKED_AT_MAX = 1000  # queued jobs that one EXPLAIN looks at to count them exactly
 LIST_LIMIT_MAX = 10_000  # one reply fits in memory; more is a job for a cursor
 DURATION_MAX_S = 10 * 365.25 * 86400.0  # ten years

@@ -34,14 +34,7 @@ from common.events import (
     StoreLevel,
 )
 from common.history import History
-from common.limits import (
-    ENDS_ASKED_MAX,
-    ENDS_ASKED_PERIOD_S,
-    OWN_JOBS_AWAKE_MAX,
-    STORE_EXPIRE_FRACTION,
-    STORE_FULL_FRACTION,
-    SYNC_WITHIN_S,
-)
+from common.limits import OWN_JOBS_AWAKE_MAX, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION, SYNC_WITHIN_S
 from common.memory import Memory
 from common.messages import (
     Acknowledged,
@@ -78,6 +71,7 @@ from node.executors import Begun as HasBegun
 from node.executors import Kill, Over, Peek, Printed, Start
 from node.fallback import Fallback, Here
 from node.intake import Intake
+from node.missed import Missed
 from node.origin import Origin
 from node.outbox import Outbox
 from node.outcomes import Outcomes
@@ -140,6 +134,7 @@ class Worker:
         self._drain = Drain(memory, self._backlog, self._outcomes, self._timers, self._outbox, grace_s=drain_grace_s)
         self._origin = Origin(self._intake, self._history)
         self._desk = Desk(self._intake, self._origin, self._timers, self._outbox, self.statistics)
+        self._missed = Missed(self._intake, self._timers, self._outbox)
         self._submissions = Submissions(self._intake, self._desk, self._timers, self._outbox)
         self._fallback = Fallback(
             Here(identity.boot_id, identity.name, slots, kinds, fallback_s),
@@ -238,7 +233,7 @@ class Worker:
                 case "fallback":
                     self._fallback.due()
                 case "more ends":
-                    self._ask_for_ends(now)
+                    self._missed.go_on(now)
                 case ("fallback", str(ticket)):
                     self._fallback.consider(ticket, now)
                 case ("ask", int(query_id)):
@@ -313,16 +308,9 @@ class Worker:
         if event.eager:
             self._send_outcomes(self._outcomes.all())
         self._outbox.send_jobs(self._intake.delivery.to_send(self._wall))
-        self._ask_for_ends(now)
+        self._missed.link_opened(now)
         self._desk.link_opened()
         self._drain.link_changed(now)
-
-    def _ask_for_ends(self, now: float) -> None:
-        """What ended while we were away is told when we ask for it: a part at a time, of a million jobs."""
-        if self._linked and (tickets := self._intake.delivery.ends_to_ask_for()):
-            self._outbox.send(RequestOfRes(tuple(tickets)))
-            if len(tickets) >= ENDS_ASKED_MAX:
-                self._timers.set("more ends", now + ENDS_ASKED_PERIOD_S)
 
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
         if event.link != self._outbox.link:
