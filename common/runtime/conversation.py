@@ -13,8 +13,7 @@ connection, in `live`.
 """
 
 import hmac
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -25,6 +24,7 @@ from common.limits import ERRORS_IN_A_ROW_MAX, KIB, MIB, REPLIES_UNREAD_BYTES_MA
 from common.runtime.bell import Bell
 from common.runtime.bodies import Bodies
 from common.runtime.tls import FIRST_BYTES
+from common.runtime.unproven import Place, Refusals, Unproven
 from common.runtime.wires import Wire
 
 SEND_BYTES: Final = 1 * MIB  # replies are joined up to about this size
@@ -68,6 +68,8 @@ class Server(Protocol):
     body_bytes_max: int
     kinds: Iterable[str]
     bodies: Bodies
+    unproven: Unproven
+    refusals: Refusals
     ids: Iterator[int]
 
     def expect(self, queries: Sequence[tuple[int, lines.Query]], owed: Sequence[Owed]) -> None:
@@ -81,21 +83,21 @@ class Server(Protocol):
 
 
 class Conversation:
-    """See the module. `welcome` is called when the client may ask, `refused` when it has shown a wrong token."""
+    """See the module. `peer` is for the log."""
 
-    def __init__(self, server: Server, wire: Wire, welcome: Callable[[], None], refused: Callable[[], None]) -> None:
+    def __init__(self, server: Server, wire: Wire, place: Place, peer: str) -> None:
         self._server = server
         self._wire = wire
-        self._welcome = welcome
-        self._refused = refused
-        self._authorized = server.token is None
-        if self._authorized:
-            welcome()
+        self._place = place
+        self._peer = peer
+        self._authorized = False
+        if server.token is None:
+            self._welcome()
         self._parser = lines.Parser(
             body_bytes_max=server.body_bytes_max, kinds=server.kinds, keep_bodies=self._authorized
         )
-        self._untaken: deque[lines.Request] = deque()  # read, and there was no room for them yet
-        self._owed: deque[Owed] = deque()
+        self._untaken: list[lines.Request] = []  # read, and there was no room for them yet
+        self._owed: list[Owed] = []  # in order; lists, because most connections are silent and a deque weighs 760 bytes
         self._owed_bytes = 0  # answered and not sent, and guessed
         self._submitted_bytes = 0  # the bodies of these that are on their way to the disk
         self._sending_bytes = 0  # of what the wire has not said yet
@@ -214,9 +216,11 @@ class Conversation:
         untaken, ids = self._untaken, self._server.ids
         queries: list[tuple[int, lines.Query]] = []
         asked: list[Owed] = []
-        had = len(untaken)
-        while untaken and self._has_room() and not self._ends:
-            request = untaken.popleft()
+        taken = 0
+        for request in untaken:
+            if self._ends or not self._has_room():
+                break
+            taken += 1
             owed = Owed(self, next(ids))
             self._owed.append(owed)
             if isinstance(request, _EDGE) or not self._authorized:
@@ -225,12 +229,13 @@ class Conversation:
                 self._guess(owed, request)
                 queries.append((owed.query_id, request))
                 asked.append(owed)
+        del untaken[:taken]
         if queries:
             self._server.expect(queries, asked)
         self._ends = self._ends or (self._heard_all and not untaken)
         if self._ends:
             untaken.clear()
-        return len(untaken) < had
+        return taken > 0
 
     def _has_room(self) -> bool:
         return self._owed_bytes < REPLIES_UNREAD_BYTES_MAX and len(self._owed) < REQUESTS_OPEN_MAX
@@ -272,12 +277,15 @@ class Conversation:
     def _authorize(self, token: str) -> bytes:
         expected = self._server.token
         if expected is None or hmac.compare_digest(token.encode(), expected.encode()):
-            self._authorized = True
             self._welcome()
             return lines.ok()
         self._ends = True
-        self._refused()
+        self._server.refusals.tell(self._peer, "it showed another token than this node's")
         return lines.err(Code.UNAUTHORIZED, "this is not the token of this node")
+
+    def _welcome(self) -> None:
+        self._authorized = True
+        self._server.unproven.proven(self._place)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -305,11 +313,10 @@ class Conversation:
         """Replies up to the first that is not known yet, but no more than one send should carry. The last of them may
         be only a part of the answer."""
         replies: list[bytes] = []
-        size_bytes = 0
-        while self._owed and size_bytes < SEND_BYTES and self._errors_in_a_row < ERRORS_IN_A_ROW_MAX:
-            owed = self._owed[0]
+        size_bytes = done = 0
+        for owed in self._owed:
             reply = owed.reply
-            if reply is None:
+            if reply is None or size_bytes >= SEND_BYTES or self._errors_in_a_row >= ERRORS_IN_A_ROW_MAX:
                 break
             replies.append(reply)
             size_bytes += len(reply)
@@ -317,5 +324,6 @@ class Conversation:
             if owed.more:
                 owed.reply, self._unfinished = None, owed
                 break
-            self._owed.popleft()
+            done += 1
+        del self._owed[:done]
         return replies

@@ -16,7 +16,6 @@ back.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Final, TypeAlias
 
 import structlog
@@ -170,9 +169,7 @@ class Serving:
                 await self._turn_away(stream, lines.err(Code.UNAUTHORIZED, place.ended))
 
     async def _talk(self, stream: Connection, place: Place, peer: str) -> None:
-        welcome = partial(self.unproven.proven, place)
-        refused = partial(self.refusals.tell, peer, "it showed another token than this node's")
-        await Conversation(self, wire_of(stream, self._switchboard), welcome, refused).run()
+        await Conversation(self, wire_of(stream, self._switchboard), place, peer).run()
         with trio.move_on_after(LINGER_S):
             await part(stream)
 
