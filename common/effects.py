@@ -100,9 +100,9 @@ class Exit:
 class Effects:
     """The answer to a step. `actions` are performed in order, and only after all writes are durable.
 
-    `at_once` is for what says nothing of this step's writes to anybody, and so need not wait for them: a node
-    begins an attempt on the strength of a lease that is on the ledger's disk, and its slots would stand idle during
-    each commit (docs/decisions/0010).
+    `at_once` is for what promises nothing that this step's writes have to keep, and so need not wait for them: a node
+    begins an attempt on the strength of a lease that is on the ledger's disk, hands on how one ended, and answers with
+    an end that the ledger has on its disk (docs/decisions/0010 and 0017).
     """
 
     writes: Sequence[Write] = ()

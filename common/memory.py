@@ -25,6 +25,10 @@ class Reader(Protocol):
         (before it, when `backwards`; an empty `after` starts at the end)."""
         ...
 
+    def count(self, table: Table) -> int:
+        """How many records there are, without looking at any."""
+        ...
+
 
 class Memory:
     """Tables as a machine sees them."""
@@ -81,6 +85,11 @@ class Memory:
             else:
                 found[key] = value
         return sorted(found.items(), reverse=backwards)[:limit]
+
+    def count(self, table: Table) -> int:
+        """How many records there are; for a machine that has not written yet."""
+        assert not self._overlay.get(table), f"{table} is counted while it changes"
+        return self._reader.count(table)
 
     def _written(self, table: Table, prefix: bytes, after: bytes, *, backwards: bool) -> list[bytes]:
         """The keys of this step's writes that a scan has to look at: a step may write a hundred thousand records and

@@ -98,7 +98,7 @@ class Desk:
         known = self._origin.known(ticket, query)
         if known is not None:
             self._outbox.reply(query_id, known)
-        elif isinstance(query, lines.Wait) and self._intake.live(ticket) is not None:
+        elif isinstance(query, lines.Wait) and self._intake.is_live(ticket):
             self._wait_here(query_id, query, ticket, now)
         elif self._outbox.link is None and self._knows_enough_for(query, ticket):
             self._outbox.reply(query_id, self._as_last_known(ticket, query, now))
@@ -109,7 +109,7 @@ class Desk:
 
     def _knows_enough_for(self, query: lines.Query, ticket: str | None) -> bool:
         """Whether what an origin last knew is an answer: other questions have something done, or want the output."""
-        if ticket is None or self._intake.live(ticket) is None:
+        if ticket is None or not self._intake.is_live(ticket):
             return False
         return isinstance(query, lines.Status | lines.Result | lines.Explain)
 
@@ -124,13 +124,13 @@ class Desk:
         if query.timeout_s is not None:
             self._timers.set(("ask", query_id), now + query.timeout_s)
 
-    def ended(self, ticket: str, ended: Ended, output: bytes) -> None:
-        """One of our jobs has ended: whoever waits is told."""
+    def ended(self, ticket: str, ended: Ended, output: bytes, *, by_ledger: bool = False) -> None:
+        """One of our jobs has ended: whoever waits is told; at once, where the ledger has it on its disk."""
         waiting = self._waiters.pop(ticket, None)
         if waiting:
             reply = lines.result_reply(ticket, ended, output)
             for query_id in waiting:
-                self._close(query_id, reply)
+                self._close(query_id, reply, at_once=by_ledger)
 
     def renamed(self, ticket: str, first: str, now: float) -> None:
         """One of our tickets is another name of a job that may be another node's: who waits for it waits there."""
@@ -210,9 +210,8 @@ class Desk:
             self._intake.revive(ticket, now)
         elif isinstance(open_.query, lines.Forget):
             self.forgotten(ticket)
-        own = self._intake.live(ticket)
-        if own is not None and (said := _STATE.search(reply[:200])) is not None:
-            own.state, own.attempt, own.as_of = State(said[1].decode()), int(said[2] or own.attempt), now
+        if (said := _STATE.search(reply[:200])) is not None:
+            self._intake.heard(ticket, State(said[1].decode()), int(said[2]) if said[2] else None, now)
 
     def overdue(self, query_id: int, now: float) -> None:
         """The time of a question is over: WAIT says how the job stands, WATCH how many have not ended, the others
@@ -304,10 +303,10 @@ class Desk:
             if not waiting:
                 del self._waiters[open_.waits_for or ""]
 
-    def _close(self, query_id: int, reply: bytes) -> None:
+    def _close(self, query_id: int, reply: bytes, *, at_once: bool = False) -> None:
         if self._open.pop(query_id, None) is not None:
             self._cancel_timers(query_id)
-            self._outbox.reply(query_id, reply)
+            (self._outbox.reply_at_once if at_once else self._outbox.reply)(query_id, reply)
 
     def _cancel_timers(self, query_id: int) -> None:
         self._timers.cancel(("ask", query_id))

@@ -57,7 +57,7 @@ class Owed:
     reply: bytes | None = None  # what is answered of it
     more: bool = False  # that is only a part of the answer
     guessed_bytes: int = 0  # what it weighs meanwhile
-    body_bytes: int = 0  # of a job that is on its way to the disk
+    body_bytes: int = 0  # of a job that is on its way to the disk, and as much of what was guessed
 
 
 class Server(Protocol):
@@ -74,6 +74,10 @@ class Server(Protocol):
 
     def expect(self, queries: Sequence[tuple[int, lines.Query]], owed: Sequence[Owed]) -> None:
         """Hands queries to the driver; each is answered later, by `Conversation.answered`."""
+
+    def storing(self, owed: Owed) -> None:
+        """The body of a RUN is on its way to the disk. `Conversation.stored` tells that it is there, long before the
+        answer."""
 
     def forget(self, query_ids: Sequence[int]) -> None:
         """Their client has gone."""
@@ -154,9 +158,15 @@ class Conversation:
         owed.more = more
         self._owed_bytes += len(reply) - owed.guessed_bytes
         owed.guessed_bytes = 0
-        if owed.body_bytes:
-            self._submitted_bytes -= owed.body_bytes
-            owed.body_bytes = 0
+        self._submitted_bytes -= owed.body_bytes
+        owed.body_bytes = 0
+
+    def stored(self, owed: Owed) -> None:
+        """A job is on disk, and holds nothing up any more, though its client waits for the end."""
+        self._owed_bytes -= owed.body_bytes
+        self._submitted_bytes -= owed.body_bytes
+        owed.guessed_bytes -= owed.body_bytes
+        owed.body_bytes = 0
 
     def go_on(self, data: bytes | None = None) -> None:
         """Takes what there is room for and says what is answered, until neither is possible. `data` is what was
@@ -241,13 +251,12 @@ class Conversation:
         return self._owed_bytes < REPLIES_UNREAD_BYTES_MAX and len(self._owed) < REQUESTS_OPEN_MAX
 
     def _guess(self, owed: Owed, query: lines.Query) -> None:
-        """What an open query may hold in memory: its reply, or the body of a job until it is stored. RUN counts for
-        nothing: it stays open long after that, and must not hold up the jobs behind it."""
+        """What an open query may hold in memory: its reply, or the body of a job until it is stored."""
         if isinstance(query, lines.Submit):
-            if not query.body or query.wait:
-                return
             owed.guessed_bytes = owed.body_bytes = len(query.body)
             self._submitted_bytes += owed.body_bytes
+            if query.wait and query.body:
+                self._server.storing(owed)
         else:
             owed.guessed_bytes = _REPLY_BYTES.get(type(query), 0)
         self._owed_bytes += owed.guessed_bytes

@@ -29,6 +29,8 @@ from common.machine import Machine
 from common.runtime.store import NoRoom, Room
 
 ROOM_CHECK_PERIOD_S = 0.25
+QUICK_S = 0.002  # several times what a commit takes on a good disk; what everybody may be kept waiting now and then
+LOOK_AGAIN_AFTER = 64  # commits
 
 
 class Commits(Protocol):
@@ -59,6 +61,33 @@ def in_one_thread() -> RunBlocking:
 
     async def run(call: Callable[[], None]) -> None:
         await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=False)
+
+    return run
+
+
+def in_place_while_quick(
+    in_thread: RunBlocking,
+    clock: Callable[[], float],
+    *,
+    quick_s: float = QUICK_S,
+    look_again_after: int = LOOK_AGAIN_AFTER,
+) -> RunBlocking:
+    """Runs calls in this very thread for as long as they take less than `quick_s` of `clock`: to hand one to another
+    thread and be woken by it takes longer than a good disk does. After one that was slow, the next `look_again_after`
+    go `in_thread`, so that on a slow disk the program reads and writes sockets meanwhile, and it is rare that nobody
+    does."""
+    in_thread_yet = 0
+
+    async def run(call: Callable[[], None]) -> None:
+        nonlocal in_thread_yet
+        started = clock()
+        if in_thread_yet:
+            in_thread_yet -= 1
+            await in_thread(call)
+        else:
+            call()
+        if clock() - started > quick_s:
+            in_thread_yet = look_again_after
 
     return run
 
@@ -127,8 +156,10 @@ class Driver:
         events = tuple(self._events)
         self._events.clear()
         effects = self._machine.handle(events, now)
-        for action in effects.at_once:
-            self._performers[type(action)](action)
+        if effects.at_once:
+            for action in effects.at_once:
+                self._performers[type(action)](action)
+            self._performed()
         started = trio.current_time()
         if effects.writes:
             await self._commit(effects.writes)

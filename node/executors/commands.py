@@ -80,17 +80,15 @@ class Commands:
         finally:
             if stdin != self._null:
                 os.close(stdin)
-        self._watch_later(command)
-        return command
-
-    def _watch_later(self, command: "Command") -> None:
         if not self._young:
             self._loop.after(YOUNG_S, self._grown_up)
         self._young.append(command)
+        return command
 
     def _grown_up(self) -> None:
         for command in self._young:
-            command.watch()
+            if not command.over:
+                command.watch()
         self._young.clear()
 
 
@@ -103,7 +101,7 @@ class Command:
         self._breach: Reason | None = None
         self._code: int | None = None  # of the leader, once it has ended
         self._group_is_empty = False
-        self._over = False
+        self.over = False
         self._stdout, self._stderr = _two_captures(loop, min(output_bytes_max, self._print_bytes_max), self._look)
 
     def begin(self, family: Family, argv: tuple[str, ...], env: Mapping[str, str], stdin: int) -> None:
@@ -149,21 +147,25 @@ class Command:
         self._stdout.read_out()
         self._stderr.read_out()
         self._look()
-        if not self._over:
+        if not self.over:
             self.watch()
-            self._loop.after(DRAIN_S, self._finish)
+            self._loop.after(DRAIN_S, self._give_up)
 
     def _look(self) -> None:
         if self._stdout.total_bytes + self._stderr.total_bytes > self._print_bytes_max and self._breach is None:
             self.end_for(Reason.OUTPUT)
-        if self._code is not None and self._stdout.ended and self._stderr.ended:
+        if self._stdout.ended and self._stderr.ended and self._code is not None and not self.over:
+            self._finish()
+
+    def _give_up(self) -> None:
+        """Whoever still holds the pipes is waited for no longer."""
+        if not self.over:
+            self._close()
             self._finish()
 
     def _finish(self) -> None:
-        if self._over or self._code is None:
-            return
-        self._over = True
-        self._close()
+        assert self._code is not None, "it is over when it has ended and was read to the end"
+        self.over = True
         truncated = self._stdout.truncated or self._stderr.truncated
         stdout, stderr = self._stdout.take(), self._stderr.take()
         outcome = outcome_of_exit(self._code, self._seconds, len(stdout), len(stderr), truncated)

@@ -133,10 +133,10 @@ class Scratch:
         """Nobody begins just now: put aside what was given back, and remove some of what was condemned."""
         if self._fresh:
             self._put_fresh_aside()
-        for _ in range(ENTRIES_PER_TURN):
+        entries = ENTRIES_PER_TURN
+        while entries and self.untidy:
+            entries -= 1
             if self._work is None:
-                if not self._condemned:
-                    return
                 self._work = self._remove(self._condemned.pop())
             if next(self._work, self) is self:
                 self._work = None
