@@ -104,6 +104,7 @@ class Conversation:
         self._owed: list[Owed] = []  # in order; lists, because most connections are silent and a deque weighs 760 bytes
         self._owed_bytes = 0  # answered and not sent, and guessed
         self._submitted_bytes = 0  # the bodies of these that are on their way to the disk
+        self._held_bytes = 0  # of bodies, as the server counts them
         self._sending_bytes = 0  # of what the wire has not said yet
         self._unfinished: Owed | None = None  # that was a part of the answer to this
         self._errors_in_a_row = 0
@@ -217,13 +218,17 @@ class Conversation:
 
     def _hold_bodies(self) -> bool:
         """Whether there is room for more than what all hold now."""
-        bodies = self._server.bodies
-        bodies.hold(self, self._parser.body_bytes + self._submitted_bytes)
+        bodies, held_bytes = self._server.bodies, self._parser.body_bytes + self._submitted_bytes
+        if held_bytes != self._held_bytes:
+            self._held_bytes = held_bytes
+            bodies.hold(self, held_bytes)
         return bodies.total <= bodies.most
 
     def _take(self) -> bool:
         """Takes requests while there is room for what they may be answered with; hands the queries over together."""
         untaken, ids = self._untaken, self._server.ids
+        if not untaken and not self._heard_all:
+            return False
         queries: list[tuple[int, lines.Query]] = []
         asked: list[Owed] = []
         taken = 0
@@ -300,7 +305,7 @@ class Conversation:
 
     def _say(self) -> bool:
         """Says what is answered and has its turn, unless the wire is still busy with what was said before."""
-        if self._sending_bytes:
+        if self._sending_bytes or not self._owed or self._owed[0].reply is None:
             return False
         replies = self._replies_in_turn()
         if not replies:
