@@ -200,21 +200,22 @@ async def test_standard_input_is_the_body_and_empty_without_one(yard: Yard) -> N
 
 
 async def test_each_attempt_has_an_empty_directory_of_its_own_that_is_gone_afterwards(yard: Yard) -> None:
-    directories = set()
+    directories = []
     for line in (
-        "pwd",
         "pwd",
         "pwd; mkdir -p a/b; touch a/b/c .hidden",
         "pwd; ln -s / root",
         "pwd; chmod 500 .",
         "pwd",
+        "pwd",
     ):
         over = await yard.run("sh", f"ls -A; stat -c %a .; {line}")
         mode, directory = stdout(over).decode().split()
-        assert (mode, directory) == ("700", f"{yard.scratch_root}/{over.ticket}.1")
-        directories.add(directory)
+        assert (mode, os.path.dirname(directory)) == ("700", str(yard.scratch_root))
+        directories.append(directory)
+    assert len(set(directories[1:5])) == 4, "what was not left as it was found is nobody else's"
+    for directory in set(directories):
         await until(lambda directory=directory: not os.path.lexists(directory))  # type: ignore[misc]
-    assert len(directories) == 6
 
 
 async def test_a_job_that_removes_its_own_directory_ends_like_any_other(yard: Yard) -> None:
