@@ -10,6 +10,7 @@ from balancer.dispatcher import Dispatcher, Periods
 from balancer.door import Door
 from balancer.placement import Level
 from common.effects import Hangup, Send
+from common.limits import ENTRIES_AWAKE_MAX
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.driver import Driver
@@ -21,10 +22,15 @@ class Balancer:
     """One boot of the balancer. `run` is its life. Its whole state is on disk at every moment, so stopping is nothing
     more than ending."""
 
-    def __init__(self, settings: BalancerSettings, outside: Outside) -> None:
+    def __init__(self, settings: BalancerSettings, outside: Outside, *, awake_max: int = ENTRIES_AWAKE_MAX) -> None:
         self.ledger_id = identity.directory_id(outside.tables, outside.nonce)
         self.dispatcher = Dispatcher(
-            Memory(outside.tables), periods(settings), Level(), nodes_max=settings.nodes_max, chance=outside.chance
+            Memory(outside.tables),
+            periods(settings),
+            Level(),
+            nodes_max=settings.nodes_max,
+            chance=outside.chance,
+            awake_max=awake_max,
         )
         self.driver = Driver(
             self.dispatcher,

@@ -461,7 +461,7 @@ class Dispatcher:
     def _tell_end(self, node: Node, ticket: str) -> None:
         """Of a job that this ledger has acknowledged and knows no more, it can only be said that it was; unless it has
         the job itself, and lost only how it stands."""
-        if self._ledger.live(ticket) is not None:
+        if ticket in self._ledger.all or self._ledger.live(ticket) is not None:
             return
         if self._history.find(ticket) is not None:
             node.ends[ticket] = None

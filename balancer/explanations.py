@@ -21,6 +21,7 @@ from balancer.records import Entry
 from balancer.roster import Node
 from balancer.rounds import can_run, room_bytes
 from common.durations import format_duration
+from common.limits import EXPLAIN_LOOKED_AT_MAX
 from common.model import State, array_of, index_of
 from common.status import explain_ended, explain_reply, moment
 from common.why import BY_STATE, Row, Why, page
@@ -28,6 +29,19 @@ from common.why import BY_STATE, Row, Why, page
 _NAMED_MAX: Final = 10  # nodes, or jobs that are waited for; of the others it is said how many there are
 _STAGES: Final = (Why.KIND_NOT_ALLOWED, Why.TOO_WIDE, Why.DRAINING, Why.NO_FREE_SLOT, Why.NEXT_ROUND)
 _HELD: Final = frozenset({State.BLOCKED, State.SCHEDULED})
+
+
+@attrs.frozen
+class _Ahead:
+    """How many jobs go first. Where that is not `exact` an array is one of them, and some may have been cancelled."""
+
+    count: int
+    exact: bool
+
+    def __str__(self) -> str:
+        if not self.exact:
+            return f"behind about {self.count} queued jobs and arrays"
+        return f"behind {_count(self.count, 'queued job')}" if self.count else "the first in the queue"
 
 
 @attrs.frozen
@@ -132,27 +146,30 @@ class Explanations:
 
     def _queued(self, entry: Entry, now: float) -> list[Row]:
         ahead = self._ahead(entry)
-        rows: list[Row] = [("position", f"behind {_count(ahead, 'queued job')}" if ahead else "the first in the queue")]
+        rows: list[Row] = [("position", str(ahead))]
         if not self._rules.eager:
-            rows.append(("rounds", self._rounds(ahead)))
+            rows.append(("rounds", self._rounds(ahead.count)))
         array = self._books.ledger.elements.array(entry.ticket)
         if array is not None and array.indexes.at_once_max is not None:
             under_way = f"{len(array.leased)} under way, of {array.indexes.at_once_max} that may be at once"
             rows.append(("array", under_way))
         return [*rows, ("needs", _needs(entry)), ("nodes", list(self._nodes(entry, now)))]
 
-    def _ahead(self, entry: Entry) -> int:
+    def _ahead(self, entry: Entry) -> "_Ahead":
         """How many queued jobs go first: those before it in every line from which a node that may run this one is
-        fed, too; in all lines where there is no such node. Elements of arrays count one by one."""
+        fed, too; in all lines where there is no such node. Elements of arrays count one by one, unless there is too
+        much to look at."""
         record = entry.record
         ledger = self._books.ledger
         able = [node for node in _here(self._books) if can_run(node, record.kind, record.slots)]
         competing = [needs for needs in ledger.queue.lines() if not able or any(can_run(node, *needs) for node in able)]
         place = (-record.priority, record.sequence)
+        if (places := ledger.queue.count_ahead_of(place, competing)) > EXPLAIN_LOOKED_AT_MAX:
+            return _Ahead(places, exact=False)
         others = (ledger.all.arrived(sequence) for sequence in set(ledger.queue.ahead_of(place, competing)))
         ahead = sum(_in_line(other) for other in others if other is not None and other.waits_for_a_node)
         array = ledger.elements.array(entry.ticket)
-        return ahead if array is None else ahead + _before_in_array(array, entry)
+        return _Ahead(ahead if array is None else ahead + _before_in_array(array, entry), exact=True)
 
     def _rounds(self, ahead: int) -> str:
         most = self._rules.jobs_per_round_max

@@ -20,7 +20,7 @@ from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
 from balancer.ends import Ends
-from balancer.live import Live, Resting
+from balancer.live import Live
 from balancer.queue import Queue
 from balancer.records import TRANSITIONS, Entry, LiveRecord
 from common.codec import pack, replace, unpack
@@ -45,7 +45,6 @@ from common.model import (
     ticket_key,
 )
 
-_SCAN: Final = 5000
 _NOT_HELD_BACK: Final[dict[str, object]] = {"waits_for": (), "due_wall": 0.0, "due_s": 0.0, "retrying": False}
 
 
@@ -77,16 +76,12 @@ class Ledger:
 
     def restore(self, wall: float) -> None:
         self.ends.restore()
-        entries: list[Entry] = []
-        for one in self._live.restore():
-            if isinstance(one, Resting):
-                self._sequence = one.sequence
-                self.queue.push((one.kind, one.slots), one.priority, one.sequence)
-            else:
-                self._sequence = max(self._sequence, one.record.sequence)
-                self._live.enter(one)
-                self.elements.open(one)
-                entries.append(one)
+        entries, resting = self._live.restore()
+        self._sequence = self._live.last
+        for run in resting:
+            self.queue.extend(run.shape.needs, run.shape.priority, run.sequences)
+        for entry in entries:
+            self.elements.open(entry)
         for entry in entries:
             self._restore_wait(entry, wall)
             self._offer(entry)
@@ -322,7 +317,9 @@ class Ledger:
         self.release(entry, crashed=False, wall=wall, why="returned")
 
     def _update(self, entry: Entry, **changes: object) -> None:
-        begins = entry.ticket not in self._live.awake
+        known = self._live.awake.get(entry.ticket)
+        begins = known is None
+        assert known is None or known is entry, f"two entries of {entry.ticket} are being changed"
         if begins and entry.is_element:
             self.elements.begin(entry)
         elif begins:
@@ -411,7 +408,8 @@ class Ledger:
         if packed is None or self._history.expired(ticket):
             return False
         job = unpack(Job, packed)
-        record = LiveRecord(self.next_in_order(), job.kind, group=job.group, outnumbered=ATTEMPTS_PER_LEDGER)
+        sequence = self._live.arrived_as(ticket) or self.next_in_order()
+        record = LiveRecord(sequence, job.kind, group=job.group, outnumbered=ATTEMPTS_PER_LEDGER)
         self.fail_unreadable(Entry(ticket, record), wall)
         return True
 

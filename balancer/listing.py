@@ -61,17 +61,14 @@ class Listing:
     def _lines(self, inquiry: Inquiry) -> Iterator[bytes | None]:
         """A line for each job that is looked at; None for one that was not asked for."""
         reasons = self._explanations.reasons()
-        for entry in self._live_newest_first(inquiry.group):
+        resting = inquiry.state in (None, State.QUEUED)
+        for entry in self._books.ledger.all.newest_first(inquiry.group, resting=resting):
             wanted = inquiry.state in (None, entry.state) and index_of(entry.ticket) is None
             yield lines.job_line(entry.ticket, self._live_fields(entry, reasons)) if wanted else None
         if inquiry.state is None or State(inquiry.state).ended:
             for ticket, ended in self._ended_newest_first(inquiry.group):
                 wanted = inquiry.state in (None, ended.state) and index_of(ticket) is None
                 yield lines.job_line(ticket, ended_fields(self._books.job(ticket), ended)) if wanted else None
-
-    def _live_newest_first(self, group: str | None) -> Iterator[Entry]:
-        live = self._books.ledger.all
-        return live.newest_first() if group is None else live.newest_in_group(group)
 
     def _ended_newest_first(self, group: str | None) -> Iterator[tuple[str, Ended]]:
         if group is None:

@@ -9,6 +9,7 @@ Pure.
 """
 
 import heapq
+import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,10 @@ class _Arrivals:
         self.sequences.append(sequence)
         return True
 
+    def extend(self, sequences: range) -> None:
+        assert not self or sequences[0] > self.sequences[-1], f"{sequences[0]} comes behind {self.sequences[-1]}"
+        self.sequences.extend(sequences)
+
     def pop(self) -> int:
         sequence = self.sequences[self.first]
         self.first += 1
@@ -44,11 +49,12 @@ class _Arrivals:
             self.first = 0
         return sequence
 
-    def before(self, sequence: int) -> "array[int]":
-        return self.sequences[self.first : bisect_left(self.sequences, sequence, self.first)]
+    def before(self, sequence: float) -> range:
+        """Where they stand that come before this one."""
+        return range(self.first, bisect_left(self.sequences, sequence, self.first))
 
-    def __bool__(self) -> bool:
-        return self.first < len(self.sequences)
+    def __len__(self) -> int:
+        return len(self.sequences) - self.first
 
 
 class _Line:
@@ -60,11 +66,17 @@ class _Line:
 
     def push(self, place: Place) -> None:
         order, sequence = place
+        if not self._of(order).push(sequence):
+            heapq.heappush(self._back, place)
+
+    def extend(self, order: int, sequences: range) -> None:
+        self._of(order).extend(sequences)
+
+    def _of(self, order: int) -> _Arrivals:
         if order not in self._arrivals:
             self._arrivals[order] = _Arrivals()
             self._arrivals = dict(sorted(self._arrivals.items()))
-        if not self._arrivals[order].push(sequence):
-            heapq.heappush(self._back, place)
+        return self._arrivals[order]
 
     def head(self) -> Place:
         """The first; there must be one."""
@@ -87,12 +99,17 @@ class _Line:
     def before(self, place: Place) -> Iterator[int]:
         """The sequences that stand before a place, in no order."""
         order, sequence = place
-        for other, arrivals in self._arrivals.items():
-            if other < order:
-                yield from arrivals.sequences[arrivals.first :]
-            elif other == order:
-                yield from arrivals.before(sequence)
         yield from (back[1] for back in self._back if back < place)
+        for other, arrivals in self._arrivals.items():
+            if other <= order:
+                upto = math.inf if other < order else sequence
+                yield from (arrivals.sequences[at] for at in arrivals.before(upto))
+
+    def count_before(self, place: Place) -> int:
+        order, sequence = place
+        urgent = sum(len(arrivals) for other, arrivals in self._arrivals.items() if other < order)
+        same = len(self._arrivals[order].before(sequence)) if order in self._arrivals else 0
+        return urgent + same + sum(back < place for back in self._back)
 
     def __bool__(self) -> bool:
         return bool(self._arrivals or self._back)
@@ -104,6 +121,10 @@ class Queue:
 
     def push(self, needs: Needs, priority: int, sequence: int) -> None:
         self._lines.setdefault(needs, _Line()).push((-priority, sequence))
+
+    def extend(self, needs: Needs, priority: int, sequences: range) -> None:
+        """As many at once, which must come behind all that are there of their priority."""
+        self._lines.setdefault(needs, _Line()).extend(-priority, sequences)
 
     def heads(self) -> list[tuple[Place, Needs]]:
         """The first of each line, the most urgent line first."""
@@ -126,10 +147,15 @@ class Queue:
         return list(self._lines)
 
     def ahead_of(self, place: Place, lines: Iterable[Needs]) -> Iterator[int]:
-        """The sequences in these lines that stand before a place, in no order. Some may have left the queue."""
+        """The sequences in these lines that stand before a place, in no order. Some may have left the queue, and some
+        may stand there twice."""
         for needs in lines:
             if needs in self._lines:
                 yield from self._lines[needs].before(place)
+
+    def count_ahead_of(self, place: Place, lines: Iterable[Needs]) -> int:
+        """How many they are, counted without looking at each."""
+        return sum(self._lines[needs].count_before(place) for needs in lines if needs in self._lines)
 
     def __bool__(self) -> bool:
         return bool(self._lines)

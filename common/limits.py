@@ -23,6 +23,7 @@ READ_BYTES = 64 * KIB  # one read of a client's socket, parsed as a whole
 ANSWER_WAIT_S = 5.0  # what STATUS and the like wait for a balancer or an origin that cannot be reached
 LIST_LIMIT_DEFAULT = 100
 LIST_SCAN_MAX = 20_000  # records that one LIST looks at: a filter that matches little must not stall a program
+EXPLAIN_LOOKED_AT_MAX = 1000  # queued jobs that one EXPLAIN looks at to count them exactly
 LIST_LIMIT_MAX = 10_000  # one reply fits in memory; more is a job for a cursor
 DURATION_MAX_S = 10 * 365.25 * 86400.0  # ten years
 PRIORITY_MAX = 100
@@ -59,7 +60,11 @@ PROBE_S = 1.0  # how long an old link may take to prove that it lives when its i
 REDIAL_S_MIN = 0.05
 REDIAL_S_MAX = 1.0
 
+# --- what waits, and is on disk anyway -------------------------------------------------------------------------
 ENTRIES_AWAKE_MAX = 20_000  # live jobs in the balancer's memory; beyond, those rest on disk that wait for a node
+OWN_JOBS_AWAKE_MAX = 20_000  # live jobs of an origin of which it remembers what it last heard; as many yet unsent
+ENDS_ASKED_MAX = 1000  # jobs whose ends an origin asks for at once when it is back …
+ENDS_ASKED_PERIOD_S = 0.02  # … and how long it waits before it asks for more: a million in 20 s
 
 # --- running jobs ----------------------------------------------------------------------------------------------
 FALLBACK_LOOKED_AT_MAX = 500  # jobs that a node without a balancer looks at in a step

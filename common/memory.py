@@ -25,6 +25,10 @@ class Reader(Protocol):
         (before it, when `backwards`; an empty `after` starts at the end)."""
         ...
 
+    def count(self, table: Table) -> int:
+        """How many records there are, without looking at any."""
+        ...
+
 
 class Memory:
     """Tables as a machine sees them."""
@@ -32,6 +36,7 @@ class Memory:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._overlay: dict[Table, dict[bytes, bytes | None]] = {}
+        self._late: dict[tuple[Table, bytes], bytes] = {}  # what may wait for a step that writes
         self._keys: dict[Table, list[bytes]] = {}  # of the overlay, in order, for tables that were scanned in this step
         self._taken = False
 
@@ -39,11 +44,19 @@ class Memory:
         written = self._overlay.get(table)
         if written is not None and key in written:
             return written[key]
+        if self._late and (table, key) in self._late:
+            return self._late[table, key]
         return self._reader.get(table, key)
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         assert not self._taken, "a machine wrote while its last step was being committed"
         self._write(table, key, value)
+
+    def put_late(self, table: Table, key: bytes, value: bytes) -> None:
+        """Like `put`, but in the next step that writes anything else, which may be this one. For what only spares work
+        after a restart, and in tables that nobody scans: a crash before then is as if it had come before this step."""
+        assert not self._taken, "a machine wrote while its last step was being committed"
+        self._late[table, key] = value
 
     def delete(self, table: Table, key: bytes) -> None:
         assert not self._taken, "a machine wrote while its last step was being committed"
@@ -73,6 +86,11 @@ class Memory:
                 found[key] = value
         return sorted(found.items(), reverse=backwards)[:limit]
 
+    def count(self, table: Table) -> int:
+        """How many records there are; for a machine that has not written yet."""
+        assert not self._overlay.get(table), f"{table} is counted while it changes"
+        return self._reader.count(table)
+
     def _written(self, table: Table, prefix: bytes, after: bytes, *, backwards: bool) -> list[bytes]:
         """The keys of this step's writes that a scan has to look at: a step may write a hundred thousand records and
         scan as often, each time a few of them."""
@@ -89,12 +107,20 @@ class Memory:
 
     def take(self) -> list[Write]:
         """The writes of the step, one for each key, its last. They stay readable until `committed`."""
+        if self._overlay:
+            self._write_what_is_late()
         self._taken = bool(self._overlay)
         return [
             Delete(table, key) if value is None else Put(table, key, value)
             for table, written in self._overlay.items()
             for key, value in written.items()
         ]
+
+    def _write_what_is_late(self) -> None:
+        late, self._late = self._late, {}
+        for (table, key), value in late.items():
+            if key not in self._overlay.get(table, ()):
+                self._write(table, key, value)
 
     def committed(self) -> None:
         """The writes taken are in the store now."""

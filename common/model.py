@@ -217,6 +217,11 @@ def ticket_of(key: bytes) -> str:
     return plain if len(key) == _PLAIN_KEY_BYTES else element(plain, int.from_bytes(key[_PLAIN_KEY_BYTES:], "big"))
 
 
+def plain_ticket(key: bytes) -> tuple[str, int] | None:
+    """Prefix and number of the ticket with this key; None for that of an element."""
+    return (key[:6].decode(), int.from_bytes(key[6:], "big")) if len(key) == _PLAIN_KEY_BYTES else None
+
+
 def attempt_name(of: str, attempt: int) -> str:
     """How an attempt is written: `k3f7qa-1.2` is the second attempt of the job `k3f7qa-1`."""
     return f"{of}.{attempt}"

@@ -9,6 +9,7 @@ import trio
 from common import __version__
 from common.effects import Hangup, Reply, Send
 from common.events import Asked, ClientsGone, Delivered, Stop
+from common.limits import OWN_JOBS_AWAKE_MAX
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.driver import Driver
@@ -36,7 +37,15 @@ def identity_of(settings: NodeSettings, outside: Outside) -> Identity:
 class Node:
     """One boot of a node. `run` is its life; `stop` asks it to drain and end."""
 
-    def __init__(self, settings: NodeSettings, who: Identity, outside: Outside, connect: Connect) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        who: Identity,
+        outside: Outside,
+        connect: Connect,
+        *,
+        awake_max: int = OWN_JOBS_AWAKE_MAX,
+    ) -> None:
         self.who = who
         self.worker = Worker(
             who,
@@ -47,6 +56,7 @@ class Node:
             maxima=maxima(settings),
             kinds=settings.kinds,
             fallback_s=settings.local_fallback_s,
+            awake_max=awake_max,
         )
         self.driver = Driver(
             self.worker,

@@ -9,24 +9,25 @@ remembered as a watermark, because acknowledgements follow the order of the tick
 was ever written to a link: of those above it nobody else can know, so of them alone a node may decide by itself while
 it has no balancer (`node/fallback.py`).
 
+Of the unsent only the next are in memory; the others are read from disk when it is their turn.
+
 A ledger that we have not met before gets everything again, the ended jobs with their ends.
 
 Pure; everything durable goes through the Memory.
 """
 
 from collections import deque
-from collections.abc import Collection
 
-import attrs
 import msgspec
 
-from common.codec import glance, pack, unpack
+from common.codec import glance
 from common.effects import Table
 from common.history import History
-from common.limits import BATCH_BYTES
+from common.limits import BATCH_BYTES, ENDS_ASKED_MAX
 from common.memory import Memory
 from common.messages import Submission
 from common.model import ticket, ticket_key, ticket_of
+from node.live import Live, OwnLease
 
 _WATERMARK = b"acknowledged_number"
 _SENT = b"sent_number"
@@ -36,15 +37,7 @@ _ISSUED_BEFORE = b"issued_before_the_last_was_lost"
 _WINDOW_ITEMS = 20_000  # sent and not acknowledged: hides the round trip
 _WINDOW_BYTES = 32 * BATCH_BYTES
 _SCAN = 500
-
-
-@attrs.frozen
-class OwnLease:
-    """An attempt that an origin gave itself, and the boot that it gave it to. It stands in the live record of its job,
-    which is empty otherwise."""
-
-    attempt: int
-    boot_id: str
+_BEHIND_ALL = b"\xff"
 
 
 class _Sent(msgspec.Struct):
@@ -54,9 +47,10 @@ class _Sent(msgspec.Struct):
 
 
 class Delivery:
-    """What the ledger has still to learn. `live` are the jobs whose end is not known, the oldest first."""
+    """What the ledger has still to learn. `live` are the jobs whose end is not known."""
 
-    def __init__(self, prefix: str, memory: Memory, history: History, live: Collection[str]) -> None:
+    def __init__(self, prefix: str, memory: Memory, history: History, live: Live, awake_max: int) -> None:
+        """With more than `awake_max` unsent, those behind them are on disk alone."""
         self._prefix = prefix
         self._memory = memory
         self._history = history
@@ -65,7 +59,9 @@ class Delivery:
         self._watermark = 0
         self._sent = 0  # no job of a higher number was ever written to a link
         self._outlived = self._issued_before = 0
-        self._unsent: deque[str] = deque()
+        self._read_max = max(1, awake_max)
+        self._unsent: deque[str] = deque()  # the next of them
+        self._upto = 0  # those of a higher number are on disk alone
         self._in_flight: dict[str, int] = {}  # ticket → bytes
         self._bytes_in_flight = 0
         self.damaged: list[str] = []  # live jobs whose record is in quarantine: nobody can run them
@@ -74,14 +70,16 @@ class Delivery:
         self._learning: bytes | None = None  # the ledger that still has to learn; durable as ours when it has
         self._telling: set[str] = set()  # ended jobs that the ledger is not known to have
         self._history_after: bytes | None = None  # cursor of the ended jobs that a new ledger still has to learn
+        self._had_upto = 0  # the jobs up to this number the ledger had when this link was opened …
+        self._asked_upto = 0  # … and it was asked for the ends of those up to this
+        self._ask_also: list[str] = []
 
-    def restore(self, last: int, live: list[str]) -> None:
+    def restore(self, last: int) -> None:
         self._last = last
         self._watermark, self._sent = self._number(_WATERMARK), self._number(_SENT)
         self._outlived, self._issued_before = self._number(_OUTLIVED), self._number(_ISSUED_BEFORE)
         self._telling = set(self._ended_above_the_watermark())
-        unsent = {name for name in live if number_of(name) > self._watermark}
-        self._unsent = deque(sorted(unsent | self._telling, key=number_of))
+        self._upto = self._watermark
 
     def _number(self, key: bytes) -> int:
         return int(self._memory.get(Table.META, key) or b"0")
@@ -99,8 +97,10 @@ class Delivery:
 
     def add(self, name: str) -> None:
         """A new ticket, the highest."""
-        self._last = number_of(name)
-        self._unsent.append(name)
+        behind_all, self._last = self._upto == self._last, number_of(name)
+        if behind_all and len(self._unsent) < self._read_max:
+            self._unsent.append(name)
+            self._upto = self._last
 
     def revived(self, name: str) -> None:
         """An ended job is live again by the ledger's word: so it has it."""
@@ -135,7 +135,7 @@ class Delivery:
     def told_meanwhile(self, name: str) -> bool:
         """The ledger refused this job for its key; whether its client had been told `OK` by then. If so it stays in
         flight, to be sent once more as one that can no longer be refused."""
-        return name in self._live and name not in self._untold
+        return name not in self._untold and name in self._live
 
     # --- what the ledger has -------------------------------------------------------------------------------------
 
@@ -143,11 +143,7 @@ class Delivery:
         """Whether the ledger is not known to have this job."""
         if name in self._in_flight:
             return True
-        return name in self._live and number_of(name) > self._watermark and name not in self._revived
-
-    def acknowledged(self) -> list[str]:
-        """The live jobs that the ledger has, oldest first."""
-        return [name for name in self._live if not self.unacknowledged(name)]
+        return number_of(name) > self._watermark and name not in self._revived and name in self._live
 
     def end_is_unacknowledged(self, name: str) -> bool:
         """Whether the ledger is not known to have the end of this ended job."""
@@ -155,12 +151,11 @@ class Delivery:
 
     def never_sent(self, name: str) -> bool:
         """Whether this is a live job that nobody but us can know of."""
-        return name in self._live and number_of(name) > self._sent
+        return number_of(name) > self._sent and name in self._live
 
     def next_never_sent(self, after: str | None, limit: int) -> list[str]:
         """The oldest such jobs behind `after`."""
-        key = ticket_key(ticket(self._prefix, self._sent) if after is None else after)
-        return [ticket_of(key) for key, _ in self._memory.scan(Table.LIVE, after=key, limit=limit)]
+        return self._live.behind(self._sent if after is None else number_of(after), limit)
 
     # --- sending -------------------------------------------------------------------------------------------------
 
@@ -174,7 +169,17 @@ class Delivery:
             self._begin_anew(ledger_id)
         else:
             self.send_again()
+        self._asked_upto, self._had_upto = 0, self._watermark
+        self._ask_also = [name for name in self._revived if name in self._live]
         return fresh
+
+    def ends_to_ask_for(self) -> list[str]:
+        """The next of the jobs that the ledger had when this link was opened, and that may have ended before; fewer
+        than ENDS_ASKED_MAX when these are the last. Of what it learns on this link, it tells the ends by itself."""
+        also, self._ask_also = self._ask_also, []
+        names = self._live.behind(self._asked_upto, ENDS_ASKED_MAX) if self._asked_upto < self._had_upto else []
+        self._asked_upto = number_of(names[-1]) if len(names) == ENDS_ASKED_MAX else self._had_upto
+        return also + [name for name in names if number_of(name) <= self._had_upto]
 
     def _begin_anew(self, ledger_id: str) -> None:
         self._learning = ledger_id.encode()
@@ -184,7 +189,8 @@ class Delivery:
         self._watermark = 0
         self._memory.put(Table.META, _WATERMARK, b"0")
         self._history_after = b""
-        self._unsent = deque(sorted(self._live, key=number_of))  # as the watermark needs them
+        self._unsent.clear()
+        self._upto = 0
         self._in_flight.clear()
         self._bytes_in_flight = 0
 
@@ -204,7 +210,7 @@ class Delivery:
     def to_send(self, wall: float) -> list[Submission]:
         """The next jobs for the ledger, as many as the window has room for."""
         submissions: list[Submission] = []
-        while self._unsent and self._room():
+        while self._room() and (self._unsent or self._read_on()):
             name = self._unsent.popleft()
             if self._memory.get(Table.JOBS, ticket_key(name)) is None:
                 self.damaged += [name] if name in self._live else []
@@ -213,6 +219,19 @@ class Delivery:
         if self._history_after is not None and not self._unsent:
             submissions += self._ended_to_send(wall)
         return submissions
+
+    def _read_on(self) -> bool:
+        """Takes the next unsent ones from disk, in the order of their numbers; whether there were any."""
+        while not self._unsent and self._upto < self._last:
+            after = ticket_key(ticket(self._prefix, self._upto))
+            live = self._memory.scan(Table.LIVE, after=after, limit=self._read_max)
+            ended = self._memory.scan(Table.ENDED, after=after, limit=self._read_max) if self._telling else []
+            upto = min((found[-1][0] for found in (live, ended) if len(found) == self._read_max), default=_BEHIND_ALL)
+            unsent = {name for key, _ in live if key <= upto and (name := ticket_of(key)) not in self._revived}
+            unsent |= {name for key, _ in ended if key <= upto and (name := ticket_of(key)) in self._telling}
+            self._unsent.extend(sorted(unsent, key=number_of))
+            self._upto = self._last if upto == _BEHIND_ALL else number_of(ticket_of(upto))
+        return bool(self._unsent)
 
     def _room(self) -> bool:
         return len(self._in_flight) < _WINDOW_ITEMS and self._bytes_in_flight < _WINDOW_BYTES
@@ -245,8 +264,8 @@ class Delivery:
     def _send(self, name: str, wall: float) -> Submission:
         key = ticket_key(name)
         get = self._memory.get
-        job, packed = get(Table.JOBS, key) or b"", get(Table.LIVE, key)
-        lease = unpack(OwnLease, packed) if packed else OwnLease(0, "")
+        job = get(Table.JOBS, key) or b""
+        lease = self._live.lease(name) or OwnLease(0, "")
         submission = Submission(
             name,
             job,
@@ -279,10 +298,10 @@ class Delivery:
 
     def _raise_watermark(self) -> None:
         waiting = next(iter(self._in_flight), None) or next(iter(self._unsent), None)
-        upto = self._last if waiting is None else number_of(waiting) - 1
+        upto = self._upto if waiting is None else number_of(waiting) - 1
         if upto > self._watermark and self._history_after is None:
             self._watermark = upto
-            self._memory.put(Table.META, _WATERMARK, b"%d" % upto)
+            self._memory.put_late(Table.META, _WATERMARK, b"%d" % upto)  # no commit for that alone: it is sent again
 
     # --- invariants ----------------------------------------------------------------------------------------------
 
@@ -295,8 +314,3 @@ class Delivery:
 def number_of(name: str) -> int:
     """The number of a ticket."""
     return int(name.rpartition("-")[2])
-
-
-def own_lease(attempt: int, boot_id: str) -> bytes:
-    """The live record of a job that its origin has leased to itself."""
-    return pack(OwnLease(attempt, boot_id))

@@ -98,7 +98,7 @@ class Desk:
         known = self._origin.known(ticket, query)
         if known is not None:
             self._outbox.reply(query_id, known)
-        elif isinstance(query, lines.Wait) and self._intake.live(ticket) is not None:
+        elif isinstance(query, lines.Wait) and self._intake.is_live(ticket):
             self._wait_here(query_id, query, ticket, now)
         elif self._outbox.link is None and self._knows_enough_for(query, ticket):
             self._outbox.reply(query_id, self._as_last_known(ticket, query, now))
@@ -109,7 +109,7 @@ class Desk:
 
     def _knows_enough_for(self, query: lines.Query, ticket: str | None) -> bool:
         """Whether what an origin last knew is an answer: other questions have something done, or want the output."""
-        if ticket is None or self._intake.live(ticket) is None:
+        if ticket is None or not self._intake.is_live(ticket):
             return False
         return isinstance(query, lines.Status | lines.Result | lines.Explain)
 
@@ -210,9 +210,8 @@ class Desk:
             self._intake.revive(ticket, now)
         elif isinstance(open_.query, lines.Forget):
             self.forgotten(ticket)
-        own = self._intake.live(ticket)
-        if own is not None and (said := _STATE.search(reply[:200])) is not None:
-            own.state, own.attempt, own.as_of = State(said[1].decode()), int(said[2] or own.attempt), now
+        if (said := _STATE.search(reply[:200])) is not None:
+            self._intake.heard(ticket, State(said[1].decode()), int(said[2]) if said[2] else None, now)
 
     def overdue(self, query_id: int, now: float) -> None:
         """The time of a question is over: WAIT says how the job stands, WATCH how many have not ended, the others

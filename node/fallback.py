@@ -132,7 +132,7 @@ class Fallback:
         """Hands what was leased in the step before to the backlog."""
         leased, self._leased = self._leased, []
         for id, job, body in leased:
-            if self._intake.live(id[0]) is not None:
+            if self._intake.is_live(id[0]):
                 self._backlog.take(id, job, body)
 
     # --- looking for what may be leased --------------------------------------------------------------------------
@@ -152,13 +152,13 @@ class Fallback:
             return
         for ticket in job.after:
             first = self._intake.same_name(ticket)
-            if self._intake.live(first) is not None:
+            if self._intake.is_live(first):
                 self._waiting_for.setdefault(first, []).append(name)
                 return
             ended = self._intake.end(first)
             if ended is None or ended.state is not State.SUCCEEDED:
                 return
-        due_at = self._due_at(name, job)
+        due_at = self._due_at(name, job) if job.delay_s else now
         if due_at > now:
             self._timers.set(("fallback", name), due_at)
         else:
@@ -170,8 +170,9 @@ class Fallback:
         own = self._intake.live(name)
         assert own is not None, f"{name} is not live here"
         began_at, began_wall = self._began
-        left_s = job.delay_s if own.as_of > began_at else job.submitted_wall + job.delay_s - began_wall
-        return own.as_of + min(left_s, job.delay_s)
+        if own.as_of > began_at:
+            return own.as_of + job.delay_s
+        return began_at + min(job.submitted_wall + job.delay_s - began_wall, job.delay_s)
 
     def _may_run(self, job: Job) -> bool:
         return (

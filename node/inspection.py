@@ -11,7 +11,7 @@ from common.effects import Table
 from common.inspection import Look, Remark, Rules, read_number, read_ticket, with_more
 from common.messages import Reported
 from common.model import Ended, index_of, is_prefix, parse_ticket
-from node.delivery import OwnLease
+from node.live import OwnLease
 
 _ATTEMPT_BYTES: Final = 4
 _NUMBERS: Final = (

@@ -15,8 +15,6 @@ Pure; everything durable goes through the Memory.
 
 from collections.abc import Iterator
 
-import attrs
-
 from common.arrays import parse_indexes
 from common.codec import pack, unpack
 from common.effects import Table
@@ -33,44 +31,30 @@ from common.model import (
     parse_ticket,
     ticket,
     ticket_key,
-    ticket_of,
 )
-from node.delivery import Delivery, number_of, own_lease
+from node.delivery import Delivery
+from node.live import Live, Own, own_lease
 
 _LAST = b"last_number"
-_SCAN = 500
-
-
-@attrs.define
-class Own:
-    """What we last knew of a live job of ours; `as_of` is a monotonic moment."""
-
-    state: State | None  # None: nothing since it was submitted, and the job says what it was then
-    attempt: int
-    as_of: float
 
 
 class Intake:
     """The jobs of which this data directory is the origin."""
 
-    def __init__(self, prefix: str, memory: Memory, history: History) -> None:
+    def __init__(self, prefix: str, memory: Memory, history: History, awake_max: int) -> None:
         self.prefix = prefix
         self._memory = memory
         self._history = history
         self._keys = Keys(memory)
         self._last = 0
         self._packed: tuple[Job | None, bytes] = None, b""
-        self._live: dict[str, Own] = {}
-        self.delivery = Delivery(prefix, memory, history, self._live)
+        self._live = Live(prefix, memory, awake_max)
+        self.delivery = Delivery(prefix, memory, history, self._live, awake_max)
 
-    def restore(self, now: float) -> None:
+    def restore(self, now: float, wall: float) -> None:
         self._last = int(self._memory.get(Table.META, _LAST) or b"0")
-        after = b""
-        while chunk := self._memory.scan(Table.LIVE, after=after, limit=_SCAN):
-            for key, _ in chunk:
-                self._live[ticket_of(key)] = Own(None, 0, now)
-            after = chunk[-1][0]
-        self.delivery.restore(self._last, list(self._live))
+        self._live.restore(now, wall, self._last)
+        self.delivery.restore(self._last)
 
     # --- issuing -----------------------------------------------------------------------------------------------
 
@@ -86,7 +70,7 @@ class Intake:
         self._memory.put(Table.LIVE, key, b"")
         if job.key is not None:
             self._keys.claim(job.key, Claim(name, fingerprint(job, body)))
-        self._live[name] = Own(first_state(job), 0, now)
+        self._live.enter(name, Own(first_state(job), 0, now), hold=bool(job.delay_s))
         self.delivery.add(name)
         return name
 
@@ -119,15 +103,22 @@ class Intake:
         parsed = parse_ticket(name)
         return parsed is not None and parsed[0] == self.prefix
 
+    def is_live(self, name: str) -> bool:
+        return name in self._live
+
     def live(self, name: str) -> Own | None:
+        """What we last knew of a live job of ours."""
         return self._live.get(name)
+
+    def heard(self, name: str, state: State, attempt: int | None, now: float) -> None:
+        """The ledger says how a job stands."""
+        self._live.hear(name, state, attempt, now)
 
     def state(self, name: str) -> State:
         """Where a live job of ours stood when we last heard of it."""
-        own = self._live[name]
-        if own.state is None:
-            own.state = first_state(self.job(name))
-        return own.state
+        own = self._live.get(name)
+        assert own is not None, f"{name} is not live here"
+        return first_state(self.job(name)) if own.state is None else own.state
 
     def has_element(self, name: str) -> bool:
         """Whether the array that this element's ticket names is one of ours, and has it."""
@@ -135,7 +126,7 @@ class Intake:
         return array is not None and index is not None and index in parse_indexes(array)
 
     def live_newest_first(self) -> Iterator[str]:
-        return reversed(self._live)
+        return self._live.newest_first()
 
     def job(self, name: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(name))
@@ -154,12 +145,12 @@ class Intake:
         """Gives this boot the first attempt of such a job; returns its number."""
         assert self.unleased_here(name), f"{name} is not ours alone to lease"
         self._memory.put(Table.LIVE, ticket_key(name), own_lease(1, boot_id))
-        self._live[name] = Own(State.RUNNING, 1, now)
+        self._live.hold(name, Own(State.RUNNING, 1, now))
         return 1
 
     def waits_again(self, name: str, now: float) -> None:
         """The attempt that we gave ourselves is over, and the ledger has to say how it goes on."""
-        self._live[name] = Own(State.QUEUED, 1, now)
+        self._live.hold(name, Own(State.QUEUED, 1, now))
 
     def end(self, name: str) -> Ended | None:
         """How one of our jobs ended, if it has and that is still known."""
@@ -176,7 +167,7 @@ class Intake:
     def ended(self, name: str, ended: Ended, output: bytes) -> bool:
         """Keeps a copy of the end of one of our jobs; False when it was known or is not ours. An end that comes
         after a RETRY of which we have not heard takes the place of the former one."""
-        if self._live.pop(name, None) is None:
+        if not self._live.leave(name):
             known = self.end(name)
             if known is None or known.retried >= ended.retried:
                 return False
@@ -193,21 +184,21 @@ class Intake:
             return
         ended = self._history.revive(name)
         self._memory.put(Table.LIVE, ticket_key(name), b"")
-        self._live[name] = Own(State.QUEUED, 0 if ended is None else max(ended.attempt, ended.begun), now)
+        self._live.enter(name, Own(State.QUEUED, 0 if ended is None else max(ended.attempt, ended.begun), now))
         self.delivery.revived(name)
 
     def forget(self, name: str) -> None:
         """One of our jobs is to be as if it had never been, but that its ticket is not issued again."""
         if not self.issued(name):
             return
-        self._live.pop(name, None)
+        self._live.leave(name)
         self._memory.delete(Table.LIVE, ticket_key(name))
         self._history.forget(name)
         self.delivery.gone(name)
 
     def lapsed(self, name: str, wall: float) -> None:
         """The job ended and was expired while we were away."""
-        if self._live.pop(name, None) is not None:
+        if self._live.leave(name):
             self._forget(name)
             self._history.entomb(name, wall)
 
@@ -222,7 +213,7 @@ class Intake:
         job = self.job(name)
         if job.key is not None:
             self._keys.release(job.key, name)
-        if self._live.pop(name, None) is not None:
+        if self._live.leave(name):
             self._forget(name)
 
     def _forget(self, name: str) -> None:
@@ -232,9 +223,8 @@ class Intake:
             self._memory.delete(table, key)
 
     def check(self) -> None:
+        self._live.check()
         self.delivery.check()
-        for name in self._live:
-            assert number_of(name) <= self._last, f"{name} was never issued"
 
 
 def first_state(job: Job) -> State:

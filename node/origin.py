@@ -52,7 +52,7 @@ class Origin:
             return None if self._has(ticket) else unknown_reply(ticket)
         if isinstance(query, lines.Logs) and (refused := self._logs_of_array(ticket)) is not None:
             return refused
-        if self._intake.live(ticket) is not None:
+        if self._intake.is_live(ticket):
             return None
         ended = self.ended(ticket)
         if ended is not None:
@@ -62,7 +62,7 @@ class Origin:
     def _has(self, ticket: str) -> bool:
         """Whether this may be an element: its array is live, or ended and not forgotten."""
         array = array_of(ticket)
-        if self._intake.live(array) is None and self._history.find(array) is None:
+        if not self._intake.is_live(array) and self._history.find(array) is None:
             return self._history.expired(array)
         return self._intake.has_element(ticket)
 
@@ -111,7 +111,7 @@ class Origin:
         own = self._intake.live(array)
         assert own is not None, f"{array} is not live here"
         state = self._intake.state(array)
-        as_of_s = None if self._runs_here(array, state) else round(now - own.as_of, 3)
+        as_of_s = None if self._runs_here(array, state) else round(max(0.0, now - own.as_of), 3)
         match query:
             case lines.Status():
                 return status_reply(ticket, self._live_fields(array, linked) | {"as_of_s": as_of_s})
@@ -171,7 +171,7 @@ class Origin:
         known = self.known(ticket, query)
         if known is not None:
             return known
-        if self._intake.live(array_of(ticket)) is not None:
+        if self._intake.is_live(array_of(ticket)):
             return self.as_last_known(ticket, query, now, linked=True)
         if ended is not None:  # the ledger has still to learn of it, and then to retry or forget it
             return lines.pending(ticket, state=ended.state)

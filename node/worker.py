@@ -33,9 +33,14 @@ from common.events import (
     Stop,
     StoreLevel,
 )
-from common.frames import batches
 from common.history import History
-from common.limits import STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
+from common.limits import (
+    ENDS_ASKED_MAX,
+    ENDS_ASKED_PERIOD_S,
+    OWN_JOBS_AWAKE_MAX,
+    STORE_EXPIRE_FRACTION,
+    STORE_FULL_FRACTION,
+)
 from common.memory import Memory
 from common.messages import (
     Acknowledged,
@@ -118,14 +123,16 @@ class Worker:
         maxima: Maxima = NO_MAXIMA,
         kinds: frozenset[str] = frozenset(KINDS),
         fallback_s: float | None = None,
+        awake_max: int = OWN_JOBS_AWAKE_MAX,
     ) -> None:
+        """`awake_max`: of how many live jobs of its own more is in memory than that they live."""
         self._identity = identity
         self._memory = memory
         self._slots = slots
         self._timers = Timers()
         self._outbox = Outbox()
         self._history = History(memory, retention_s)
-        self._intake = Intake(identity.prefix, memory, self._history)
+        self._intake = Intake(identity.prefix, memory, self._history, awake_max)
         self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers, maxima=maxima)
         self._outcomes = Outcomes(identity.boot_id, memory)
         self._peeks = Peeks(self._backlog, self._outcomes)
@@ -151,7 +158,7 @@ class Worker:
 
     def restore(self, now: float, wall: float) -> None:
         self._wall = wall
-        self._intake.restore(now)
+        self._intake.restore(now, wall)
         self._outcomes.restore()
         self._drain.restore()
         self._fallback.restore(now, wall)
@@ -213,6 +220,8 @@ class Worker:
                     self._drain.exit()
                 case "fallback":
                     self._fallback.due()
+                case "more ends":
+                    self._ask_for_ends(now)
                 case ("fallback", str(ticket)):
                     self._fallback.consider(ticket, now)
                 case ("ask", int(query_id)):
@@ -287,10 +296,16 @@ class Worker:
         if event.eager:
             self._send_outcomes(self._outcomes.all())
         self._outbox.send_jobs(self._intake.delivery.to_send(self._wall))
-        for tickets in batches(self._intake.delivery.acknowledged(), len):
-            self._outbox.send(RequestOfRes(tickets))
+        self._ask_for_ends(now)
         self._desk.link_opened()
         self._drain.link_changed(now)
+
+    def _ask_for_ends(self, now: float) -> None:
+        """What ended while we were away is told when we ask for it: a part at a time, of a million jobs."""
+        if self._linked and (tickets := self._intake.delivery.ends_to_ask_for()):
+            self._outbox.send(RequestOfRes(tuple(tickets)))
+            if len(tickets) >= ENDS_ASKED_MAX:
+                self._timers.set("more ends", now + ENDS_ASKED_PERIOD_S)
 
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
         if event.link != self._outbox.link:

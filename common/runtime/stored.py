@@ -5,6 +5,7 @@ LMDB has no checksums: each record carries a CRC over table, key and value, so o
 Environments and transactions are handed over by `common/runtime/store.py`, which alone knows lmdb.
 """
 
+import functools
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,12 @@ _CRC_BYTES: Final = 4
 
 
 def checksum(table: str, key: bytes, value: bytes) -> bytes:
-    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(table.encode()))).to_bytes(_CRC_BYTES, "big")
+    return zlib.crc32(value, zlib.crc32(key, _of_table(table))).to_bytes(_CRC_BYTES, "big")
+
+
+@functools.cache
+def _of_table(table: str) -> int:
+    return zlib.crc32(table.encode())
 
 
 def sound(table: str, key: bytes, stored: bytes) -> bytes | None:

@@ -24,10 +24,11 @@ LINK = 1
 class Alone:
     """A worker with a disk. Time passes only in `advance`."""
 
-    def __init__(self, *, slots: int = 1, linked: bool = True) -> None:
+    def __init__(self, *, slots: int = 1, linked: bool = True, awake_max: int = 20_000) -> None:
         self.now = 1000.0
         self.disk = Disk()
         self.slots = slots
+        self.awake_max = awake_max
         self._boots = itertools.count(1)
         self.last = 0  # the id of the query that was asked last
         self._links = itertools.count(LINK)
@@ -43,7 +44,14 @@ class Alone:
     def boot(self) -> None:
         """Starts, or starts again on the same disk."""
         who = Identity("id-n1", f"boot-{next(self._boots)}", PREFIX, "n1")
-        self.worker = Worker(who, Memory(self.disk), slots=self.slots, retention_s=3600.0, drain_grace_s=10.0)
+        self.worker = Worker(
+            who,
+            Memory(self.disk),
+            slots=self.slots,
+            retention_s=3600.0,
+            drain_grace_s=10.0,
+            awake_max=self.awake_max,
+        )
         self.worker.restore(self.now, self.wall)
         self.link = None
 

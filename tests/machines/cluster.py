@@ -73,6 +73,9 @@ class Disk:
 
         return sorted((item for item in self.tables[table].items() if wanted(item[0])), reverse=backwards)[:limit]
 
+    def count(self, table: Table) -> int:
+        return len(self.tables[table])
+
     def commit(self, writes: list[Write]) -> None:
         for write in writes:
             if isinstance(write, Delete):
@@ -122,12 +125,14 @@ class Cluster:
         nodes_max: int = 10,
         fallback_s: float | None = None,
         awake_max: int = 20_000,
+        own_awake_max: int = 20_000,
     ) -> None:
         self.now = 1000.0
         self.periods = periods
         self.nodes_max = nodes_max
         self.fallback_s = fallback_s
         self.awake_max = awake_max
+        self.own_awake_max = own_awake_max
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
         self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
@@ -196,6 +201,7 @@ class Cluster:
             drain_grace_s=10.0,
             kinds=frozenset(kinds),
             fallback_s=self.fallback_s,
+            awake_max=self.own_awake_max,
         )
         worker.restore(self.now, self.wall)
         node = Node(disk, who, worker, kinds, slots)

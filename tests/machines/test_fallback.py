@@ -131,6 +131,22 @@ def test_a_delay_is_kept_without_a_balancer() -> None:
     assert running(cluster) == [(ticket, 1)]
 
 
+@pytest.mark.parametrize("set_back_s", [0.0, 86400.0])
+def test_a_delay_is_kept_over_a_restart_and_is_never_longer_than_it_was(set_back_s: float) -> None:
+    cluster = alone()
+    ticket = cluster.submit("n1", "delay=30 sh true")
+    cluster.advance(10)
+    cluster.kill_node("n1")
+    cluster.advance(5)
+    cluster.wall_offset -= set_back_s
+    cluster.restart_node("n1", dial=False)
+    left_s = 30 if set_back_s else 15
+    cluster.advance(left_s - 0.1)
+    assert running(cluster) == []
+    cluster.advance(0.2)
+    assert running(cluster) == [(ticket, 1)]
+
+
 def test_a_delay_that_no_float_can_hold_is_over_when_its_timer_is_due() -> None:
     """Where what is left of it was less than the clock could tell, a node took one step after another, without end."""
     for tenths in range(1, 60):

@@ -58,14 +58,16 @@ class InFlight(Cluster):
 class Story:
     """One seed: what clients do, what breaks, and what must hold."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, **memory: int) -> None:
+        """`memory`: `awake_max` and `own_awake_max` of the cluster, where they are not left to chance."""
         self.chance = random.Random(seed)
         choice = self.chance.choice
         periods = attrs.evolve(
             PERIODS, eager=self.chance.random() < 0.7, backlog_max=choice([0, 1, 1000]), jobs_per_round_max=3
         )
+        drawn = {"awake_max": choice([0, 2, 20_000]), "own_awake_max": choice([0, 2, 20_000])}
         self.cluster = InFlight(
-            3, slots=choice([1, 2]), periods=periods, fallback_s=choice([None, 4.0]), awake_max=choice([0, 2, 20_000])
+            3, slots=choice([1, 2]), periods=periods, fallback_s=choice([None, 4.0]), **drawn | memory
         )
         self.may_lose_the_ledger = self.chance.random() < 0.3
         self.ledger_was_lost = False

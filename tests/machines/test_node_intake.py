@@ -22,6 +22,7 @@ from common.messages import (
 from common.model import Ended, State, ticket_key
 from tests.machines.alone import Alone, failed
 from tests.machines.cluster import Cluster
+from tests.machines.sound import tables_of
 
 
 def submissions(done: list[object]) -> list[Submission]:
@@ -271,8 +272,20 @@ def test_what_a_new_ledger_has_not_taken_is_sent_again_after_a_restart_in_whatev
     sent = submissions(node.open_link("another ledger"))
     assert [submission.ticket for submission in sent] == [revived, *others], "a watermark is only as good as this order"
     node.receive(Taken((revived,)))
+    others.append(node.submit(taken=False))  # how far the ledger has them is written with what has to be
     node.boot()
     assert [submission.ticket for submission in submissions(node.open_link("another ledger"))] == others
+
+
+def test_an_acknowledgement_alone_is_not_committed_and_a_restart_before_the_next_commit_only_sends_again() -> None:
+    node = Alone()
+    first = node.submit(taken=False)
+    committed = tables_of(node.disk)
+    node.receive(Taken((first,)))
+    assert tables_of(node.disk) == committed
+    second = node.submit(taken=False)
+    node.boot()
+    assert [submission.ticket for submission in submissions(node.open_link())] == [second]
 
 
 def test_a_retry_of_what_turned_out_to_be_a_second_name_revives_no_job_here() -> None:

@@ -62,6 +62,9 @@ class Disk:
             found.append((key, records[key]))
         return found
 
+    def count(self, table: Table) -> int:
+        return len(self._keys[table])
+
     def room(self) -> Room:
         return Room(self._used_bytes, ROOM_BYTES, self.full > 0)
 

@@ -129,6 +129,11 @@ def _upgrades(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"delay_s": (0.01, chance.choice([0.1, 0.3]))}, {"planned": 0.9, "faults": 15, "burst": 8, "pause_s": 0.3}
 
 
+def _little_memory(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As where a million jobs wait: nearly all of them rest on disk."""
+    return {"awake_max": chance.choice([0, 1, 3])}, {"burst": 8}
+
+
 def _calm(chance: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
     return {}, {"faults": 2}
 
@@ -166,6 +171,7 @@ _TURNS: Final[dict[str, tuple[float, _Turn]]] = {
     "one key": (0.08, _one_key),
     "poison": (0.05, _poison),
     "upgrades": (0.08, _upgrades),
+    "little memory": (0.25, _little_memory),
     "calm": (0.10, _calm),
     "storm": (0.20, _storm),
 }

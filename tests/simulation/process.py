@@ -89,7 +89,13 @@ class Boot:
     async def _be_node(self) -> None:
         world, settings = self.world, self.world.node_settings(self.process)
         outside = self._outside()
-        node = Node(settings, identity_of(settings, outside), outside, self._connect)
+        node = Node(
+            settings,
+            identity_of(settings, outside),
+            outside,
+            self._connect,
+            awake_max=self.world.knobs.awake_max,
+        )
         self.executors = Executors(world.agenda, world.jobs_chance, self)
         self._stop = node.stop
         self._is_up(node.worker, node.who.boot_id)
@@ -99,7 +105,7 @@ class Boot:
             nursery.cancel_scope.cancel()
 
     async def _be_balancer(self) -> None:
-        balancer = Balancer(self.world.balancer_settings(), self._outside())
+        balancer = Balancer(self.world.balancer_settings(), self._outside(), awake_max=self.world.knobs.awake_max)
         self._is_up(balancer.dispatcher, balancer.ledger_id)
         await balancer.run([self.world.network.listen(self.process)])
 

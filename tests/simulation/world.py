@@ -61,6 +61,7 @@ class Knobs:
     split: float = 0.2  # how often a write arrives in pieces
     buffer_bytes: int = 65536  # of a connection, each way; who sends waits when it is full
     commit_s: tuple[float, float] = (0.0002, 0.002)
+    awake_max: int = 20_000  # jobs of which more is in memory than their place, in the balancer and in each origin
     restart_s: float = 1.0  # after a death that no fault has asked for: at a point, by a job, of a broken disk
 
 

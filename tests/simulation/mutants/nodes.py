@@ -29,9 +29,9 @@ def ticket_sequence_in_memory() -> Iterator[None]:
     """The number of the last ticket is not on disk: after a restart it is that of the last job that has not ended."""
     restore = Intake.restore
 
-    def restore_without(intake: Intake, now: float) -> None:
-        restore(intake, now)
-        intake._last = max((int(name.partition("-")[2]) for name in intake._live), default=0)
+    def restore_without(intake: Intake, now: float, wall: float) -> None:
+        restore(intake, now, wall)
+        intake._last = max((int(name.partition("-")[2]) for name in intake.live_newest_first()), default=0)
 
     with patched(Intake, "restore", restore_without):
         yield
