@@ -173,6 +173,7 @@ class Command:
             outcome = outcome_of_breach(outcome, self._breach)
         elif ended_by_fence(self._code, self._process.cpu_s, self._limits):
             outcome = replace(outcome, reason=Reason.CPU)
+        del self._process, self._stdout, self._stderr  # they know us: together we would wait for the garbage collector
         self._on_end(outcome, stdout + stderr, self._group_is_empty)
 
     def _close(self) -> None:
