@@ -6,12 +6,14 @@ few entries at a time. A directory found in another is moved up beside it first,
 
 Reuse: making and removing a directory costs a quarter of what starting a small program costs (the file system's
 journal), and even renaming it a twentieth. So a directory is lent to one attempt after another and stays where it is,
-as long as it comes back empty, with its mode, and with nobody left in the process group that had it. One that nobody
-has needed from one `sweep` to the next is removed.
+as long as it comes back empty, with its mode, and with nobody left in the process group that had it. Most jobs leave
+it untouched, which the time of its last change tells without a look inside. One that nobody has needed from one `sweep`
+to the next is removed.
 """
 
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ from typing import Final
 SPARE_MAX: Final = 64  # directories kept for reuse: about as many as attempts end at once
 ENTRIES_PER_TURN: Final = 200  # removed between two looks at what else is to be done: a few milliseconds
 ASIDE: Final = ".aside"
+SETTLED_NS: Final = 3_000_000_000  # longer than the clock of any file system stands still: FAT's moves every 2 s
 MISSING: Final = (FileNotFoundError, NotADirectoryError)
 _MODE: Final = 0o700
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -33,6 +36,7 @@ class Scratch:
         self._open()
         self._number = max((int(name) for name in os.listdir(self._aside_fd) if name.isdecimal()), default=0)
         self._spare: list[str] = []  # names; who comes back last is lent first
+        self._settled: dict[str, tuple[int, int, int]] = {}  # as they were found empty: inode, mode, last change
         self._unneeded = 0  # so many of them, the first ones, were not needed since the last sweep
         self._condemned: list[str] = []
         self._work: Iterator[None] | None = None
@@ -98,7 +102,7 @@ class Scratch:
     def give_back(self, name: str, *, unused: bool) -> None:
         """The attempt is over; `unused` says that no process of its group is left."""
         try:
-            if unused and len(self._spare) < SPARE_MAX and _is_pristine(self.path(name)):
+            if unused and len(self._spare) < SPARE_MAX and self._is_pristine(name):
                 self._spare.append(name)
             else:
                 self._condemned.append(self._put_aside(name, self._root_fd))
@@ -106,6 +110,20 @@ class Scratch:
             self.missing(name)
         except OSError as error:
             self.lost.append(error)
+
+    def _is_pristine(self, name: str) -> bool:
+        """Nobody can set back the time of a last change. So where that was long past when the directory was last found
+        empty, it still is if the time is the same."""
+        path = self.path(name)
+        found = os.lstat(path)
+        state = found.st_ino, found.st_mode, found.st_ctime_ns
+        if self._settled.get(name) == state:
+            return True
+        if found.st_mode != stat.S_IFDIR | _MODE or os.listdir(path):
+            return False
+        if time.time_ns() - found.st_ctime_ns > SETTLED_NS:
+            self._settled[name] = state
+        return True
 
     def missing(self, name: str) -> None:
         """A directory is not where it should be. Whatever it is that stands there goes, and what else was spare."""
@@ -134,15 +152,15 @@ class Scratch:
 
     @property
     def untidy(self) -> bool:
-        """Whether there is something for `tidy` to remove."""
-        return self._work is not None or bool(self._condemned)
+        """Whether there is something for `tidy` to do."""
+        return bool(self._condemned or self._work)
 
     def tidy(self) -> None:
         """Remove some of what was condemned."""
-        entries = ENTRIES_PER_TURN
-        while entries and self.untidy:
-            entries -= 1
+        for _ in range(ENTRIES_PER_TURN):
             if self._work is None:
+                if not self._condemned:
+                    return
                 self._work = self._remove(self._condemned.pop())
             if next(self._work, self) is self:
                 self._work = None
@@ -159,6 +177,8 @@ class Scratch:
 
     def _put_aside(self, name: str, parent_fd: int) -> str:
         """Rename into the directory aside; the new name."""
+        if parent_fd == self._root_fd:
+            self._settled.pop(name, None)
         self._number += 1
         aside = str(self._number)
         try:
@@ -200,11 +220,6 @@ def _is_there(path: str, fd: int) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except MISSING:
         return False
-
-
-def _is_pristine(path: str) -> bool:
-    found = os.lstat(path)
-    return found.st_mode == stat.S_IFDIR | _MODE and not os.listdir(path)
 
 
 def _unlock(name: str, parent_fd: int) -> None:

@@ -72,7 +72,8 @@ class Spawner:
             self._report()  # an empty one: up, and holding the lock
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
-                self._tidy()
+                if self._scratch.untidy or self._scratch.lost:
+                    self._tidy()
                 if self._over or self._printed:
                     self._report()
         finally:

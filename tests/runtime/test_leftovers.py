@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from node.executors import Start
+from node.executors import scratch as scratching
 from node.executors.leftovers import end_leftovers, lock_path, now_ticks
 from node.executors.scratch import ENTRIES_PER_TURN, Scratch
 from node.executors.surroundings import MARK, enter_directory, mark_of
@@ -306,6 +307,44 @@ def test_a_directory_is_lent_again_only_when_nobody_is_left_and_it_is_as_it_was(
         assert len(names(unused=False)) == 2
         assert len(names(mode=0o500)) == 2
         assert len(names(file=True)) == 2
+
+
+def test_a_directory_that_was_left_untouched_is_known_by_the_time_of_its_last_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = Scratch(root)
+    listed: list[str] = []
+    look = os.listdir
+
+    def listing(path: str) -> list[str]:
+        listed.append(path)
+        return look(path)
+
+    def come_back() -> int:
+        """How often it was looked into, and it was found empty."""
+        listed.clear()
+        scratch.give_back(name, unused=True)
+        assert scratch.lend() == name
+        return len(listed)
+
+    def until_it_shows(change: Callable[[], object]) -> None:
+        """File systems have clocks that stand still between two ticks."""
+        before = path.stat().st_ctime_ns
+        while path.stat().st_ctime_ns == before:
+            change()
+
+    with closing(scratch):
+        monkeypatch.setattr(os, "listdir", listing)
+        name = scratch.lend()
+        path = Path(scratch.path(name))
+        assert (come_back(), come_back()) == (1, 1), "it has only just been made, and could be changed in the same tick"
+        monkeypatch.setattr(scratching, "SETTLED_NS", -1)
+        assert (come_back(), come_back(), come_back()) == (1, 0, 0)
+        until_it_shows(lambda: ((path / "file").touch(), (path / "file").unlink()))
+        assert (come_back(), come_back()) == (1, 0)
+        until_it_shows((path / "file").touch)
+        scratch.give_back(name, unused=True)
+        assert scratch.lend() != name
 
 
 def test_a_directory_that_nobody_has_needed_for_a_while_is_removed(root: Path) -> None:
