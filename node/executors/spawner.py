@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from common.limits import KIB
-from common.model import Outcome, attempt_name
+from common.model import Outcome
 from node.executors import Begun, Kill, Over, Peek, Printed, Start
 from node.executors.calls import KINDS, Call
 from node.executors.commands import Command, Commands
@@ -40,6 +40,7 @@ from node.executors.workers import Workers
 
 PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
 BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
+SWEEP_S: Final = 1.0  # a directory that nobody has needed for so long is removed
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -56,6 +57,7 @@ class Spawner:
         guard = Guard(loop, self._family)
         self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
         self._workers = Workers(loop, self._family, guard, self._scratch, self._environment, setup, self._back)
+        self._is_sweeping = False
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._begun: dict[tuple[str, int], Begun] = {}
         self._printed: list[Printed] = []
@@ -70,7 +72,8 @@ class Spawner:
             self._report()  # an empty one: up, and holding the lock
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
-                self._tidy()
+                if self._scratch.untidy or self._scratch.lost:
+                    self._tidy()
                 if self._over or self._printed:
                     self._report()
         finally:
@@ -102,17 +105,16 @@ class Spawner:
             else:
                 self._start_command(start)
         except Refused as refused:
-            self._ended(start, False, refused.outcome, refused.stderr, True)
+            self._ended(start, None, refused.outcome, refused.stderr, True)
 
     def _start_command(self, start: Start) -> None:
-        has_scratch = start.dir is None
+        lent = None
         try:
-            enter_directory(start, self._scratch)
+            lent = enter_directory(start, self._scratch)
             env = {**self._environment, **dict(start.env), MARK: self._environment[MARK]}
-            command = self._commands.begin(start, env, functools.partial(self._ended, start, has_scratch))
+            command = self._commands.begin(start, env, functools.partial(self._ended, start, lent))
         except Refused:
-            if has_scratch:
-                self._scratch.give_back(attempt_name(start.ticket, start.attempt), unused=True)
+            self._give_back(lent, unused=True)
             raise
         finally:
             os.chdir("/")  # or a file system could not be unmounted for our sake
@@ -123,7 +125,7 @@ class Spawner:
         if start.dir is not None:
             enter_directory(start, self._scratch)
             os.chdir("/")
-        call = Call(start, self._took, self._grew, functools.partial(self._ended, start, False))
+        call = Call(start, self._took, self._grew, functools.partial(self._ended, start, None))
         self._workers.begin(call)
 
     def _took(self, call: Call) -> None:
@@ -161,13 +163,24 @@ class Spawner:
 
     # --- news -----------------------------------------------------------------------------------------------------
 
-    def _ended(self, start: Start, has_scratch: bool, outcome: Outcome, output: bytes, unused: bool) -> None:
+    def _ended(self, start: Start, lent: str | None, outcome: Outcome, output: bytes, unused: bool) -> None:
         id = start.ticket, start.attempt
         self._running.pop(id, None)
         self._begun.pop(id, None)  # one that is over at once need not be known to have begun
-        if has_scratch:
-            self._scratch.give_back(attempt_name(*id), unused=unused)
+        self._give_back(lent, unused=unused)
         self._over.append(Over(*id, outcome, output))
+
+    def _give_back(self, lent: str | None, *, unused: bool) -> None:
+        if lent is not None:
+            self._scratch.give_back(lent, unused=unused)
+            if not self._is_sweeping:
+                self._is_sweeping = True
+                self._loop.after(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._is_sweeping = self._scratch.sweep()
+        if self._is_sweeping:
+            self._loop.after(SWEEP_S, self._sweep)
 
     def _report_begun(self) -> None:
         if self._begun:
