@@ -95,13 +95,14 @@ class Commands:
 class Command:
     """One running command."""
 
+    over = False
+    _breach: Reason | None = None
+    _code: int | None = None  # of the leader, once it has ended
+    _group_is_empty = False
+
     def __init__(self, loop: Loop, guard: Guard, limits: Limits, output_bytes_max: int, on_end: Ended) -> None:
         self._loop, self._guard, self._limits, self._on_end = loop, guard, limits, on_end
         self._print_bytes_max = sys.maxsize if limits.output_bytes is None else limits.output_bytes
-        self._breach: Reason | None = None
-        self._code: int | None = None  # of the leader, once it has ended
-        self._group_is_empty = False
-        self.over = False
         self._stdout, self._stderr = _two_captures(loop, min(output_bytes_max, self._print_bytes_max), self._look)
 
     def begin(self, family: Family, argv: tuple[str, ...], env: Mapping[str, str], stdin: int) -> None:
@@ -173,6 +174,7 @@ class Command:
             outcome = outcome_of_breach(outcome, self._breach)
         elif ended_by_fence(self._code, self._process.cpu_s, self._limits):
             outcome = replace(outcome, reason=Reason.CPU)
+        del self._process, self._stdout, self._stderr  # they know us: together we would wait for the garbage collector
         self._on_end(outcome, stdout + stderr, self._group_is_empty)
 
     def _close(self) -> None:

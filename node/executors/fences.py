@@ -30,6 +30,7 @@ class Fences:
         """From now on we ourselves may open as many files as anybody may."""
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0) + NICER  # above the greatest, the kernel takes that
         self._files_given, self._files_most = resource.getrlimit(RLIMIT_NOFILE)
+        self._all_files = self._files_most, self._files_most
         self.lift()
 
     def lower(self, limits: Limits, fds: Sequence[int]) -> None:
@@ -38,7 +39,7 @@ class Fences:
         resource.setrlimit(RLIMIT_NOFILE, (max(files, max(fds) + 1, len(fds)), self._files_most))
 
     def lift(self) -> None:
-        resource.setrlimit(RLIMIT_NOFILE, (self._files_most, self._files_most))
+        resource.setrlimit(RLIMIT_NOFILE, self._all_files)
 
     def close_behind(self, pid: int, limits: Limits) -> None:
         """After a child was started: what it can no longer change."""

@@ -5,21 +5,23 @@ looked up in open directories only. Nothing here takes long: what a job leaves i
 few entries at a time. A directory found in another is moved up beside it first, so that no tree is too deep.
 
 Reuse: making and removing a directory costs a quarter of what starting a small program costs (the file system's
-journal), renaming it next to nothing. So a directory is given to another job if it is empty, has its mode, and
-nobody is left in the process group that had it. It waits for the other job under its old name until `tidy`, which
-puts it aside: a job that begins at once where one has ended costs one renaming instead of two.
+journal), and even renaming it a twentieth. So a directory is lent to one attempt after another and stays where it is,
+as long as it comes back empty, with its mode, and with nobody left in the process group that had it. Most jobs leave
+it untouched, which the time of its last change tells without a look inside. One that nobody has needed from one `sweep`
+to the next is removed.
 """
 
-import contextlib
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 SPARE_MAX: Final = 64  # directories kept for reuse: about as many as attempts end at once
 ENTRIES_PER_TURN: Final = 200  # removed between two looks at what else is to be done: a few milliseconds
 ASIDE: Final = ".aside"
+SETTLED_NS: Final = 3_000_000_000  # longer than the clock of any file system stands still: FAT's moves every 2 s
 MISSING: Final = (FileNotFoundError, NotADirectoryError)
 _MODE: Final = 0o700
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -33,8 +35,9 @@ class Scratch:
         self._aside = f"{root}/{ASIDE}"
         self._open()
         self._number = max((int(name) for name in os.listdir(self._aside_fd) if name.isdecimal()), default=0)
-        self._fresh: list[str] = []  # spare, and still under the names of those who had them
-        self._spare: list[str] = []  # aside
+        self._spare: list[str] = []  # names; who comes back last is lent first
+        self._settled: dict[str, tuple[int, int, int]] = {}  # as they were found empty: inode, mode, last change
+        self._unneeded = 0  # so many of them, the first ones, were not needed since the last sweep
         self._condemned: list[str] = []
         self._work: Iterator[None] | None = None
         self.lost: list[OSError] = []
@@ -48,11 +51,10 @@ class Scratch:
         """Something is not where it was: jobs may remove or replace what they like of ours. Trust nothing spare."""
         if not (_is_there(self._root, self._root_fd) and _is_there(self._aside, self._aside_fd)):
             self._open_anew()
-        fresh, self._fresh, self._spare, self._work = self._fresh, [], [], None
-        for name in fresh:
-            with contextlib.suppress(*MISSING):
-                self._put_aside(name, self._root_fd)
+        self._work = None
         self._condemned = os.listdir(self._aside_fd)
+        self._condemn(self._spare)
+        self._spare, self._unneeded = [], 0
 
     def _open_anew(self) -> None:
         before = self._root_fd, self._aside_fd
@@ -67,83 +69,105 @@ class Scratch:
         os.close(self._aside_fd)
         os.close(self._root_fd)
 
+    def path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def lend(self) -> str:
+        """The name of an empty directory, until it is given back. Raises OSError."""
+        if self._spare:
+            name = self._spare.pop()
+            self._unneeded = min(self._unneeded, len(self._spare))
+            return name
+        self._number += 1
+        name = str(self._number)
+        self.make(name)
+        return name
+
     def make(self, name: str) -> str:
         """The path of a new, empty directory of that name. Raises OSError."""
         try:
-            return self._make(name)
+            self._make(name)
         except MISSING:
             self._mend()
-            return self._make(name)
+            self._make(name)
+        return self.path(name)
 
-    def _make(self, name: str) -> str:
-        path = f"{self._root}/{name}"
-        if name in self._fresh:
-            self._put_fresh_aside()
-        if self._fresh:
-            os.rename(self._fresh.pop(), path, src_dir_fd=self._root_fd)
-        elif self._spare:
-            os.rename(self._spare.pop(), path, src_dir_fd=self._aside_fd)
-        else:
-            self._make_new(name, path)
-        return path
-
-    def _make_new(self, name: str, path: str) -> None:
+    def _make(self, name: str) -> None:
         try:
-            os.mkdir(path, _MODE)
+            os.mkdir(self.path(name), _MODE)
         except FileExistsError:
             self._condemned.append(self._put_aside(name, self._root_fd))
-            os.mkdir(path, _MODE)
+            os.mkdir(self.path(name), _MODE)
 
     def give_back(self, name: str, *, unused: bool) -> None:
         """The attempt is over; `unused` says that no process of its group is left."""
         try:
-            if unused and len(self._spare) < SPARE_MAX and _is_pristine(f"{self._root}/{name}"):
-                self._fresh.append(name)
+            if unused and len(self._spare) < SPARE_MAX and self._is_pristine(name):
+                self._spare.append(name)
             else:
                 self._condemned.append(self._put_aside(name, self._root_fd))
         except MISSING:  # the job has removed it, or something that it is in
-            self._give_back_mended(name)
+            self.missing(name)
         except OSError as error:
             self.lost.append(error)
 
-    def _give_back_mended(self, name: str) -> None:
-        try:
-            self._mend()
-            self._condemned.append(self._put_aside(name, self._root_fd))
-        except MISSING:
-            return
-        except OSError as error:
-            self.lost.append(error)
+    def _is_pristine(self, name: str) -> bool:
+        """Nobody can set back the time of a last change. So where that was long past when the directory was last found
+        empty, it still is if the time is the same."""
+        path = self.path(name)
+        found = os.lstat(path)
+        state = found.st_ino, found.st_mode, found.st_ctime_ns
+        if self._settled.get(name) == state:
+            return True
+        if found.st_mode != stat.S_IFDIR | _MODE or os.listdir(path):
+            return False
+        if time.time_ns() - found.st_ctime_ns > SETTLED_NS:
+            self._settled[name] = state
+        return True
 
-    def _put_fresh_aside(self) -> None:
+    def missing(self, name: str) -> None:
+        """A directory is not where it should be. Whatever it is that stands there goes, and what else was spare."""
         try:
-            while self._fresh:
-                self._spare.append(self._put_aside(self._fresh.pop(), self._root_fd))
-        except MISSING:
             self._mend()
         except OSError as error:
             self.lost.append(error)
+        self._condemn([name])
+
+    def _condemn(self, names: Sequence[str]) -> None:
+        """Those of them that are there."""
+        for name in names:
+            try:
+                self._condemned.append(self._put_aside(name, self._root_fd))
+            except MISSING:
+                continue
+            except OSError as error:
+                self.lost.append(error)
+
+    def sweep(self) -> bool:
+        """Condemn what nobody has needed since the last call; whether there is anything spare left to be swept."""
+        self._condemn(self._spare[: self._unneeded])
+        del self._spare[: self._unneeded]
+        self._unneeded = len(self._spare)
+        return bool(self._spare)
 
     @property
     def untidy(self) -> bool:
-        """Whether there is something for `tidy` to remove."""
-        return self._work is not None or bool(self._condemned)
+        """Whether there is something for `tidy` to do."""
+        return bool(self._condemned or self._work)
 
     def tidy(self) -> None:
-        """Nobody begins just now: put aside what was given back, and remove some of what was condemned."""
-        if self._fresh:
-            self._put_fresh_aside()
-        entries = ENTRIES_PER_TURN
-        while entries and self.untidy:
-            entries -= 1
+        """Remove some of what was condemned."""
+        for _ in range(ENTRIES_PER_TURN):
             if self._work is None:
+                if not self._condemned:
+                    return
                 self._work = self._remove(self._condemned.pop())
             if next(self._work, self) is self:
                 self._work = None
 
     def clear(self) -> None:
         """Remove everything, however long it takes: before the first job of a boot."""
-        self._fresh, self._spare = [], []
+        self._spare, self._unneeded = [], 0
         self._condemned = os.listdir(self._aside_fd)
         for name in os.listdir(self._root_fd):
             if name != ASIDE:
@@ -153,6 +177,8 @@ class Scratch:
 
     def _put_aside(self, name: str, parent_fd: int) -> str:
         """Rename into the directory aside; the new name."""
+        if parent_fd == self._root_fd:
+            self._settled.pop(name, None)
         self._number += 1
         aside = str(self._number)
         try:
@@ -194,11 +220,6 @@ def _is_there(path: str, fd: int) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except MISSING:
         return False
-
-
-def _is_pristine(path: str) -> bool:
-    found = os.lstat(path)
-    return found.st_mode == stat.S_IFDIR | _MODE and not os.listdir(path)
 
 
 def _unlock(name: str, parent_fd: int) -> None:

@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from common.limits import KIB
-from common.model import Outcome, attempt_name
+from common.model import Outcome
 from node.executors import Begun, Kill, Over, Peek, Printed, Returned, Start, TakeBack
 from node.executors.calls import KINDS, Call
 from node.executors.commands import Command, Commands
@@ -46,6 +46,7 @@ NEWS_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short j
 # end waits so long at most, while there is enough to begin: the node's step for many is hardly longer than for one
 STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
 NAP_S: Final = 0.0005  # while every worker has enough to do: what comes meanwhile is dealt with at once
+SWEEP_S: Final = 1.0  # a directory that nobody has needed for so long is removed
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -63,6 +64,7 @@ class Spawner:
         self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
         self._workers = Workers(loop, self._family, guard, self._scratch, self._environment, setup, self._back)
         self._line = Line(setup.slots, tally)
+        self._is_sweeping = False
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._commands_running = 0
         self._watches_line = self._will_report = False
@@ -81,7 +83,8 @@ class Spawner:
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
                 self._advance()
-                self._tidy()
+                if self._scratch.untidy or self._scratch.lost:
+                    self._tidy()
                 calls_are_plenty = not self._commands_running and self._workers.are_busy_for_long
                 if self._printed or self._returned or (self._over and not calls_are_plenty and not self._line.is_long):
                     self._report()
@@ -140,17 +143,16 @@ class Spawner:
             else:
                 self._start_command(start)
         except Refused as refused:
-            self._ended(start, False, refused.outcome, refused.stderr, True)
+            self._ended(start, None, refused.outcome, refused.stderr, True)
 
     def _start_command(self, start: Start) -> None:
-        has_scratch = start.dir is None
+        lent = None
         try:
-            enter_directory(start, self._scratch)
+            lent = enter_directory(start, self._scratch)
             env = {**self._environment, **dict(start.env), MARK: self._environment[MARK]}
-            command = self._commands.begin(start, env, functools.partial(self._ended, start, has_scratch))
+            command = self._commands.begin(start, env, functools.partial(self._ended, start, lent))
         except Refused:
-            if has_scratch:
-                self._scratch.give_back(attempt_name(start.ticket, start.attempt), unused=True)
+            self._give_back(lent, unused=True)
             raise
         finally:
             os.chdir("/")  # or a file system could not be unmounted for our sake
@@ -175,7 +177,7 @@ class Spawner:
             return False  # it is refused when its turn has come
 
     def _call(self, start: Start, on_taken: Callable[[Call], None]) -> Call:
-        return Call(start, on_taken, self._grew, functools.partial(self._ended, start, False))
+        return Call(start, on_taken, self._grew, functools.partial(self._ended, start, None))
 
     def _took(self, call: Call) -> None:
         self._running[call.start.ticket, call.start.attempt] = call
@@ -223,15 +225,26 @@ class Spawner:
 
     # --- news -----------------------------------------------------------------------------------------------------
 
-    def _ended(self, start: Start, has_scratch: bool, outcome: Outcome, output: bytes, unused: bool) -> None:
+    def _ended(self, start: Start, lent: str | None, outcome: Outcome, output: bytes, unused: bool) -> None:
         id = start.ticket, start.attempt
         if isinstance(self._running.pop(id, None), Command):
             self._commands_running -= 1
         self._line.free(start)
         self._begun.pop(id, None)  # one that is over at once need not be known to have begun
-        if has_scratch:
-            self._scratch.give_back(attempt_name(*id), unused=unused)
+        self._give_back(lent, unused=unused)
         self._over.append(Over(*id, outcome, output))
+
+    def _give_back(self, lent: str | None, *, unused: bool) -> None:
+        if lent is not None:
+            self._scratch.give_back(lent, unused=unused)
+            if not self._is_sweeping:
+                self._is_sweeping = True
+                self._loop.after(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._is_sweeping = self._scratch.sweep()
+        if self._is_sweeping:
+            self._loop.after(SWEEP_S, self._sweep)
 
     def _report_soon(self) -> None:
         if not self._will_report:

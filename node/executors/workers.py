@@ -66,7 +66,6 @@ class Workers:
         self._idle: list[Worker] = []
         self._busy: dict[Worker, None] = {}
         self._looks = False
-        self._directories = 0
 
     def begin(self, call: Call) -> None:
         """Give a call to a worker that is idle, or to a new one. Raises Refused."""
@@ -109,11 +108,6 @@ class Workers:
         self._busy.pop(worker, None)
         if worker in self._idle:
             self._idle.remove(worker)
-
-    def directory(self) -> str:
-        """The name of a directory for a worker."""
-        self._directories += 1
-        return f"worker.{self._directories}"
 
     def _look(self) -> None:
         for worker in list(self._busy):
@@ -211,13 +205,11 @@ class Worker:
     def _frame(self, call: Call) -> bytes:
         if call.start.dir is not None or self._own is not None:
             return call.frame(None)
-        name = self._workers.directory()
         try:
-            path = self._workers.scratch.make(name)
+            self._own = self._workers.scratch.lend()
         except OSError as error:
             raise Refused(Reason.CANNOT_START, f"cannot make a directory for the job: {error.strerror}") from None
-        self._own = name
-        return call.frame(path)
+        return call.frame(self._workers.scratch.path(self._own))
 
     def _take_up(self, call: Call) -> None:
         self._workers.guard.watch(self.pid, call.limits, call.end_for, is_new=self._for_one_call)
