@@ -5,6 +5,7 @@ answer is read as a stranger's would be, because a call can write to its worker'
 """
 
 import json
+import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -20,9 +21,10 @@ from node.executors.commands import Ended, outcome_of_exit
 from node.executors.surroundings import MARK, Refused, said
 
 KINDS: Final = frozenset({"py", "call"})
-LENGTHS_BYTES: Final = 8  # of a frame, and of the head in it
+HEADER_BYTES: Final = 12  # the lengths of a frame and of the head in it, and the number of the call
 NOTHING: Final = {"py": b"null\n", "call": b"\x80\x04N."}  # None, so that who has succeeded always has a value
 
+_HEADER: Final = struct.Struct(">III")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -31,6 +33,7 @@ class Answer:
     """The head of what a worker says."""
 
     status: str
+    number: int = 0
     exit: int = 0
     why: str = ""
     seconds: float = 0.0
@@ -40,6 +43,11 @@ class Answer:
 
 
 answer_of = msgspec.json.Decoder(Answer).decode
+
+
+def number_of(packet: bytes) -> int:
+    """The number of the call that a worker was given in a packet."""
+    return int.from_bytes(packet[8:HEADER_BYTES], "big")
 
 
 @attrs.frozen
@@ -77,6 +85,7 @@ class Call:
         self.nothing = NOTHING[start.kind]
         self.breach: Reason | None = None
         self.is_grown = False
+        self.number = 0  # among those of its worker
         self._seconds: float | None = None
         self.worker: Runner | None = None
 
@@ -89,11 +98,12 @@ class Call:
         assert self.worker is not None, "nobody has taken it"
         return self.worker.pid
 
-    def frame(self, own: str | None) -> bytes:
+    def frame(self, number: int, own: str | None) -> bytes:
         """The frame that asks for it; `own` is the directory that is the worker's own from now on."""
+        self.number = number
         head = _encode(self._head if own is None else {**self._head, "own": own})
         body = self.start.body
-        return (4 + len(head) + len(body)).to_bytes(4, "big") + len(head).to_bytes(4, "big") + head + body
+        return _HEADER.pack(8 + len(head) + len(body), len(head), number) + head + body
 
     def signal(self, number: int) -> None:
         """Send a signal to the worker and to what the call has started."""

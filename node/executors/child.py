@@ -17,7 +17,8 @@ spawner sends one of
 
 each with "env", what the environment has beside what every call finds, and with "dir", the directory that the job has
 named; without it the call gets the worker's own one, which is empty. "own" says where that is from now on. A frame that
-is too long for a packet is sent over control, and the packet holds its two lengths only.
+is too long for a packet is sent over control, and the packet holds its header only. The header of a call has its number
+after the two lengths, which its answer repeats.
 
 The worker first says {"status": "ready"}, and answers each call with one status of
 
@@ -57,7 +58,7 @@ from collections.abc import Iterable
 from typing import Any
 
 CONTROL_FD, CALLS_FD, PRINTS_FD = 3, 4, 5
-LENGTHS_BYTES = 8
+HEADER_BYTES = 12
 PACKET_BYTES_MAX = 32 * 1024
 PIPE_BYTES = 64 * 1024
 READS_MAX = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
@@ -377,10 +378,11 @@ def _serve(control: socket.socket, worker: Worker) -> None:
     calls = socket.socket(fileno=CALLS_FD)
     with control.makefile("rb") as stream:
         while packet := calls.recv(PACKET_BYTES_MAX):
-            if len(packet) == LENGTHS_BYTES:
-                packet += stream.read(int.from_bytes(packet[:4], "big") - 4)
-            end = LENGTHS_BYTES + int.from_bytes(packet[4:LENGTHS_BYTES], "big")
-            head, value = worker.answer(json.loads(packet[LENGTHS_BYTES:end]), packet[end:])
+            if len(packet) == HEADER_BYTES:
+                packet += stream.read(int.from_bytes(packet[:4], "big") - 8)
+            end = HEADER_BYTES + int.from_bytes(packet[4:8], "big")
+            head, value = worker.answer(json.loads(packet[HEADER_BYTES:end]), packet[end:])
+            head["number"] = int.from_bytes(packet[8:HEADER_BYTES], "big")
             _send(control, head, value)
             if head["status"] == "stale" or "dirty" in head or "left" in head:
                 stream.read(1)  # until the spawner has taken back what it gave us

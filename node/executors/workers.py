@@ -27,7 +27,17 @@ from common.codec import replace
 from common.limits import KIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
 from node.executors import NO_LIMITS, Limits, Start
-from node.executors.calls import LENGTHS_BYTES, Answer, Call, Result, answer_of, result_of, too_long, worker_setup
+from node.executors.calls import (
+    HEADER_BYTES,
+    Answer,
+    Call,
+    Result,
+    answer_of,
+    number_of,
+    result_of,
+    too_long,
+    worker_setup,
+)
 from node.executors.commands import DRAIN_S, YOUNG_S, ended_by_fence, outcome_of_breach, outcome_of_exit
 from node.executors.guard import Guard
 from node.executors.loop import Channel, Loop
@@ -38,6 +48,7 @@ from node.executors.wire import Frames, Setup
 
 CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
 PACKET_BYTES_MAX: Final = 32 * KIB  # what is longer goes over the stream
+NUMBER_MAX: Final = 2**32 - 1
 GIVEN_MAX: Final = 32  # calls in the hands of one worker: the shortest possible ones, for a millisecond
 GIVEN_MIN: Final = 16  # so many that it will not be idle in the next half of a millisecond
 
@@ -134,6 +145,7 @@ class Worker:
         self._workers, self._loop, self._limits, self._for_one_call = workers, loop, limits, for_one_call
         self._prints_are_cut = limits.output_bytes is not None and limits.output_bytes < PYTHON_OUTPUT_BYTES_MAX
         self._calls: deque[Call] = deque()
+        self._given_total = 0
         self._looked_at: Call | None = None
         self._reply: tuple[Answer, bytes] | None = None
         self._own: str | None = None  # the name of its directory
@@ -175,8 +187,8 @@ class Worker:
         if len(frame) <= PACKET_BYTES_MAX:
             self._giving.send(frame)
         else:
-            self._giving.send(frame[:LENGTHS_BYTES])
-            self._control.send(frame[LENGTHS_BYTES:])
+            self._giving.send(frame[:HEADER_BYTES])
+            self._control.send(frame[HEADER_BYTES:])
 
     @property
     def given(self) -> int:
@@ -192,7 +204,7 @@ class Worker:
 
     def give_ahead(self, call: Call) -> bool:
         """To be run after the others; False where it is too long for that."""
-        frame = call.frame(None)
+        frame = call.frame(self._next_number(), None)
         if len(frame) > PACKET_BYTES_MAX:
             return False
         try:
@@ -204,12 +216,16 @@ class Worker:
 
     def _frame(self, call: Call) -> bytes:
         if call.start.dir is not None or self._own is not None:
-            return call.frame(None)
+            return call.frame(self._next_number(), None)
         try:
             self._own = self._workers.scratch.lend()
         except OSError as error:
             raise Refused(Reason.CANNOT_START, f"cannot make a directory for the job: {error.strerror}") from None
-        return call.frame(self._workers.scratch.path(self._own))
+        return call.frame(self._next_number(), self._workers.scratch.path(self._own))
+
+    def _next_number(self) -> int:
+        self._given_total = self._given_total % NUMBER_MAX + 1
+        return self._given_total
 
     def _take_up(self, call: Call) -> None:
         self._workers.guard.watch(self.pid, call.limits, call.end_for, is_new=self._for_one_call)
@@ -252,8 +268,8 @@ class Worker:
         return bool(self._calls) and self._calls[0] is call
 
     def take_back(self) -> None:
-        """Whoever reads a packet has it: what we can read it has not begun, and will not. The first of its calls is its
-        own from the beginning, also while it is starting."""
+        """Whoever reads a packet has it: what we can read it has not begun, and will not. While we read it may take one
+        out of the midst. The first of its calls is its own from the beginning, also while it is starting."""
         packets: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while len(packets) < len(self._calls):
@@ -261,8 +277,10 @@ class Worker:
         if packets and len(packets) == len(self._calls):
             self._giving.send(packets.pop(0))
         if packets:
-            back = [self._calls.pop() for _ in packets]
-            self._workers.on_back(back[::-1])
+            numbers = set(map(number_of, packets))
+            back = [call for call in self._calls if call.number in numbers]
+            self._calls = deque(call for call in self._calls if call.number not in numbers)
+            self._workers.on_back(back)
 
     # --- what it hears ------------------------------------------------------------------------------------------
 
@@ -281,7 +299,7 @@ class Worker:
             self._is_ready = True
             return
         self._workers.guard.forget(self.pid)
-        if not self._calls or self._reply is not None:
+        if self._reply is not None or not self._calls or self._calls[0].number != answer.number:
             self.process.signal_group(SIGKILL)  # it speaks out of turn
         elif answer.status == "stale":
             self._move_to_another()

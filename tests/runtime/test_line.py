@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from common.model import Outcome, Reason, Verdict
 from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
@@ -20,6 +21,9 @@ import os, time
 def says(what): print(what); return [what, os.getpid()]
 def shouts(what): os.write(2, b"x" * what); return [what, os.getpid()]
 def sleeps(seconds): time.sleep(seconds); return os.getpid()
+def notes(path, number):
+    with open(path, "a") as log: print(number, file=log)
+    return number
 def dies(code): os._exit(code)
 def litters():
     open("left", "w").close()
@@ -175,6 +179,23 @@ async def test_calls_taken_back_from_a_worker_do_not_begin(yard: Yard) -> None:
     assert len(yard.returned.keys() & set(behind)) > 15, "two at most are in front of them"
     for ticket in first:
         await value(yard, ticket)
+
+
+async def test_each_call_is_made_once_however_often_workers_are_asked_for_those_they_have_not_begun(
+    insisting: Yard, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    tickets = []
+    for number in range(1500):
+        tickets.append(insisting.start("py", f'jobs:notes ["{log}", {number}]'))
+        if number % 3 == 0:
+            insisting.take_back("unknown-1")
+        if number % 50 == 0:
+            await trio.lowlevel.checkpoint()
+    for number, ticket in enumerate(tickets):
+        assert await value(insisting, ticket) == number
+        insisting.take_back("unknown-1")
+    assert sorted(map(int, log.read_text().split())) == list(range(1500))
 
 
 async def test_a_look_at_a_call_finds_what_it_has_printed_and_nothing_of_others(insisting: Yard) -> None:
