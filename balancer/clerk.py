@@ -13,11 +13,11 @@ that asked keeps the time. Pure.
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
+from balancer import group_orders
 from balancer.books import Books, Found
 from balancer.chronicle import NOW, Told
 from balancer.explanations import Explanations, Rules
+from balancer.group_orders import GroupOrders, Orders
 from balancer.listing import Listing
 from balancer.outbox import Outbox
 from balancer.questions import NEXT_EVENT, Parked, Question, arrival_of, end_of, end_of_array, return_of
@@ -36,17 +36,6 @@ from common.timers import Timers
 _CANCEL_SHOWN_S: Final = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's
 _OURS: Final = 0  # the link of questions that nobody asked us
 _NEEDS_THE_LEDGER: Final = frozenset({"wait", "cancel", "retry", "forget"})  # an origin cannot do it for us
-
-
-@attrs.frozen
-class Orders:
-    """What changes the ledger when it is asked for. By ticket; None and False: it is not in a state for that."""
-
-    cancel: Callable[[Entry], State]
-    retry: Callable[[str], State | None]
-    retry_group: Callable[[str], int]
-    forget: Callable[[str], bool]
-    forget_group: Callable[[str], int]
 
 
 class Clerk:
@@ -71,6 +60,7 @@ class Clerk:
         self._explanations = Explanations(books, rules)
         self._listing = Listing(books, self._explanations)
         self._watches = Watches(books, self._referrals, self._parked, self._answer)
+        self._group_orders = GroupOrders(books, orders, self._parked, self._answer)
         self._located = 0  # how many tickets were asked after on our own account
         self._locating: set[str] = set()
         self._unknown: list[str] = []
@@ -87,8 +77,9 @@ class Clerk:
             self._watches.ask(question, earlier)
         elif inquiry.ticket is not None:
             self._of_ticket(question, inquiry.ticket, now)
-        elif inquiry.group is not None and inquiry.verb in ("cancel", "retry", "forget"):
-            self._answer(question, self._order_for_group(inquiry.verb, inquiry.group))
+        elif inquiry.group is not None and inquiry.verb in group_orders.VERBS:
+            if self._group_orders.give(question, inquiry.group):
+                self._timers.set("group orders", now)
         elif inquiry.verb in ("events", "follow"):
             self._tell_events(question)
         else:
@@ -178,13 +169,10 @@ class Clerk:
         if self._parked.waits_at(question, end_of(ticket)):
             self._answer(question, lines.pending(ticket, state=State.CANCELLED))
 
-    def _order_for_group(self, verb: str, group: str) -> bytes:
-        if verb == "retry":
-            return lines.ok(group=group, state=State.QUEUED, count=self._orders.retry_group(group))
-        if verb == "forget":
-            return lines.ok(group=group, count=self._orders.forget_group(group))
-        count = sum(self._orders.cancel(entry) is State.CANCELLED for entry in self._books.ledger.all.in_group(group))
-        return lines.ok(group=group, state=State.CANCELLED, count=count)
+    def carry_on(self, now: float) -> None:
+        """The next part of what was ordered for whole groups."""
+        if self._group_orders.carry_on():
+            self._timers.set("group orders", now)
 
     # --- what a job has printed ----------------------------------------------------------------------------------
 

@@ -24,9 +24,10 @@ from balancer.admission import Admission
 from balancer.arrivals import Arrivals
 from balancer.books import Books
 from balancer.chronicle import Chronicle
-from balancer.clerk import Clerk, Orders
+from balancer.clerk import Clerk
 from balancer.explanations import Rules
 from balancer.flow import Flow
+from balancer.group_orders import Orders
 from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Mail, Outbox
@@ -120,7 +121,6 @@ class Dispatcher:
         self._revival = Revival(
             memory,
             self._history,
-            groups,
             self._ledger,
             self._roster,
             self._outbox,
@@ -159,9 +159,9 @@ class Dispatcher:
             Orders(
                 self._cancel,
                 self._revival.retry,
-                self._revival.retry_group,
+                self._revival.retry_all,
                 self._revival.forget,
-                self._revival.forget_group,
+                self._revival.forget_all,
             ),
             self.statistics,
         )
@@ -204,6 +204,7 @@ class Dispatcher:
         recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
         if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
+        self._ledger.all.step_is_over()
         return Effects(self._memory.take(), self._outbox.take())
 
     def committed(self) -> None:
@@ -276,6 +277,8 @@ class Dispatcher:
                     self._timers.set("results", now + self._periods.result_s)
                 case "level":
                     self._rounds.level()
+                case "group orders":
+                    self._clerk.carry_on(now)
                 case "expire":
                     self._expiry_is_due = True
                 case ("due", str(ticket)):

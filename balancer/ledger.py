@@ -147,13 +147,11 @@ class Ledger:
     def knows(self, ticket: str) -> bool:
         """Whether this ticket, or the array that it is an element of, has arrived: live, ended, expired, forgotten a
         moment ago, or as another name."""
-        if ticket in self._live:
+        array = array_of(ticket)
+        if ticket in self._live or (array != ticket and array in self._live):
             return True
-        key = ticket_key(array_of(ticket))
-        return array_of(ticket) in self._live or any(
-            self._memory.get(table, key) is not None
-            for table in (Table.ENDED, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES)
-        )
+        tables = (Table.ENDED, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES)
+        return any(self._memory.get(table, ticket_key(array)) is not None for table in tables)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -319,7 +317,7 @@ class Ledger:
     def _update(self, entry: Entry, **changes: object) -> None:
         known = self._live.awake.get(entry.ticket)
         begins = known is None
-        assert known is None or known is entry, f"two entries of {entry.ticket} are being changed"
+        assert known is None or known is entry, f"an old entry of {entry.ticket} are being changed"
         if begins and entry.is_element:
             self.elements.begin(entry)
         elif begins:

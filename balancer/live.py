@@ -4,16 +4,15 @@ on disk, and in memory there is no more of them than their place in the order of
     arrives ──► awake ──► rests, where many wait for a node ──► awake again, when it is leased, cancelled …
 
 A job that only waits for a node is all in its record, so nothing is lost when its entry is let go: asked for, it is
-made anew from the record, and with its first change it takes its place among the entries in memory again. As long as
-anybody holds an entry, whoever asks for the job is given the same. So a million jobs wait in some ten megabytes. An
-array and its elements never rest.
+made anew from the record, and with its first change it takes its place among the entries in memory again. Within a
+step whoever asks for a job is given the same entry; from one step to the next nobody keeps that of a job that rests.
+So a million jobs wait in some ten megabytes. An array and its elements never rest.
 
 Pure.
 """
 
 from collections.abc import Iterator
 from typing import Final
-from weakref import WeakValueDictionary
 
 from balancer.order import Order
 from balancer.records import Entry, LiveRecord
@@ -36,7 +35,7 @@ class Live:
         self._awake_max = awake_max
         self.awake: dict[str, Entry] = {}
         self._resting = 0
-        self._looked_at: WeakValueDictionary[str, Entry] = WeakValueDictionary()  # of those that rest
+        self._looked_at: dict[str, Entry] = {}  # in this step, of those that rest
         self._order = Order()
         self._groups: dict[str, Order] = {}
 
@@ -130,8 +129,7 @@ class Live:
 
     def wake(self, entry: Entry) -> None:
         """The entry is about to change: from now on it is in memory."""
-        assert self._looked_at.pop(entry.ticket, None) is entry, f"two entries of {entry.ticket} are being changed"
-        assert entry.ticket not in self.awake, f"{entry.ticket} is awake and wakes"
+        assert self._looked_at.pop(entry.ticket, None) is entry, f"an old entry of {entry.ticket} is being changed"
         self.awake[entry.ticket] = entry
         self._resting -= 1
 
@@ -142,6 +140,10 @@ class Live:
         if entry.state is State.QUEUED and self.awake.pop(entry.ticket, None) is not None:
             self._looked_at[entry.ticket] = entry
             self._resting += 1
+
+    def step_is_over(self) -> None:
+        """The entries of those that rest are let go."""
+        self._looked_at.clear()
 
     def leave(self, entry: Entry) -> None:
         """It has ended. Nothing happens for one that was not live."""

@@ -61,6 +61,11 @@ def return_of(node_id: str) -> Place:
     return "return", node_id
 
 
+def done_for(group: str) -> Place:
+    """What was ordered for a group is carried out."""
+    return "done for", group
+
+
 NEXT_EVENT: Final[Place] = ("next event", None)
 
 

@@ -9,14 +9,13 @@ link of the origin, until it says that it has taken note.
 Pure.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from balancer.arrays import Array
 from balancer.arrivals import record_of
 from balancer.chronicle import Chronicle
-from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.records import Entry, LiveRecord
@@ -40,7 +39,6 @@ class Revival:
         self,
         memory: Memory,
         history: History,
-        groups: Groups,
         ledger: Ledger,
         roster: Roster,
         outbox: Outbox,
@@ -49,7 +47,6 @@ class Revival:
     ) -> None:
         self._memory = memory
         self._history = history
-        self._groups = groups
         self._ledger = ledger
         self._roster = roster
         self._outbox = outbox
@@ -78,10 +75,10 @@ class Revival:
             self._revive(ticket, ended)
         return State.QUEUED
 
-    def retry_group(self, group: str) -> int:
-        """How many jobs of the group are queued again."""
+    def retry_all(self, tickets: Iterable[str]) -> int:
+        """How many of these are queued again."""
         with self._told_together():
-            return sum(self.retry(ticket) is not None for _, ticket in list(self._groups.ends(group, -1)))
+            return sum(self.retry(ticket) is not None for ticket in tickets)
 
     def _revive(self, ticket: str, ended: Ended) -> Entry:
         """The job or array itself is live again, with its elements as they are."""
@@ -160,10 +157,10 @@ class Revival:
         self._chronicle.tell("job.forgotten", ticket)
         return True
 
-    def forget_group(self, group: str) -> int:
-        """How many ended jobs of the group were erased."""
+    def forget_all(self, tickets: Iterable[str]) -> int:
+        """How many of these were erased."""
         with self._told_together():
-            return sum(self.forget(ticket) for _, ticket in list(self._groups.ends(group, -1)))
+            return sum(self.forget(ticket) for ticket in tickets)
 
     # --- notices to origins ------------------------------------------------------------------------------------------
 

@@ -161,11 +161,12 @@ class Run:
     def _lack_all(self, system: str, take: Take, reason: str) -> None:
         for quantity in take.quantities:
             if (quantity.key, system) not in self._values:
-                self._lack(system, quantity.key, reason)
+                self._lack(system, quantity.key, reason, aloud=not quantity.stands_in)  # whose figure is shown instead
 
-    def _lack(self, system: str, key: str, reason: str) -> None:
+    def _lack(self, system: str, key: str, reason: str, aloud: bool = True) -> None:
         self._absent[system, key] = reason
-        print(f"  {system:<18}{key or 'nothing':<26}{'—':>14}  {reason}", flush=True)
+        if aloud:
+            print(f"  {system:<18}{key or 'nothing':<26}{'—':>14}  {reason}", flush=True)
 
     def result(self, when: str, quantities: Sequence[Quantity]) -> Result:
         return Result(

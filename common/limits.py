@@ -23,6 +23,7 @@ READ_BYTES = 64 * KIB  # one read of a client's socket, parsed as a whole
 ANSWER_WAIT_S = 5.0  # what STATUS and the like wait for a balancer or an origin that cannot be reached
 LIST_LIMIT_DEFAULT = 100
 LIST_SCAN_MAX = 20_000  # records that one LIST looks at: a filter that matches little must not stall a program
+ORDERS_PER_STEP_MAX = 500  # jobs of a group that one step cancels, retries or forgets: others are served in between
 EXPLAIN_LOOKED_AT_MAX = 1000  # queued jobs that one EXPLAIN looks at to count them exactly
 LIST_LIMIT_MAX = 10_000  # one reply fits in memory; more is a job for a cursor
 DURATION_MAX_S = 10 * 365.25 * 86400.0  # ten years
@@ -72,6 +73,7 @@ KILL_GRACE_S = 5.0  # between SIGTERM and SIGKILL
 PYTHON_OUTPUT_BYTES_MAX = 64 * MIB  # a py job's value, and likewise its prints; more fails, nothing is cut
 
 # --- the store -------------------------------------------------------------------------------------------------
+SYNC_WITHIN_S = 0.02  # what nobody waits for is on disk after that; meanwhile it gathers
 STORE_FULL_FRACTION = 0.75  # from here SUBMIT gets FULL; outcomes still pass
 STORE_EXPIRE_FRACTION = 0.60  # from here the oldest ended jobs expire early
 EXPIRE_PER_STEP_MAX = 1000  # expiry never holds up a step for long

@@ -91,6 +91,7 @@ _OPTION_WORD = re.compile(rb"\s*+([^\s=]*+=\S*+)")
 
 
 _ALL_KINDS: Final = frozenset(KINDS)
+_LF: Final = ord("\n")
 
 
 class BrokenFraming(Refusal):
@@ -198,13 +199,13 @@ class Parser:
     def _feed_body(self, data: bytes, at: int, requests: list[Request]) -> int:
         """Reads on in the body that is due, and with its LF gives the request; returns where it stopped."""
         due = self._due
-        piece = data[at : at + self._body_missing]
+        piece = memoryview(data)[at : at + self._body_missing]
         kept = isinstance(due, Submit) and self._keep_bodies
         if kept:
             self._body += piece
         self._body_missing -= len(piece)
         if not self._body_missing:
-            if not piece.endswith(b"\n"):
+            if piece[-1] != _LF:
                 raise BrokenFraming(Code.BAD_REQUEST, "no LF after the body: bytes=N does not fit what was sent")
             assert due is not None
             requests.append(Submit(due.job, self._take_body(), due.wait) if isinstance(due, Submit) and kept else due)

@@ -1,8 +1,8 @@
-"""What a machine remembers beyond its own fields: the committed tables, overlaid with the writes of this step.
+"""What a machine remembers beyond its own fields: the committed tables, overlaid with the writes that are not.
 
 A machine writes through its Memory and reads its own writes back at once; the driver takes the writes, commits them,
-and says so. Steps follow one another, so the overlay is never older than one step. That keeps history out of the
-processes' memory without letting a machine decide from a stale snapshot.
+and says so. Writes for which nobody waits a machine may leave untaken, for later steps to add to; it sees them all the
+same. That keeps history out of the processes' memory without letting a machine decide from a stale snapshot.
 
 Pure: what is read depends only on what was written. The store that stands behind is a `Reader`.
 """
@@ -36,7 +36,6 @@ class Memory:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._overlay: dict[Table, dict[bytes, bytes | None]] = {}
-        self._late: dict[tuple[Table, bytes], bytes] = {}  # what may wait for a step that writes
         self._keys: dict[Table, list[bytes]] = {}  # of the overlay, in order, for tables that were scanned in this step
         self._taken = False
 
@@ -44,19 +43,11 @@ class Memory:
         written = self._overlay.get(table)
         if written is not None and key in written:
             return written[key]
-        if self._late and (table, key) in self._late:
-            return self._late[table, key]
         return self._reader.get(table, key)
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         assert not self._taken, "a machine wrote while its last step was being committed"
         self._write(table, key, value)
-
-    def put_late(self, table: Table, key: bytes, value: bytes) -> None:
-        """Like `put`, but in the next step that writes anything else, which may be this one. For what only spares work
-        after a restart, and in tables that nobody scans: a crash before then is as if it had come before this step."""
-        assert not self._taken, "a machine wrote while its last step was being committed"
-        self._late[table, key] = value
 
     def delete(self, table: Table, key: bytes) -> None:
         assert not self._taken, "a machine wrote while its last step was being committed"
@@ -106,9 +97,7 @@ class Memory:
         return keys[first:last]
 
     def take(self) -> list[Write]:
-        """The writes of the step, one for each key, its last. They stay readable until `committed`."""
-        if self._overlay:
-            self._write_what_is_late()
+        """What was written since the last time, one write for each key, its last. Readable until `committed`."""
         self._taken = bool(self._overlay)
         return [
             Delete(table, key) if value is None else Put(table, key, value)
@@ -116,14 +105,14 @@ class Memory:
             for key, value in written.items()
         ]
 
-    def _write_what_is_late(self) -> None:
-        late, self._late = self._late, {}
-        for (table, key), value in late.items():
-            if key not in self._overlay.get(table, ()):
-                self._write(table, key, value)
-
     def committed(self) -> None:
-        """The writes taken are in the store now."""
-        self._overlay.clear()
-        self._keys.clear()
-        self._taken = False
+        """The writes taken are in the store now. Changes nothing where none were taken."""
+        if self._taken:
+            self._overlay.clear()
+            self._keys.clear()
+            self._taken = False
+
+    @property
+    def untaken(self) -> bool:
+        """Whether anything was written since the last time that writes were taken."""
+        return bool(self._overlay)

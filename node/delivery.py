@@ -23,7 +23,7 @@ import msgspec
 from common.codec import glance
 from common.effects import Table
 from common.history import History
-from common.limits import BATCH_BYTES, ENDS_ASKED_MAX
+from common.limits import BATCH_BYTES
 from common.memory import Memory
 from common.messages import Submission
 from common.model import ticket, ticket_key, ticket_of
@@ -70,9 +70,6 @@ class Delivery:
         self._learning: bytes | None = None  # the ledger that still has to learn; durable as ours when it has
         self._telling: set[str] = set()  # ended jobs that the ledger is not known to have
         self._history_after: bytes | None = None  # cursor of the ended jobs that a new ledger still has to learn
-        self._had_upto = 0  # the jobs up to this number the ledger had when this link was opened …
-        self._asked_upto = 0  # … and it was asked for the ends of those up to this
-        self._ask_also: list[str] = []
 
     def restore(self, last: int) -> None:
         self._last = last
@@ -139,6 +136,15 @@ class Delivery:
 
     # --- what the ledger has -------------------------------------------------------------------------------------
 
+    @property
+    def watermark(self) -> int:
+        """The ledger has all tickets up to this number."""
+        return self._watermark
+
+    def revived_beyond_it(self) -> list[str]:
+        """The live jobs with a higher number that it has as well."""
+        return [name for name in self._revived if name in self._live]
+
     def unacknowledged(self, name: str) -> bool:
         """Whether the ledger is not known to have this job."""
         if name in self._in_flight:
@@ -169,17 +175,7 @@ class Delivery:
             self._begin_anew(ledger_id)
         else:
             self.send_again()
-        self._asked_upto, self._had_upto = 0, self._watermark
-        self._ask_also = [name for name in self._revived if name in self._live]
         return fresh
-
-    def ends_to_ask_for(self) -> list[str]:
-        """The next of the jobs that the ledger had when this link was opened, and that may have ended before; fewer
-        than ENDS_ASKED_MAX when these are the last. Of what it learns on this link, it tells the ends by itself."""
-        also, self._ask_also = self._ask_also, []
-        names = self._live.behind(self._asked_upto, ENDS_ASKED_MAX) if self._asked_upto < self._had_upto else []
-        self._asked_upto = number_of(names[-1]) if len(names) == ENDS_ASKED_MAX else self._had_upto
-        return also + [name for name in names if number_of(name) <= self._had_upto]
 
     def _begin_anew(self, ledger_id: str) -> None:
         self._learning = ledger_id.encode()
@@ -301,7 +297,7 @@ class Delivery:
         upto = self._upto if waiting is None else number_of(waiting) - 1
         if upto > self._watermark and self._history_after is None:
             self._watermark = upto
-            self._memory.put_late(Table.META, _WATERMARK, b"%d" % upto)  # no commit for that alone: it is sent again
+            self._memory.put(Table.META, _WATERMARK, b"%d" % upto)
 
     # --- invariants ----------------------------------------------------------------------------------------------
 

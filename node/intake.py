@@ -128,6 +128,10 @@ class Intake:
     def live_newest_first(self) -> Iterator[str]:
         return self._live.newest_first()
 
+    def live_behind(self, number: int, limit: int) -> list[str]:
+        """The live jobs with the next higher numbers."""
+        return self._live.behind(number, limit)
+
     def job(self, name: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(name))
         return Job("", "") if packed is None else unpack(Job, packed)

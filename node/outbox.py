@@ -10,7 +10,7 @@ from typing import Any
 
 from common.effects import Note, Reply, Send
 from common.frames import batches
-from common.messages import Jobs, Message, Pair, Result, Submission
+from common.messages import Begun, Jobs, Message, Pair, Result, Submission
 
 _ENVELOPE_BYTES = 40  # about what a record weighs beside its bytes
 
@@ -64,8 +64,11 @@ class Outbox:
             self.send(Jobs(items))
 
     def send_results(self, pairs: Sequence[Pair]) -> None:
-        """These do not wait: whether an outcome that nobody has heard of survives its runner was never promised."""
-        assert self.link is not None, "results need a link"
-        queue = self._actions if self._link_is_new else self._at_once
         for items in batches(pairs, lambda pair: len(pair.record) + len(pair.output) + _ENVELOPE_BYTES):
-            queue.append(Send(self.link, Result(items)))
+            self.send_at_once(Result(items))
+
+    def send_at_once(self, message: Begun | Result) -> None:
+        """That an attempt runs is on nobody's disk, and whether an outcome that nobody has heard of survives its runner
+        was never promised."""
+        assert self.link is not None, f"a {type(message).__name__} needs a link"
+        (self._actions if self._link_is_new else self._at_once).append(Send(self.link, message))

@@ -21,7 +21,7 @@ import attrs
 
 from common import lines
 from common.codec import Malformed, unpack
-from common.effects import Effects, Hangup
+from common.effects import Effects, Hangup, Write
 from common.events import (
     Asked,
     ClientsGone,
@@ -34,13 +34,7 @@ from common.events import (
     StoreLevel,
 )
 from common.history import History
-from common.limits import (
-    ENDS_ASKED_MAX,
-    ENDS_ASKED_PERIOD_S,
-    OWN_JOBS_AWAKE_MAX,
-    STORE_EXPIRE_FRACTION,
-    STORE_FULL_FRACTION,
-)
+from common.limits import OWN_JOBS_AWAKE_MAX, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION, SYNC_WITHIN_S
 from common.memory import Memory
 from common.messages import (
     Acknowledged,
@@ -77,6 +71,7 @@ from node.executors import Begun as HasBegun
 from node.executors import Kill, Over, Peek, Printed, Start
 from node.fallback import Fallback, Here
 from node.intake import Intake
+from node.missed import Missed
 from node.origin import Origin
 from node.outbox import Outbox
 from node.outcomes import Outcomes
@@ -139,6 +134,7 @@ class Worker:
         self._drain = Drain(memory, self._backlog, self._outcomes, self._timers, self._outbox, grace_s=drain_grace_s)
         self._origin = Origin(self._intake, self._history)
         self._desk = Desk(self._intake, self._origin, self._timers, self._outbox, self.statistics)
+        self._missed = Missed(self._intake, self._timers, self._outbox)
         self._submissions = Submissions(self._intake, self._desk, self._timers, self._outbox)
         self._fallback = Fallback(
             Here(identity.boot_id, identity.name, slots, kinds, fallback_s),
@@ -153,6 +149,7 @@ class Worker:
         self._eager = True
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
+        self._sync_is_due = False
 
     # --- the contract ------------------------------------------------------------------------------------------
 
@@ -179,8 +176,21 @@ class Worker:
         commands = (*self._backlog.commands, *self._peeks.commands)
         self._backlog.commands.clear()
         self._peeks.commands.clear()
-        at_once = (*self._outbox.take_at_once(), RunNow(commands)) if commands else self._outbox.take_at_once()
-        return Effects(self._memory.take(), self._outbox.take(), at_once)
+        at_once = ((RunNow(commands),) if commands else ()) + self._outbox.take_at_once()
+        actions = self._outbox.take()
+        return Effects(self._writes(now, wanted=bool(actions)), actions, at_once)
+
+    def _writes(self, now: float, *, wanted: bool) -> Sequence[Write]:
+        """What is to be committed with this step: everything, where any of its actions waits for that, or where no
+        link carries the news away from here. Else nobody does, and for SYNC_WITHIN_S it gathers: what the ledger has
+        acknowledged, and copies of ends and outcomes that are on their way or there."""
+        if wanted or self._sync_is_due or not self._linked:
+            self._sync_is_due = False
+            self._timers.cancel("sync")
+            return self._memory.take()
+        if self._memory.untaken and "sync" not in self._timers:
+            self._timers.set("sync", now + SYNC_WITHIN_S)
+        return ()
 
     def committed(self) -> None:
         self._memory.committed()
@@ -214,6 +224,8 @@ class Worker:
             match name:
                 case "expire":
                     self._expire(now)
+                case "sync":
+                    self._sync_is_due = True
                 case "grace over":
                     self._drain.interrupt(now)
                 case "hand back over":
@@ -221,7 +233,7 @@ class Worker:
                 case "fallback":
                     self._fallback.due()
                 case "more ends":
-                    self._ask_for_ends(now)
+                    self._missed.go_on(now)
                 case ("fallback", str(ticket)):
                     self._fallback.consider(ticket, now)
                 case ("ask", int(query_id)):
@@ -296,16 +308,9 @@ class Worker:
         if event.eager:
             self._send_outcomes(self._outcomes.all())
         self._outbox.send_jobs(self._intake.delivery.to_send(self._wall))
-        self._ask_for_ends(now)
+        self._missed.link_opened(now)
         self._desk.link_opened()
         self._drain.link_changed(now)
-
-    def _ask_for_ends(self, now: float) -> None:
-        """What ended while we were away is told when we ask for it: a part at a time, of a million jobs."""
-        if self._linked and (tickets := self._intake.delivery.ends_to_ask_for()):
-            self._outbox.send(RequestOfRes(tuple(tickets)))
-            if len(tickets) >= ENDS_ASKED_MAX:
-                self._timers.set("more ends", now + ENDS_ASKED_PERIOD_S)
 
     def _on_link_closed(self, event: LinkClosed, now: float) -> None:
         if event.link != self._outbox.link:
@@ -469,7 +474,7 @@ class Worker:
         begun, self._backlog.begun = self._backlog.begun, []
         over = {done.id for done in finished}
         if self._linked and (running := tuple(id for id in begun if id not in over)):
-            self._outbox.send(Begun(running))
+            self._outbox.send_at_once(Begun(running))
         for done in finished:
             if not done.unwanted and not self._fallback.settle(done, now, self._wall):
                 self._outcomes.keep(done.id, done.outcome, done.output)

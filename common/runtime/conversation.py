@@ -13,8 +13,7 @@ connection, in `live`.
 """
 
 import hmac
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -25,6 +24,7 @@ from common.limits import ERRORS_IN_A_ROW_MAX, KIB, MIB, REPLIES_UNREAD_BYTES_MA
 from common.runtime.bell import Bell
 from common.runtime.bodies import Bodies
 from common.runtime.tls import FIRST_BYTES
+from common.runtime.unproven import Place, Refusals, Unproven
 from common.runtime.wires import Wire
 
 SEND_BYTES: Final = 1 * MIB  # replies are joined up to about this size
@@ -57,7 +57,7 @@ class Owed:
     reply: bytes | None = None  # what is answered of it
     more: bool = False  # that is only a part of the answer
     guessed_bytes: int = 0  # what it weighs meanwhile
-    body_bytes: int = 0  # of a job that is on its way to the disk
+    body_bytes: int = 0  # of a job that is on its way to the disk, and as much of what was guessed
 
 
 class Server(Protocol):
@@ -68,10 +68,16 @@ class Server(Protocol):
     body_bytes_max: int
     kinds: Iterable[str]
     bodies: Bodies
+    unproven: Unproven
+    refusals: Refusals
     ids: Iterator[int]
 
     def expect(self, queries: Sequence[tuple[int, lines.Query]], owed: Sequence[Owed]) -> None:
         """Hands queries to the driver; each is answered later, by `Conversation.answered`."""
+
+    def storing(self, owed: Owed) -> None:
+        """The body of a RUN is on its way to the disk. `Conversation.stored` tells that it is there, long before the
+        answer."""
 
     def forget(self, query_ids: Sequence[int]) -> None:
         """Their client has gone."""
@@ -81,23 +87,24 @@ class Server(Protocol):
 
 
 class Conversation:
-    """See the module. `welcome` is called when the client may ask, `refused` when it has shown a wrong token."""
+    """See the module. `peer` is for the log."""
 
-    def __init__(self, server: Server, wire: Wire, welcome: Callable[[], None], refused: Callable[[], None]) -> None:
+    def __init__(self, server: Server, wire: Wire, place: Place, peer: str) -> None:
         self._server = server
         self._wire = wire
-        self._welcome = welcome
-        self._refused = refused
-        self._authorized = server.token is None
-        if self._authorized:
-            welcome()
+        self._place = place
+        self._peer = peer
+        self._authorized = False
+        if server.token is None:
+            self._welcome()
         self._parser = lines.Parser(
             body_bytes_max=server.body_bytes_max, kinds=server.kinds, keep_bodies=self._authorized
         )
-        self._untaken: deque[lines.Request] = deque()  # read, and there was no room for them yet
-        self._owed: deque[Owed] = deque()
+        self._untaken: list[lines.Request] = []  # read, and there was no room for them yet
+        self._owed: list[Owed] = []  # in order; lists, because most connections are silent and a deque weighs 760 bytes
         self._owed_bytes = 0  # answered and not sent, and guessed
         self._submitted_bytes = 0  # the bodies of these that are on their way to the disk
+        self._held_bytes = 0  # of bodies, as the server counts them
         self._sending_bytes = 0  # of what the wire has not said yet
         self._unfinished: Owed | None = None  # that was a part of the answer to this
         self._errors_in_a_row = 0
@@ -152,9 +159,15 @@ class Conversation:
         owed.more = more
         self._owed_bytes += len(reply) - owed.guessed_bytes
         owed.guessed_bytes = 0
-        if owed.body_bytes:
-            self._submitted_bytes -= owed.body_bytes
-            owed.body_bytes = 0
+        self._submitted_bytes -= owed.body_bytes
+        owed.body_bytes = 0
+
+    def stored(self, owed: Owed) -> None:
+        """A job is on disk, and holds nothing up any more, though its client waits for the end."""
+        self._owed_bytes -= owed.body_bytes
+        self._submitted_bytes -= owed.body_bytes
+        owed.guessed_bytes -= owed.body_bytes
+        owed.body_bytes = 0
 
     def go_on(self, data: bytes | None = None) -> None:
         """Takes what there is room for and says what is answered, until neither is possible. `data` is what was
@@ -205,18 +218,24 @@ class Conversation:
 
     def _hold_bodies(self) -> bool:
         """Whether there is room for more than what all hold now."""
-        bodies = self._server.bodies
-        bodies.hold(self, self._parser.body_bytes + self._submitted_bytes)
+        bodies, held_bytes = self._server.bodies, self._parser.body_bytes + self._submitted_bytes
+        if held_bytes != self._held_bytes:
+            self._held_bytes = held_bytes
+            bodies.hold(self, held_bytes)
         return bodies.total <= bodies.most
 
     def _take(self) -> bool:
         """Takes requests while there is room for what they may be answered with; hands the queries over together."""
         untaken, ids = self._untaken, self._server.ids
+        if not untaken and not self._heard_all:
+            return False
         queries: list[tuple[int, lines.Query]] = []
         asked: list[Owed] = []
-        had = len(untaken)
-        while untaken and self._has_room() and not self._ends:
-            request = untaken.popleft()
+        taken = 0
+        for request in untaken:
+            if self._ends or not self._has_room():
+                break
+            taken += 1
             owed = Owed(self, next(ids))
             self._owed.append(owed)
             if isinstance(request, _EDGE) or not self._authorized:
@@ -225,24 +244,24 @@ class Conversation:
                 self._guess(owed, request)
                 queries.append((owed.query_id, request))
                 asked.append(owed)
+        del untaken[:taken]
         if queries:
             self._server.expect(queries, asked)
         self._ends = self._ends or (self._heard_all and not untaken)
         if self._ends:
             untaken.clear()
-        return len(untaken) < had
+        return taken > 0
 
     def _has_room(self) -> bool:
         return self._owed_bytes < REPLIES_UNREAD_BYTES_MAX and len(self._owed) < REQUESTS_OPEN_MAX
 
     def _guess(self, owed: Owed, query: lines.Query) -> None:
-        """What an open query may hold in memory: its reply, or the body of a job until it is stored. RUN counts for
-        nothing: it stays open long after that, and must not hold up the jobs behind it."""
+        """What an open query may hold in memory: its reply, or the body of a job until it is stored."""
         if isinstance(query, lines.Submit):
-            if not query.body or query.wait:
-                return
             owed.guessed_bytes = owed.body_bytes = len(query.body)
             self._submitted_bytes += owed.body_bytes
+            if query.wait and query.body:
+                self._server.storing(owed)
         else:
             owed.guessed_bytes = _REPLY_BYTES.get(type(query), 0)
         self._owed_bytes += owed.guessed_bytes
@@ -272,18 +291,21 @@ class Conversation:
     def _authorize(self, token: str) -> bytes:
         expected = self._server.token
         if expected is None or hmac.compare_digest(token.encode(), expected.encode()):
-            self._authorized = True
             self._welcome()
             return lines.ok()
         self._ends = True
-        self._refused()
+        self._server.refusals.tell(self._peer, "it showed another token than this node's")
         return lines.err(Code.UNAUTHORIZED, "this is not the token of this node")
+
+    def _welcome(self) -> None:
+        self._authorized = True
+        self._server.unproven.proven(self._place)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
     def _say(self) -> bool:
         """Says what is answered and has its turn, unless the wire is still busy with what was said before."""
-        if self._sending_bytes:
+        if self._sending_bytes or not self._owed or self._owed[0].reply is None:
             return False
         replies = self._replies_in_turn()
         if not replies:
@@ -305,11 +327,10 @@ class Conversation:
         """Replies up to the first that is not known yet, but no more than one send should carry. The last of them may
         be only a part of the answer."""
         replies: list[bytes] = []
-        size_bytes = 0
-        while self._owed and size_bytes < SEND_BYTES and self._errors_in_a_row < ERRORS_IN_A_ROW_MAX:
-            owed = self._owed[0]
+        size_bytes = done = 0
+        for owed in self._owed:
             reply = owed.reply
-            if reply is None:
+            if reply is None or size_bytes >= SEND_BYTES or self._errors_in_a_row >= ERRORS_IN_A_ROW_MAX:
                 break
             replies.append(reply)
             size_bytes += len(reply)
@@ -317,5 +338,6 @@ class Conversation:
             if owed.more:
                 owed.reply, self._unfinished = None, owed
                 break
-            self._owed.popleft()
+            done += 1
+        del self._owed[:done]
         return replies

@@ -16,7 +16,6 @@ back.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Final, TypeAlias
 
 import structlog
@@ -79,6 +78,8 @@ class Serving:
         self._switchboard = Switchboard()
         self._asked: dict[int, Owed] = {}
         self._answered: dict[Conversation, None] = {}  # since the last flush
+        self._storing: list[Owed] = []  # asked since the last flush, and perhaps while its step was being committed
+        self._stored_next: list[Owed] = []  # asked before that, so with the next step they are on disk
         self._connections = 0
         self._connections_total = 0
         self._connections_refused_total = 0
@@ -104,7 +105,12 @@ class Serving:
             self._answered[owed.conversation] = None
 
     def flush(self) -> None:
-        """Sends what was answered since the last time."""
+        """Sends what was answered since the last time. Once after each step: whatever was asked before the last one was
+        over is in the next at the latest, and on disk with it."""
+        for owed in self._stored_next:
+            owed.conversation.stored(owed)
+            self._answered[owed.conversation] = None
+        self._stored_next, self._storing = self._storing, []
         answered, self._answered = self._answered, {}
         for conversation in answered:
             conversation.go_on()
@@ -126,6 +132,9 @@ class Serving:
             self._asked[one.query_id] = one
         self._queries_total += len(queries)
         self.ask(queries)
+
+    def storing(self, owed: Owed) -> None:
+        self._storing.append(owed)
 
     def forget(self, query_ids: Sequence[int]) -> None:
         """Their client has gone."""
@@ -170,9 +179,7 @@ class Serving:
                 await self._turn_away(stream, lines.err(Code.UNAUTHORIZED, place.ended))
 
     async def _talk(self, stream: Connection, place: Place, peer: str) -> None:
-        welcome = partial(self.unproven.proven, place)
-        refused = partial(self.refusals.tell, peer, "it showed another token than this node's")
-        await Conversation(self, wire_of(stream, self._switchboard), welcome, refused).run()
+        await Conversation(self, wire_of(stream, self._switchboard), place, peer).run()
         with trio.move_on_after(LINGER_S):
             await part(stream)
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from benchmarks import smoke
 from benchmarks.systems.jobyard import Jobyard
 
-# --- the guard ---------------------------------------------------------------------------------------------------
-
 
 def test_the_guard_trips_below_half_of_what_is_recorded() -> None:
     recorded = {"py": 2.0, "exec": 1.0}

@@ -566,6 +566,7 @@ def test_an_origin_that_was_away_for_very_long_learns_that_its_job_is_over() -> 
     cluster.finish("n2", (ticket, 1))
     cluster.advance(7300)
     cluster.dial("n1")
+    cluster.sync()
     assert cluster.nodes["n1"].disk.tables[Table.LIVE] == {}
 
 

@@ -5,7 +5,7 @@ import pytest
 from common.codec import replace
 from common.effects import Reply, Table
 from common.events import ClientsGone, Delivered, Received
-from common.limits import LOGS_PERIOD_S
+from common.limits import LOGS_PERIOD_S, SYNC_WITHIN_S
 from common.messages import Acknowledged, Answer, Drop, Forget, Inquiry, Result
 from common.model import Ended, Job, Outcome, Reason, State, Verdict
 from node.executors import Over, Peek, Printed
@@ -128,8 +128,10 @@ def test_an_outcome_that_crosses_the_drop_of_its_attempt_is_not_kept() -> None:
     node = Alone()
     node.dispatch(THEIRS)
     node.step(Executed([over(THEIRS, b"done")], node.wall))
+    node.advance(SYNC_WITHIN_S)
     assert node.disk.tables[Table.OUTCOMES]
     node.receive(Drop(((THEIRS, 1),)))
+    node.advance(SYNC_WITHIN_S)
     assert not node.disk.tables[Table.OUTCOMES]
     assert not node.disk.tables[Table.OUTCOME_OUTPUTS]
 

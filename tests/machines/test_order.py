@@ -6,6 +6,10 @@ import pytest
 
 from balancer.order import Order
 from balancer.queue import Queue
+from balancer.records import LiveRecord
+from balancer.runs import Runs, Seen
+from common.codec import glance, pack
+from common.model import ticket, ticket_key
 
 A, B = "aaaaaa", "bbbbbb"
 
@@ -117,3 +121,41 @@ def test_a_queue_gives_what_a_sorted_list_would(seed: int, monkeypatch: pytest.M
         assert sorted(queue.ahead_of(place, [needs])) == ahead
         assert queue.count_ahead_of(place, [needs]) == len(ahead)
         assert bool(queue) is bool(known)
+
+
+# --- the runs that a restart finds -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_runs_of_a_restart_are_the_jobs_that_arrived_in_their_order(seed: int) -> None:
+    chance = random.Random(seed)
+    records: dict[bytes, tuple[str, LiveRecord]] = {}
+    sequence, numbers = 0, {A: 0, B: 0}
+    for _ in range(200):
+        prefix = chance.choice([A, A, A, B])
+        sequence, numbers[prefix] = sequence + chance.choice([1, 1, 1, 2]), numbers[prefix] + chance.choice([1, 1, 2])
+        name = ticket(prefix, numbers[prefix])
+        held = chance.choice([{}] * 9 + [{"leased": True}, {"cancelled": True}, {"due_wall": 5.0}, {"array": "1-3"},
+                                         {"waits_for": ("a",)}, {"due_wall": 5.0, "retrying": True}])  # fmt: skip
+        record = LiveRecord(sequence, chance.choice(["sh", "sh", "py"]), chance.choice([0, 0, 3]), **held)
+        records[ticket_key(name)] = (name, record)
+    runs = Runs()
+    for key, (name, record) in sorted(records.items()):
+        at_rest = not (record.leased or record.cancelled or record.due_wall or record.array or record.waits_for)
+        assert runs.take(key, glance(Seen, pack(record))) is at_rest, name
+    assert not runs.take(ticket_key(f"{A}-1_7"), Seen(1, "sh")), "an element rests"
+    found = [
+        (sequence, ticket(run.prefix, run.number + at), run.shape.needs, run.shape.priority)
+        for run in runs.in_order()
+        for at, sequence in enumerate(run.sequences)
+    ]
+    came = sorted(records.values(), key=lambda one: one[1].sequence)
+    assert found == [(record.sequence, name, (record.kind, 1), record.priority) for name, record in came]
+
+
+def test_jobs_that_are_alike_and_came_one_behind_the_other_are_one_run() -> None:
+    runs = Runs()
+    for number in range(1, 1001):
+        runs.take(ticket_key(ticket(A, number)), Seen(number + 7, "sh"))
+    (run,) = runs.in_order()
+    assert (run.sequences, run.number) == (range(8, 1008), 1)

@@ -8,7 +8,7 @@ from common.limits import ENDS_ASKED_MAX, ENDS_ASKED_PERIOD_S
 from common.messages import Answer, Jobs, Message, RequestOfRes, Taken
 from common.model import ticket, ticket_key
 from tests.machines.alone import PREFIX, Alone
-from tests.machines.asking import Asker, body, field, state_of
+from tests.machines.asking import Asker, body, field
 from tests.machines.cluster import Cluster
 from tests.machines.test_in_flight import Story
 
@@ -135,27 +135,43 @@ def test_after_a_restart_all_stand_where_they_stood(awake_max: int) -> None:
     assert started(cluster) == [*high, *low, *(f"{first[7]}_{at}" for at in (1, 2))]
 
 
-def test_whoever_holds_the_entry_of_a_job_that_rests_sees_it_change() -> None:
+def test_after_a_restart_as_many_are_live_as_before() -> None:
+    cluster = Cluster(1, slots=0)
+    tickets = [cluster.submit("n1", f"group=g priority={number // 6} sh true") for number in range(9)]
+    cluster.say("n1", f"cancel {tickets[3]}")
+    restarted(cluster)
+    assert (len(ledger_of(cluster)), ledger_of(cluster).all.count_in_group("g")) == (8, 8)
+    assert ledger_of(cluster).all.awake == {}
+    for name in tickets[:3]:
+        cluster.say("n1", f"cancel {name}")
+    assert (len(ledger_of(cluster)), ledger_of(cluster).all.count_in_group("g")) == (5, 5)
+
+
+def test_within_a_step_whoever_asks_for_a_job_that_rests_is_given_the_same_entry() -> None:
+    cluster = Cluster(1, slots=0, awake_max=0)
+    name, _ = cluster.submit("n1"), cluster.submit("n1")
+    ledger = ledger_of(cluster)
+    held = ledger.live(name)
+    assert held is not None
+    assert ledger.live(name) is held
+    ledger.lease(held, "id-n1", "boot")
+    assert ledger.live(name) is held
+    ledger.release(held, crashed=False, wall=0.0)
+    assert ledger.live(name) is held, "it rests again, and somebody holds it"
+    ledger.cancel(held, 0.0)
+    assert ledger.live(name) is None, "it has ended"
+
+
+def test_an_entry_that_was_kept_from_another_step_is_not_changed() -> None:
+    """The record may say more than it does."""
     cluster = Cluster(1, slots=0, awake_max=0)
     name = cluster.submit("n1")
     ledger = ledger_of(cluster)
     held = ledger.live(name)
     assert held is not None
-    assert held is ledger.live(name)
-    cluster.add_node("n2")
-    assert held is ledger.live(name), "somebody holds an entry that nobody keeps up to date"
-    assert held.record.leased
-
-
-def test_an_entry_of_a_job_that_has_ended_is_given_to_nobody() -> None:
-    cluster = Cluster(1, slots=0, awake_max=0)
-    name, _ = cluster.submit("n1"), cluster.submit("n1")
-    held = ledger_of(cluster).live(name)
-    cluster.say("n1", f"cancel {name}")
-    assert ledger_of(cluster).live(name) is None
-    cluster.say("n1", f"retry {name}")
-    assert ledger_of(cluster).live(name) not in (None, held)
-    assert state_of(cluster, name) == "queued"
+    cluster.advance(10)
+    with pytest.raises(AssertionError, match=f"an old entry of {name} is being changed"):
+        ledger.lease(held, "id-n1", "boot")
 
 
 def test_jobs_that_are_cancelled_while_they_rest_leave_no_place_behind() -> None:
@@ -238,6 +254,20 @@ def test_what_was_taken_in_without_a_balancer_is_sent_in_the_order_of_its_ticket
     assert sent(node.receive(Taken(tuple(tickets[5:])))) == []
     node.cut()
     assert sent(node.open_link()) == []
+
+
+@pytest.mark.parametrize("awake_max", [0, 2, 4, 20_000])
+def test_what_the_window_has_no_room_for_is_not_counted_as_acknowledged(
+    awake_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.delivery._WINDOW_ITEMS", 4)
+    node = Alone(linked=False, awake_max=awake_max)
+    tickets = [node.submit(taken=False) for _ in range(10)]
+    assert sent(node.open_link()) == tickets[:4]
+    assert sent(node.receive(Taken(tuple(tickets[:4])))) == tickets[4:8]
+    assert node.disk.tables[Table.META][b"acknowledged_number"] == b"4"
+    node.boot()
+    assert sent(node.open_link()) == tickets[4:8]
 
 
 def test_a_new_ledger_is_told_of_every_job_also_of_those_of_which_nothing_is_remembered() -> None:

@@ -189,29 +189,6 @@ def test_writing_while_a_step_is_being_committed_is_a_bug_that_is_noticed() -> N
         memory.put(Table.JOBS, b"b", b"2")
 
 
-def test_what_may_wait_is_written_with_the_next_step_that_writes_and_read_meanwhile() -> None:
-    memory = Memory(Disk())
-    memory.put_late(Table.META, b"mark", b"1")
-    assert memory.take() == [], "it costs no commit"
-    memory.committed()
-    memory.put_late(Table.META, b"mark", b"2")
-    assert memory.get(Table.META, b"mark") == b"2"
-    memory.put(Table.JOBS, b"a", b"1")
-    assert memory.take() == [Put(Table.JOBS, b"a", b"1"), Put(Table.META, b"mark", b"2")]
-    memory.committed()
-    memory.put(Table.JOBS, b"b", b"1")
-    assert memory.take() == [Put(Table.JOBS, b"b", b"1")], "once"
-
-
-def test_what_may_wait_gives_way_to_what_may_not() -> None:
-    memory = Memory(Disk())
-    memory.put_late(Table.META, b"mark", b"9")
-    memory.committed()
-    memory.put(Table.META, b"mark", b"0")
-    assert memory.get(Table.META, b"mark") == b"0"
-    assert memory.take() == [Put(Table.META, b"mark", b"0")]
-
-
 @given(
     st.dictionaries(st.binary(min_size=1, max_size=2), st.binary(max_size=2)),
     st.dictionaries(st.binary(min_size=1, max_size=2), st.none() | st.binary(max_size=2)),

@@ -546,12 +546,26 @@ async def test_bodies_that_are_not_stored_yet_are_bounded() -> None:
         assert await read_lines(client, 20) == b"OK\n" * 20
 
 
-async def test_a_run_that_waits_does_not_hold_up_the_jobs_behind_it() -> None:
+async def test_a_run_holds_up_the_jobs_behind_it_until_it_is_stored_and_not_until_it_ends() -> None:
     async with open_yard() as yard:
         client = yard.listener.connect()
         await client.send_all(b"RUN bytes=%d sh cat\n%b\n" % (MIB, b"x" * MIB) * 10)
         await settle()
-        assert len(yard.queries) == 10
+        assert len(yard.queries) == REPLIES_UNREAD_BYTES_MAX // MIB
+        assert yard.serving.bodies.total >= REPLIES_UNREAD_BYTES_MAX
+        yard.serving.flush()  # of a step that may have begun before they came
+        await settle()
+        assert len(yard.queries) == REPLIES_UNREAD_BYTES_MAX // MIB
+        for _ in range(4):
+            yard.serving.flush()
+            await settle()
+        assert len(yard.queries) == 10, "and none was answered"
+        yard.serving.flush()
+        yard.serving.flush()
+        assert yard.serving.bodies.total == 0
+        for query_id, _ in yard.queries:
+            yard.reply(query_id, b"OK\n")
+        assert await read_lines(client, 10) == b"OK\n" * 10
 
 
 async def test_open_requests_are_bounded() -> None:

@@ -53,6 +53,15 @@ def test_what_was_committed_is_there_after_opening_again(directory: Path) -> Non
     store.close()
 
 
+def test_records_are_counted_without_being_read(directory: Path) -> None:
+    store = opened(directory)
+    assert store.count(Table.JOBS) == 0
+    store.commit([put(number) for number in range(5)] + [put(7, Table.LIVE)])
+    store.commit([Delete(Table.JOBS, b"key-003")])
+    assert (store.count(Table.JOBS), store.count(Table.LIVE), store.count(Table.BODIES)) == (4, 1, 0)
+    store.close()
+
+
 def test_a_scan_goes_both_ways_from_anywhere_and_keeps_to_its_prefix(directory: Path) -> None:
     store = opened(directory)
     store.commit([put(number) for number in range(10)] + [Put(Table.JOBS, b"other", b"x")])

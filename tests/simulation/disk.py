@@ -182,6 +182,7 @@ class Tables:
         self._waited_for = False
         self.get = disk.get
         self.scan = disk.scan
+        self.count = disk.count
         self.room = disk.room
 
     def commit(self, writes: Sequence[Write]) -> None:
