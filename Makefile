@@ -56,11 +56,11 @@ mutants: $(TOOLS) ## whether each of the promises, broken on purpose, is found b
 	$(BIN)/python -m tests.simulation.mutants
 
 # PEERS=beanstalkd,huey,… or none; ONLY=noop,trip,…; REPEATS=5; SCALE=small to see that it works; see benchmarks/README.md
-bench: $(READY) ## how fast it is here, beside its peers: PEERS=… ONLY=… (all: two hours)
+bench: $(READY) ## how fast it is here, beside its peers: PEERS=… ONLY=… (all: some hours)
 	$(BIN)/python -m benchmarks $(if $(PEERS),--peers "$(PEERS)") $(if $(ONLY),--only "$(ONLY)") \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SCALE),--scale $(SCALE))
 
-bench-smoke: $(READY) ## has it become slow? in less than a minute
+bench-smoke: $(READY) ## has it become slow? in about a minute
 	$(BIN)/python -m benchmarks.smoke $(if $(RECORD),--record)
 
 up: ## the same in containers: node1 to node3 on ports 9001 to 9003

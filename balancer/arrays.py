@@ -15,8 +15,10 @@ import heapq
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import msgspec
 
 from common.arrays import Indexes
+from common.codec import Record
 from common.model import Ended, Reason, State, element, index_of
 
 if TYPE_CHECKING:
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
 _LIVE_ORDER: Final = (State.RUNNING, State.DISPATCHED, State.RETRYING, State.QUEUED)
 
 
-@attrs.frozen
-class ArrayRecord:
+class ArrayRecord(Record, frozen=True):
     """What is on disk of an array besides its own record: how far it is."""
 
     next: int = 0
@@ -58,7 +59,7 @@ class Array:
 
     @classmethod
     def of(cls, ticket: str, indexes: Indexes, record: ArrayRecord) -> "Array":
-        return cls(ticket, indexes, **attrs.asdict(record, recurse=False) | {"ahead": set(record.ahead)})
+        return cls(ticket, indexes, **msgspec.structs.asdict(record) | {"ahead": set(record.ahead)})
 
     @property
     def record(self) -> ArrayRecord:

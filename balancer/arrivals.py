@@ -4,12 +4,10 @@ A submission becomes a live job, the end of one that a ledger before this had, a
 belongs to, or a conflict. Pure.
 """
 
-import attrs
-
 from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.records import Arrival, Entry, LiveRecord
-from common.codec import unpack
+from common.codec import replace, unpack
 from common.effects import Table
 from common.keys import Claim, Keys, fingerprint
 from common.limits import ATTEMPTS_PER_LEDGER
@@ -57,7 +55,7 @@ class Arrivals:
             self._memory.put(Table.BODIES, key, submission.body)
         self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
         if submission.ended:
-            ended = attrs.evolve(unpack(Ended, submission.ended), sequence=self._ledger.ends.next_number())
+            ended = replace(unpack(Ended, submission.ended), sequence=self._ledger.ends.next_number())
             self._ledger.ends.record(ticket, ended, submission.output, job.group)
             self._ledger.counts[ended.state] += 1
             return None

@@ -53,7 +53,8 @@ class Balancer:
             {
                 Send: lambda action: self._door.send(action.link, action.message),
                 Hangup: lambda action: self._door.hang_up(action.link, action.reason),
-            }
+            },
+            performed=self._door.flush,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._door.run, listeners)

@@ -40,6 +40,7 @@ class Door:
         self._wall = wall
         self._nonce = nonce
         self._links: dict[int, Link] = {}
+        self._spoken_to: dict[Link, None] = {}  # since the last flush
         self._last = 0
         self._unproven = Unproven(LINKS_UNPROVEN_MAX, HANDSHAKE_S)
         self._refusals = Refusals(of_clients=False)
@@ -50,6 +51,13 @@ class Door:
     def send(self, link: int, message: Message) -> None:
         if (opened := self._links.get(link)) is not None:
             opened.send(message)
+            self._spoken_to[opened] = None
+
+    def flush(self) -> None:
+        """Sends off what was given to `send` since the last time."""
+        spoken_to, self._spoken_to = self._spoken_to, {}
+        for link in spoken_to:
+            link.flush()
 
     def hang_up(self, link: int, reason: str) -> None:
         if (opened := self._links.get(link)) is not None:

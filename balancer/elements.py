@@ -7,12 +7,10 @@ first change it takes its place among the live jobs. Pure; `balancer/arrays.py` 
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
-
 from balancer.arrays import Array, ArrayRecord
 from balancer.records import Entry
 from common.arrays import parse_indexes
-from common.codec import pack, unpack
+from common.codec import pack, replace, unpack
 from common.effects import Table
 from common.limits import ATTEMPTS_PER_LEDGER
 from common.memory import Memory
@@ -95,7 +93,7 @@ class Elements:
         return None if array is None or array.dropped or not array.is_number(ticket) else self._entry(ticket)
 
     def _entry(self, ticket: str) -> Entry:
-        return Entry(ticket, attrs.evolve(self._live[array_of(ticket)].record, array=None))
+        return Entry(ticket, replace(self._live[array_of(ticket)].record, array=None))
 
     def next(self, array: Array) -> Entry:
         """The element whose turn it is; the array must have one."""

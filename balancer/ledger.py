@@ -16,8 +16,6 @@ Ended jobs are in the History, on disk, and so are most of those that only wait 
 
 from typing import Final
 
-import attrs
-
 from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
@@ -25,7 +23,7 @@ from balancer.ends import Ends
 from balancer.live import Live
 from balancer.queue import Queue
 from balancer.records import TRANSITIONS, Entry, LiveRecord
-from common.codec import pack, unpack
+from common.codec import pack, replace, unpack
 from common.effects import Table
 from common.history import History
 from common.keys import first_name
@@ -438,7 +436,7 @@ class Ledger:
 
     def _numbered(self, entry: Entry, ended: Ended) -> Ended:
         begun = max(entry.attempts_begun, entry.record.outnumbered)
-        return attrs.evolve(ended, sequence=self.ends.next_number(), begun=begun, retried=entry.record.retried)
+        return replace(ended, sequence=self.ends.next_number(), begun=begun, retried=entry.record.retried)
 
     def _look_at_array(self, parent: Entry, array: Array, ended: Ended) -> None:
         """One of its elements has ended: it is over with the last, and else there may be room for another."""

@@ -8,7 +8,7 @@ Pure. A policy sees loads, never links.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import attrs
 
@@ -23,21 +23,21 @@ class Load:
     given: int = 0
 
 
+Rank: TypeAlias = tuple[float, int, str]
+
+
 class Placement(Protocol):
-    def choose(self, candidates: Iterable[Load]) -> Load | None:
-        """One of the candidates, each of which may run the job and has room; None where there is none."""
+    def rank(self, load: Load) -> Rank:
+        """Of the nodes that may run a job and have room, it is given to the one of the lowest rank. No two are equal,
+        and what a node is given never lowers its own."""
         ...
 
 
 class Level:
     """The least loaded by count per slot; among equals the one that was given the least so far."""
 
-    def choose(self, candidates: Iterable[Load]) -> Load | None:
-        return min(candidates, key=_level, default=None)
-
-
-def _level(load: Load) -> tuple[float, int, str]:
-    return ((load.count + 1) / load.slots, load.given, load.node_id)
+    def rank(self, load: Load) -> Rank:
+        return ((load.count + 1) / load.slots, load.given, load.node_id)
 
 
 def moves(loads: Iterable[Load]) -> Iterator[tuple[Load, Load]]:

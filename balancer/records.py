@@ -16,6 +16,7 @@ Every live job can also be cancelled. Pure; `balancer/ledger.py` is the only one
 from typing import Final
 
 import attrs
+import msgspec
 
 from balancer.arrays import Array
 from common.model import Reason, State, index_of, parse_ticket
@@ -35,8 +36,7 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 }
 
 
-@attrs.define
-class LiveRecord:
+class LiveRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What is on disk of a live job besides the job itself: all that a restart needs. The ledger changes it in place
     and saves it: to copy thirty fields for each change cost a fifth of all that it does for a job."""
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-import attrs
-
 from balancer.arrays import Array
 from balancer.arrivals import record_of
 from balancer.chronicle import Chronicle
@@ -22,7 +20,7 @@ from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.records import Entry, LiveRecord
 from balancer.roster import Node, Roster
-from common.codec import unpack
+from common.codec import replace, unpack
 from common.effects import Table
 from common.frames import batches
 from common.history import History
@@ -129,7 +127,7 @@ class Revival:
         array = parent.array
         assert array is not None, f"{parent.ticket} is no array"
         self._ledger.go_on(parent)
-        record = attrs.evolve(parent.record, array=None, waits_for=(), due_wall=0.0, due_s=0.0)
+        record = replace(parent.record, array=None, waits_for=(), due_wall=0.0, due_s=0.0)
         _go_on(record, ended)
         entry = Entry(ticket, record)
         if array.is_number(ticket):  # it was dropped with its array

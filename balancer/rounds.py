@@ -7,6 +7,7 @@ given out, because its node says that it has not begun.
 Pure.
 """
 
+import heapq
 import math
 from collections.abc import Iterable
 from typing import Final
@@ -16,7 +17,7 @@ import attrs
 from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
-from balancer.placement import Load, Placement, moves
+from balancer.placement import Load, Placement, Rank, moves
 from balancer.queue import Needs
 from balancer.records import Entry
 from balancer.roster import Node, Roster
@@ -51,19 +52,21 @@ class Rounds:
 
     def round(self, wall: float) -> int:
         """Hands out at most MAX_NUM_JOBS_DISPATCH jobs; returns how many."""
-        given = 0
-        while given < self._jobs_max and self._give_next(wall):
+        given, contests = 0, dict[Needs, Contest]()
+        while given < self._jobs_max and self._give_next(contests, wall):
             given += 1
         return given
 
-    def _give_next(self, wall: float) -> bool:
+    def _give_next(self, contests: "dict[Needs, Contest]", wall: float) -> bool:
         """One job: the head of the most urgent line that some node has room for."""
         queue = self._ledger.queue
         for _, needs in queue.heads():
             entry = self._head(needs, wall)
             if entry is None:
                 continue
-            chosen = self._placement.choose(self._candidates(needs, entry.record.bytes))
+            if needs not in contests:
+                contests[needs] = Contest(self._who_can_run(needs), self._placement)
+            chosen = contests[needs].first_with_room(entry.record.bytes, self._backlog_max)
             if chosen is not None:
                 queue.pop(needs)
                 self._give(self._ledger.out_of_line(entry), chosen, wall)
@@ -89,14 +92,11 @@ class Rounds:
         if self._ledger.fail_lost(ticket, wall):
             self._outbox.note("record.damaged", "error", ticket=ticket)
 
-    def _candidates(self, needs: Needs, weight_bytes: int) -> Iterable[Load]:
+    def _who_can_run(self, needs: Needs) -> list[Node]:
         kind, slots = needs
-        for node in self._roster.connected():
-            if node.takes_jobs and can_run(node, kind, slots) and weight_bytes <= room_bytes(node, self._backlog_max):
-                yield node.load
+        return [node for node in self._roster.connected() if node.takes_jobs and can_run(node, kind, slots)]
 
-    def _give(self, entry: Entry, load: Load, wall: float) -> None:
-        node = self._roster.known(load.node_id)
+    def _give(self, entry: Entry, node: Node, wall: float) -> None:
         lease = self._ledger.lease(entry, node.id, node.record.boot_id)
         if lease is None:
             self._ledger.fail_unreadable(entry, wall)
@@ -111,6 +111,8 @@ class Rounds:
 
     def uneven(self) -> bool:
         """Whether a job may be waiting on one node that would better wait on another. Cheap: asked in each step."""
+        if not any(node.slots_leased > node.record.slots for node in self._roster.connected()):
+            return False
         return any(self._may_wait(busy) for busy, _ in moves(self._plan()))
 
     def level(self) -> None:
@@ -156,6 +158,32 @@ class Rounds:
             if movable and can_run(target, entry.record.kind, entry.record.slots):
                 return entry
         return None
+
+
+class Contest:
+    """The nodes that can run the jobs of one line, as placement ranks them. In a round the rank of a node never falls,
+    so what the heap says of it is at most too low; that is looked at when its turn comes. With a hundred nodes it saves
+    looking at each of them for each job."""
+
+    def __init__(self, nodes: Iterable[Node], placement: Placement) -> None:
+        self._rank = placement.rank
+        self._heap = [(self._rank(node.load), node.id, node) for node in nodes]
+        heapq.heapify(self._heap)
+
+    def first_with_room(self, weight_bytes: int, backlog_max: int) -> Node | None:
+        full: list[tuple[Rank, str, Node]] = []
+        found = None
+        while self._heap and found is None:
+            rank, id, node = self._heap[0]
+            if (now := self._rank(node.load)) != rank:
+                heapq.heapreplace(self._heap, (now, id, node))
+            elif weight_bytes <= room_bytes(node, backlog_max):
+                found = node
+            else:
+                full.append(heapq.heappop(self._heap))  # for this job; the next may be lighter
+        for place in full:
+            heapq.heappush(self._heap, place)
+        return found
 
 
 def can_run(node: Node, kind: str, slots: int) -> bool:

@@ -7,19 +7,21 @@ machine during the run changes for all of them.
 import argparse
 import datetime
 import signal
-import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Final
 
 from benchmarks import installing
-from benchmarks.measures import SCALES, measures, quantities, selected
+from benchmarks.asking import SCALES
+from benchmarks.drawing import draw
+from benchmarks.measures import measures, quantities, selected
 from benchmarks.report import report
+from benchmarks.results import Result
 from benchmarks.running import Run
 from benchmarks.systems.catalogue import CATALOGUE, OURS, chosen
 
 HERE: Final = Path(__file__).resolve().parent
-PLOT_S_MAX: Final = 300.0
 
 
 def arguments() -> argparse.Namespace:
@@ -49,29 +51,32 @@ def main() -> int:
     directory.mkdir(parents=True)
     run = Run(scale, takes, max(1, given.repeats), directory)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def save() -> Result:
+        result = run.result(f"{when:%Y-%m-%d %H:%M} UTC", quantities(takes))
+        result.save(directory / "results.json")
+        return result
+
     status = 0
     try:
-        run.measure([CATALOGUE[OURS], *(CATALOGUE[name] for name in peers)])
+        run.measure([CATALOGUE[OURS], *(CATALOGUE[name] for name in peers)], after_round=save)
     except KeyboardInterrupt:
         print("interrupted; what was measured is kept", file=sys.stderr)
         status = 130
-    result = run.result(f"{when:%Y-%m-%d %H:%M} UTC", quantities(takes))
-    result.save(directory / "results.json")
-    text = report(result)
+    except Exception:  # noqa: BLE001  (an hour's figures are worth more than the way in which it failed)
+        traceback.print_exc()
+        status = 1
+    text = report(save())
     (directory / "report.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\n{plot(directory)}\n{directory}")
+    print(f"\n{text}\n{plots(directory)}\n{directory}")
     return status
 
 
-def plot(directory: Path) -> str:
-    """Draws in the peers' environment: matplotlib is needed for nothing else, and never where we measure."""
+def plots(directory: Path) -> str:
     try:
-        installing.install(installing.DRAWING)
+        return "\n".join(map(str, draw(directory)))
     except installing.CannotHave as reason:
         return f"no plots: {reason}"
-    command = [installing.peers_python(), "-m", "benchmarks.plots", str(directory / "results.json")]
-    drawn = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=PLOT_S_MAX)
-    return drawn.stdout.strip() if drawn.returncode == 0 else f"no plots: {drawn.stderr.strip()[-300:]}"
 
 
 if __name__ == "__main__":

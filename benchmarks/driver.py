@@ -21,7 +21,8 @@ from benchmarks.systems.system import System, Unsupported
 CALLS: Final = frozenset(
     {
         "version", "start", "stop", "kill", "submit", "submit_each", "submit_bulk", "end_to_end", "round_trips",
-        "makespan", "restart", "hold", "release", "drain", "fill", "done", "idle_nodes", "cost_with_nodes"
+        "makespan", "restart", "hold", "release", "drain", "fill", "done", "idle_nodes", "cost_with_nodes",
+        "idle_connections", "bodies"
     }
 )  # fmt: skip
 LOOKS: Final = {"processor_s": processor_s, "largest_bytes": largest_bytes}

@@ -1,208 +1,22 @@
-"""What is measured, and how a system is asked for it. The only place that knows both.
+"""What is measured, in which order, and what the figures are called.
 
-A Take is one thing that is done with one system, and brings figures for its quantities. Takes of one kind of session
-share a start of the system: `working` with two workers, `taking_in` with none, so that nothing but the acceptance of
-jobs costs; `own` takes start it themselves, as often as they like. Every take is bounded in time.
+A Take is one thing that is done with one system, and brings figures for its quantities (`asking.py` says how). Takes of
+one kind of session share a start of the system: `working` with two workers, `taking_in` with none, so that nothing but
+the acceptance of jobs costs; `own` takes start it themselves, as often as they like.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
-from benchmarks.loads import least_makespan_s, skewed
-from benchmarks.remote import NoAnswer, Remote
-from benchmarks.results import Quantity, quantile
+from benchmarks import asking
+from benchmarks.asking import CLIENTS, FULL, Asked, Figures, Scale
+from benchmarks.results import Quantity
 
-WORKERS: Final = 2
-CLIENTS: Final = 50
-MIB: Final = 1024 * 1024
-TAKE_S_MAX: Final = 120.0  # of one question to a system; a take that asks more is bounded by its scale
-START_S_MAX: Final = 60.0
 Session: TypeAlias = Literal["working", "taking_in", "own"]
-
-
-@attrs.frozen
-class Scale:
-    """How much is measured."""
-
-    name: str
-    take_s: float  # a take grows its number of jobs until it lasts about so long, or
-    jobs_max: int  # has so many
-    trips_max: int  # round trips, one after the other
-    makespan_jobs: int
-    makespan_work_s: float  # of one slot
-    idle_s: float
-    backlogs: tuple[int, ...]
-    fill_s_max: float  # what is not queued then is not measured
-    drain_s: float
-    idle_nodes: tuple[int, ...]
-    light_nodes_from: int  # so many nodes are light ones
-    cost_nodes: tuple[int, ...]
-    cost_jobs: int
-
-
-FULL: Final = Scale(
-    name="full",
-    take_s=4.0,
-    jobs_max=20_000,
-    trips_max=500,
-    makespan_jobs=400,
-    makespan_work_s=12.0,
-    idle_s=10.0,
-    backlogs=(1_000, 100_000, 1_000_000),
-    fill_s_max=300.0,
-    drain_s=8.0,
-    idle_nodes=(1, 10, 100),
-    light_nodes_from=50,
-    cost_nodes=(2, 10, 50, 100),
-    cost_jobs=10_000,
-)
-SMALL: Final = attrs.evolve(
-    FULL,
-    name="small",
-    take_s=0.5,
-    jobs_max=1_000,
-    trips_max=30,
-    makespan_jobs=60,
-    makespan_work_s=2.0,
-    idle_s=2.0,
-    backlogs=(1_000, 5_000),
-    fill_s_max=5.0,
-    drain_s=2.0,
-    cost_nodes=(2, 10),
-    cost_jobs=500,
-)
-SCALES: Final = {scale.name: scale for scale in (FULL, SMALL)}
-
-
-@attrs.define
-class Asked:
-    """A system in a session, as a take sees it. `counts` remembers how many jobs fill a take."""
-
-    remote: Remote
-    scale: Scale
-    directory: Path
-    counts: dict[str, int]
-
-    def call(self, name: str, within_s: float = TAKE_S_MAX, **arguments: Any) -> Any:
-        return self.remote.call(name, within_s, **arguments)
-
-    def rate(self, key: str, name: str, **arguments: Any) -> float:
-        """Jobs per second of a call that is told how many jobs and answers seconds."""
-
-        def take(count: int) -> float:
-            return float(self.call(name, count=count, **arguments))
-
-        count, taken_s = sized(take, self.counts.get(key, 100), self.scale.take_s, self.scale.jobs_max)
-        self.counts[key] = count
-        return count / taken_s
-
-    def trips_ms(self, key: str, name: str, **arguments: Any) -> list[float]:
-        """Milliseconds of many single calls; as many as fill a take."""
-        if key not in self.counts:
-            first = self.call(name, count=10, **arguments)
-            self.counts[key] = max(10, min(self.scale.trips_max, int(self.scale.take_s * 10 / max(sum(first), 1e-6))))
-        return [taken * 1000 for taken in self.call(name, count=self.counts[key], **arguments)]
-
-
-def sized(take: Callable[[int], float], count: int, take_s: float, jobs_max: int) -> tuple[int, float]:
-    """Takes with more and more jobs until one lasts at least half of `take_s` or has `jobs_max` of them; the number of
-    jobs and the seconds of that one. Begun with the number that did last time, it takes once."""
-    count = min(count, jobs_max)
-    while True:
-        taken_s = take(count)
-        if taken_s >= take_s / 2 or count >= jobs_max:
-            return count, taken_s
-        growth = min(10.0, max(1.5, take_s / max(taken_s, 1e-6)))
-        count = min(jobs_max, int(count * growth))
-
-
-# --- how each is taken -------------------------------------------------------------------------------------------
-
-Figures: TypeAlias = dict[str, float]
-
-
-def submit(asked: Asked, key: str, clients: int) -> Figures:
-    return {key: asked.rate(key, "submit", clients=clients)}
-
-
-def submit_bulk(asked: Asked) -> Figures:
-    return {"submit_bulk": asked.rate("submit_bulk", "submit_bulk")}
-
-
-def submit_each(asked: Asked) -> Figures:
-    return {"submit_each_p50": quantile(asked.trips_ms("submit_each_p50", "submit_each"), 0.5)}
-
-
-def end_to_end(asked: Asked, key: str, work: str, processor: str = "") -> Figures:
-    """The rate and, where a second key asks for it, the processor time of the whole system for each job."""
-    figures = {key: asked.rate(key, "end_to_end", work=work)}
-    if processor:
-        before_s = asked.call("processor_s")
-        asked.call("end_to_end", work=work, count=asked.counts[key])
-        figures[processor] = (asked.call("processor_s") - before_s) / asked.counts[key] * 1e6
-    return figures
-
-
-def round_trip(asked: Asked, prefix: str, work: str) -> Figures:
-    taken = asked.trips_ms(prefix, "round_trips", work=work)
-    return {f"{prefix}_p50": quantile(taken, 0.5), f"{prefix}_p99": quantile(taken, 0.99)}
-
-
-def makespan(asked: Asked) -> Figures:
-    durations = skewed(asked.scale.makespan_jobs, asked.scale.makespan_work_s)
-    taken_s = asked.call("makespan", durations=durations)
-    return {"makespan": taken_s / least_makespan_s(durations, WORKERS)}
-
-
-def idle(asked: Asked) -> Figures:
-    before_s = asked.call("processor_s")
-    time.sleep(asked.scale.idle_s)
-    return {"idle": (asked.call("processor_s") - before_s) / asked.scale.idle_s * 100}
-
-
-def idle_nodes(asked: Asked, nodes: int) -> Figures:
-    light = nodes >= asked.scale.light_nodes_from
-    shares = asked.call("idle_nodes", nodes=nodes, seconds=asked.scale.idle_s, light=light)
-    return {f"idle_{part}_{nodes}": share for part, share in shares.items()}
-
-
-def cost_with_nodes(asked: Asked, nodes: int) -> Figures:
-    found = asked.call("cost_with_nodes", nodes=nodes, count=asked.scale.cost_jobs)
-    return {f"nodes_rate_{nodes}": found["rate"], f"nodes_balancer_us_{nodes}": found["balancer_us"]}
-
-
-def backlog(asked: Asked, size: int) -> Figures:
-    """Both workers are held while the queue is filled; then its memory, the rate at which it shrinks, and how long
-    it takes after a SIGKILL until the next of the queued jobs has ended."""
-    scale, where = asked.scale, str(asked.directory)
-    asked.call("start", START_S_MAX, directory=where, workers=WORKERS)
-    asked.call("hold", directory=where, workers=WORKERS)
-    filled = asked.call("fill", scale.fill_s_max + TAKE_S_MAX, count=size, seconds_max=scale.fill_s_max)
-    if filled < size:
-        asked.call("kill")
-        raise NoAnswer(f"only {filled:,} could be queued in {scale.fill_s_max:g} s")
-    own, resident = asked.call("largest_bytes")
-    figures = {
-        f"backlog_memory_{size}": own / MIB,
-        f"backlog_resident_{size}": resident / MIB,
-    }
-    used_s = asked.call("processor_s")
-    drained = asked.call("drain", count=size, seconds_max=scale.drain_s)
-    figures[f"backlog_rate_{size}"] = drained["rate"]
-    figures[f"backlog_us_{size}"] = (asked.call("processor_s") - used_s) / drained["done"] * 1e6
-    asked.call("kill")
-    figures[f"backlog_restart_{size}"] = asked.call("restart", directory=where, workers=WORKERS)
-    asked.call("kill")
-    return figures
-
-
-# --- the list ----------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -225,6 +39,8 @@ def takes(scale: Scale) -> tuple[Take, ...]:
         *_submissions(),
         *(_idle_nodes(nodes, nodes >= scale.light_nodes_from) for nodes in scale.idle_nodes),
         *(_cost(nodes) for nodes in scale.cost_nodes),
+        *(_connections(count) for count in scale.connections),
+        *(_bodies(kib) for kib in scale.bodies_kib),
         *(_backlog(size) for size in scale.backlogs),
     )
 
@@ -247,7 +63,7 @@ def _trip(work: str, name: str) -> Take:
         )
         for p in ("p50", "p99")
     )
-    return Take("trip", "working", (p50, p99), partial(round_trip, prefix=f"trip_{work}", work=work))
+    return Take("trip", "working", (p50, p99), partial(asking.round_trip, prefix=f"trip_{work}", work=work))
 
 
 def _working() -> list[Take]:
@@ -255,11 +71,11 @@ def _working() -> list[Take]:
     command = Quantity("exec_true", "exec", "`exec true`, end to end", "jobs/s", "more")
     skew = Quantity("makespan", "makespan", "Makespan of skewed durations / the least possible", "×", "less")
     return [
-        Take("idle", "working", (idling,), idle, rounds_max=2),
+        Take("idle", "working", (idling,), asking.idle, rounds_max=2),
         _noop("sleep", "`sleep 0`", stands_in="py"),
         _noop("py", "a Python call"),
-        Take("exec", "working", (command,), partial(end_to_end, key=command.key, work="exec")),
-        Take("makespan", "working", (skew,), makespan, rounds_max=3),
+        Take("exec", "working", (command,), partial(asking.end_to_end, key=command.key, work="exec")),
+        Take("makespan", "working", (skew,), asking.makespan, rounds_max=3),
     ]
 
 
@@ -275,7 +91,9 @@ def _noop(work: str, name: str, stands_in: str = "") -> Take:
         "less",
         stands_in and f"processor_{stands_in}",
     )
-    return Take("noop", "working", (rate, cost), partial(end_to_end, key=rate.key, work=work, processor=cost.key))
+    return Take(
+        "noop", "working", (rate, cost), partial(asking.end_to_end, key=rate.key, work=work, processor=cost.key)
+    )
 
 
 def _submissions() -> list[Take]:
@@ -284,26 +102,50 @@ def _submissions() -> list[Take]:
     many = Quantity("submit_many", "submit", f"Durable submit, {CLIENTS} clients", "jobs/s", "more")
     bulk = Quantity("submit_bulk", "submit", "Durable submit, its call for many jobs", "jobs/s", "more")
     return [
-        Take("submit", "taking_in", (each,), submit_each),
-        Take("submit", "taking_in", (one,), partial(submit, key=one.key, clients=1)),
-        Take("submit", "taking_in", (many,), partial(submit, key=many.key, clients=CLIENTS)),
-        Take("submit", "taking_in", (bulk,), submit_bulk),
+        Take("submit", "taking_in", (each,), asking.submit_each),
+        Take("submit", "taking_in", (one,), partial(asking.submit, key=one.key, clients=1)),
+        Take("submit", "taking_in", (many,), partial(asking.submit, key=many.key, clients=CLIENTS)),
+        Take("submit", "taking_in", (bulk,), asking.submit_bulk),
     ]
 
 
 def _idle_nodes(nodes: int, light: bool) -> Take:
-    among = f"{nodes} {'light ' if light else ''}node{'s' if nodes > 1 else ''}"
+    among = f"{nodes} node{'s' if nodes > 1 else ''}"
     parts = {"balancer": f"Idle, the balancer with {among}"}
     if not light:
         parts["node"] = f"Idle, one of {among}"
     told = tuple(_of_ours(f"idle_{part}_{nodes}", "nodes-idle", title, "% of a core") for part, title in parts.items())
-    return Take("nodes-idle", "own", told, partial(idle_nodes, nodes=nodes), rounds_max=2, ours_only=True)
+    return Take("nodes-idle", "own", told, partial(asking.idle_nodes, nodes=nodes), rounds_max=2, ours_only=True)
 
 
 def _cost(nodes: int) -> Take:
     rate = _of_ours(f"nodes_rate_{nodes}", "nodes", f"`sleep 0` with {nodes} light nodes", "jobs/s", "more")
     cost = _of_ours(f"nodes_balancer_us_{nodes}", "nodes", f"Balancer's time for each, {nodes} light nodes", "µs")
-    return Take("nodes", "own", (rate, cost), partial(cost_with_nodes, nodes=nodes), rounds_max=3, ours_only=True)
+    return Take(
+        "nodes", "own", (rate, cost), partial(asking.cost_with_nodes, nodes=nodes), rounds_max=3, ours_only=True
+    )
+
+
+def _connections(count: int) -> Take:
+    told = f"{count:,} idle connections"
+    memory = Quantity(
+        f"connections_memory_{count}", "connections", f"{told}: the server's own memory for each", "KiB", "less"
+    )
+    idling = Quantity(f"connections_idle_{count}", "connections", f"{told}: the server", "% of a core", "less")
+    run = partial(asking.idle_connections, count=count)
+    return Take("connections", "own", (memory, idling), run, rounds_max=2)
+
+
+def _bodies(kib: int) -> Take:
+    """In and out: a job's standard input, which is its output."""
+    told = f"{kib:,} KiB in and out"
+    rate = _of_ours(f"bodies_rate_{kib}", "bodies", f"{told}: bodies", "MiB/s", "more")
+    parts = {"balancer": "the balancer", "node": "a node", "spawner": "a spawner"}
+    grown = [
+        _of_ours(f"bodies_growth_{part}_{kib}", "bodies", f"{told}: growth of {name}", "MiB")
+        for part, name in parts.items()
+    ]
+    return Take("bodies", "own", (rate, *grown), partial(asking.bodies, kib=kib), rounds_max=3, ours_only=True)
 
 
 def _of_ours(key: str, measure: str, title: str, unit: str, better: Literal["more", "less"] = "less") -> Quantity:
@@ -321,7 +163,7 @@ def _backlog(size: int) -> Take:
         Quantity(f"backlog_restart_{size}", "backlog", f"{told}: from SIGKILL to the next end", "s", "less"),
     )
     rounds_max = 5 if size <= 10_000 else 2 if size <= 100_000 else 1
-    return Take("backlog", "own", quantities, partial(backlog, size=size), rounds_max)
+    return Take("backlog", "own", quantities, partial(asking.backlog, size=size), rounds_max)
 
 
 def measures() -> tuple[str, ...]:

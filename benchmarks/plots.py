@@ -1,8 +1,8 @@
 """Draws a result: a PNG for each measure. `python -m benchmarks.plots RESULTS.json`, in the peers' environment.
 
 It reads the JSON as it is, because the classes of `results.py` need libraries that are not there: matplotlib is
-needed for this alone, so it is installed beside the peers, and never where we measure. Bars are medians, with lines
-from the lowest to the highest value; a dashed line is a yardstick of the machine itself.
+needed for this alone, so it is installed beside the peers, and never where we measure. Bars, or dots where they are far
+apart, are medians, with lines from the lowest to the highest value; a dashed line is a yardstick of the machine itself.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as pyplot
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 OURS: Final = "jobyard"
 OUR_COLOR: Final = "#c1440e"
@@ -79,15 +80,22 @@ def _bars(axis: Any, result: dict[str, Any], quantity: dict[str, Any]) -> None:
     below = [median - min(values) for median, (_, values) in zip(medians, bars, strict=True)]
     above = [max(values) - median for median, (_, values) in zip(medians, bars, strict=True)]
     colors = [_color(system) for system, _ in bars]
-    axis.barh(range(len(bars)), medians, xerr=[below, above], color=colors, ecolor="#333333", capsize=3)
-    axis.set_yticks(range(len(bars)), [system["title"] for system, _ in bars], fontsize=8)
-    for number, median in enumerate(medians):
-        axis.annotate(f" {median:,.4g}", (median, number), va="bottom", fontsize=7)
+    rows = range(len(bars))
+    axis.errorbar(medians, rows, xerr=[below, above], fmt="none", ecolor="#333333", capsize=3)
+    if _far_apart(medians):
+        axis.scatter(medians, rows, color=colors, s=60, zorder=3)  # a bar would begin nowhere
+    else:
+        axis.barh(rows, medians, color=colors)
+    axis.set_yticks(rows, [system["title"] for system, _ in bars], fontsize=8)
+    axis.set_ylim(-0.6, len(bars) - 0.4)
+    axis.grid(axis="x", alpha=0.3)
+    for row, median in zip(rows, medians, strict=True):
+        axis.annotate(f"  {_number(median)}", (median, row), va="bottom", fontsize=7)
     for system, values in figures:
         if system["yardstick"]:
             axis.axvline(statistics.median(values), linestyle="--", color="#333333", linewidth=1, label=system["title"])
             axis.legend(fontsize=7)
-    _scale(axis.set_xscale, medians)
+    _scale(axis.xaxis, medians)
     axis.set_title(f"{quantity['title']}: {quantity['unit']}, {quantity['better']} is better", fontsize=10, loc="left")
 
 
@@ -99,13 +107,15 @@ def _lines(axis: Any, result: dict[str, Any], family: Sequence[dict[str, Any]]) 
         assert match is not None
         for system, values in _figures(result, quantity):
             lines.setdefault(system["name"], (system, []))[1].append((int(match["size"]), statistics.median(values)))
+    places = {system["name"]: place for place, system in enumerate(result["systems"])}  # one colour in every panel
     for system, points in lines.values():
         width = 2.5 if system["name"] == OURS else 1.2
-        color = OUR_COLOR if system["name"] == OURS else None
+        color = OUR_COLOR if system["name"] == OURS else f"C{places[system['name']]}"
         axis.plot(*zip(*sorted(points), strict=True), marker="o", label=system["title"], linewidth=width, color=color)
     numbers = [point for _, points in lines.values() for point in points]
-    _scale(axis.set_xscale, [size for size, _ in numbers])
-    _scale(axis.set_yscale, [value for _, value in numbers])
+    _scale(axis.xaxis, [size for size, _ in numbers])
+    _scale(axis.yaxis, [value for _, value in numbers])
+    axis.set_xticks(sorted({size for size, _ in numbers}))
     axis.legend(fontsize=7)
     title = re.sub(r"\d[\d,]*", "N", family[0]["title"])
     axis.set_title(f"{title}: {family[0]['unit']}, {family[0]['better']} is better", fontsize=10, loc="left")
@@ -117,10 +127,20 @@ def _color(system: dict[str, Any]) -> str:
     return DURABLE_COLOR if system["durable"] else OTHER_COLOR
 
 
-def _scale(set_scale: Any, values: Sequence[float]) -> None:
-    positive = [value for value in values if value > 0]
-    if len(positive) == len(values) > 0 and max(positive) / min(positive) > LOG_FROM:
-        set_scale("log")
+def _scale(axis: Any, values: Sequence[float]) -> None:
+    """Logarithmic where the values are far apart; numbers as people write them."""
+    if _far_apart(values):
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def _far_apart(values: Sequence[float]) -> bool:
+    return bool(values) and min(values) > 0 and max(values) / min(values) > LOG_FROM
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -92,6 +93,12 @@ def kill_all(born: Mapping[int, int]) -> None:
                 pass
 
 
+def script(name: str) -> list[str]:
+    """The command for a program that a library has brought along. Not by its first line, which has the place where the
+    environment was made: so the environment can be moved."""
+    return [sys.executable, str(Path(sys.executable).parent / name)]
+
+
 def free_port() -> int:
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
@@ -141,6 +148,11 @@ def family(pid: int) -> dict[int, int]:
             found[current] = born[current]
         unseen.extend(children.get(current, ()))
     return found
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started itself and that run."""
+    return [found for found in family(pid) if (fields := _stat(found)) is not None and int(fields[1]) == pid]
 
 
 def families(roots: Iterable[int]) -> set[int]:

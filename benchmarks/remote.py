@@ -4,6 +4,7 @@ A driver that does not answer in time is told to stop, and after a grace ended w
 a peer that hangs costs its own figures, not the run.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -65,9 +66,12 @@ class Remote:
         """What the system answers; raises Unsupported or NoAnswer."""
         assert self._process.stdin is not None
         if not self.is_alive():
-            raise NoAnswer(f"its driver has ended; see {self._log}")
-        self._process.stdin.write(json.dumps({"call": name, "with": arguments}).encode() + b"\n")
-        self._process.stdin.flush()
+            raise NoAnswer(f"its driver has ended; see {self._log.name}")
+        try:
+            self._process.stdin.write(json.dumps({"call": name, "with": arguments}).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise NoAnswer(f"its driver ended; see {self._log.name}") from None
         return self._answer(name, within_s)
 
     def _answer(self, what: str, within_s: float) -> Any:
@@ -90,7 +94,7 @@ class Remote:
                 raise TimeoutError
             data = os.read(out, 1 << 16)
             if not data:
-                raise NoAnswer(f"its driver ended; see {self._log}")
+                raise NoAnswer(f"its driver ended; see {self._log.name}")
             self._heard += data
         line, _, self._heard = self._heard.partition(b"\n")
         return line
@@ -108,4 +112,5 @@ class Remote:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None and not pipe.closed:
-                pipe.close()
+                with contextlib.suppress(OSError):  # what was written to a driver that is gone
+                    pipe.close()

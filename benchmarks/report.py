@@ -2,11 +2,16 @@
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
+from benchmarks.bars import BARS, Condition, Found, Judged, growths, judge, of
 from benchmarks.results import Figure, Measured, Quantity, Result, advantage, load
 from benchmarks.systems.catalogue import OURS
+
+_PLACE: Final = re.compile(r"(?<![\w.])/(?:[^\s/]+/)+")  # the directory of an absolute path
 
 
 def number(value: float) -> str:
@@ -21,18 +26,57 @@ def report(result: Result) -> str:
     """The whole: the machine, a summary, a table for each quantity, and who could not be had."""
     taken = [quantity for quantity in result.quantities if _has_figures(result, quantity)]
     compared = [_quantity(result, quantity) for quantity in taken if not quantity.ours_only]
-    parts = [_heading(result), _summary(result), *compared, _ours(result, taken), _missing(result)]
+    parts = [_heading(result), _bars(result), _summary(result), *compared, *_of_ours(result), _missing(result)]
+    return _joined(parts)
+
+
+def publication(result: Result) -> str:
+    """What a reader wants of it: without a table for each quantity, which the plots show."""
+    return _joined([_machine(result), _bars(result), _summary(result), *_of_ours(result), _missing(result)])
+
+
+def _joined(parts: Iterable[Iterator[str]]) -> str:
     return "\n\n".join(text for part in parts if (text := "\n".join(part))) + "\n"
 
 
 def _heading(result: Result) -> Iterator[str]:
     yield f"# Benchmark of {result.when}"
     yield ""
-    yield ", ".join(f"{name} {value}" for name, value in result.machine.items()) + "."
+    yield from _machine(result)
+
+
+def _machine(result: Result) -> Iterator[str]:
+    yield f"Taken {result.when}: " + ", ".join(f"{name} {value}" for name, value in result.machine.items()) + "."
     yield (
         f"Medians of up to {result.repeats} rounds; a round takes every system once. A ratio says how many times "
         "better Jobyard is: above 1 it is ahead. Durable: synced before it is acknowledged."
     )
+
+
+# --- the bars ----------------------------------------------------------------------------------------------------
+
+
+def _bars(result: Result) -> Iterator[str]:
+    yield "## Bars\n"
+    yield "What this project must reach in one run, and where it is heading. In bold what was found.\n"
+    yield "| measure | Jobyard | first bar | reached | heading | reached |"
+    yield "|---|---:|---|---|---|---|"
+    for bar in BARS:
+        ours = of(result, bar.key)
+        first, heading = judge(result, bar.first), judge(result, bar.heading)
+        value = number(ours[1].median) if ours else "—"
+        yield _row([bar.title, value, _goal(first), first.reached, _goal(heading), heading.reached])
+
+
+def _goal(judged: Judged) -> str:
+    return "; ".join(_condition(condition, found) for condition, found in judged.found)
+
+
+def _condition(condition: Condition, found: Found | None) -> str:
+    if found is None:
+        return f"{condition.text}: —"
+    whom = f" ({found.with_whom})" if found.with_whom else ""
+    return f"{condition.text}: **{number(found.value)}**{whom}"
 
 
 # --- the summary -------------------------------------------------------------------------------------------------
@@ -97,16 +141,43 @@ def _spread(figure: Figure) -> list[str]:
     return [number(figure.median), number(min(figure.values)), number(max(figure.values)), str(len(figure.values))]
 
 
-def _ours(result: Result, taken: Sequence[Quantity]) -> Iterator[str]:
-    """What only Jobyard is asked: how it grows."""
-    figures = [(quantity, result.figure(quantity, OURS)) for quantity in taken if quantity.ours_only]
-    if figures:
+# --- Jobyard alone -----------------------------------------------------------------------------------------------
+
+
+def _of_ours(result: Result) -> tuple[Iterator[str], Iterator[str]]:
+    return _ours(result), _growth(result)
+
+
+def _ours(result: Result) -> Iterator[str]:
+    """What only Jobyard is asked; what could not be taken, with the reason."""
+    rows = [
+        row for quantity in result.quantities if quantity.ours_only and (row := _our_row(result, quantity)) is not None
+    ]
+    if rows:
         yield "## Jobyard alone\n"
         yield "| measure | unit | median | lowest | highest | rounds |"
         yield "|---|---|---:|---:|---:|---:|"
-        for quantity, figure in figures:
-            if figure is not None:
-                yield _row([quantity.title, quantity.unit, *_spread(figure)])
+        yield from rows
+
+
+def _our_row(result: Result, quantity: Quantity) -> str | None:
+    if (figure := result.figure(quantity, OURS)) is not None:
+        return _row([quantity.title, quantity.unit, *_spread(figure)])
+    reason = result.reason(quantity, OURS)
+    return None if reason is None else _row([quantity.title, quantity.unit, f"— {_plain(reason)}", "", "", ""])
+
+
+def _growth(result: Result) -> Iterator[str]:
+    grown = list(growths(result))
+    if grown:
+        yield "## How it grows\n"
+        yield "Jobyard's figures with few and with many: of nodes, connections, queued jobs, or KiB of a body.\n"
+        yield "| measure | unit | from | to | with few | with many | many / few |"
+        yield "|---|---|---:|---:|---:|---:|---:|"
+        for one in grown:
+            ratio = number(one.with_many / one.with_few) if one.with_few else "—"
+            sizes = [f"{one.few:,}", f"{one.many:,}"]
+            yield _row([one.title, one.unit, *sizes, number(one.with_few), number(one.with_many), ratio])
 
 
 def _has_figures(result: Result, quantity: Quantity) -> bool:
@@ -132,8 +203,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line without what a table would take for its own."""
-    return " ".join(text.split()).replace("|", "/")
+    """One line without what a table would take for its own, and without the places of somebody's machine."""
+    return " ".join(_PLACE.sub("…/", text).split()).replace("|", "/")
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks import yardsticks
+from benchmarks.asking import START_S_MAX, WORKERS, Asked, Scale
 from benchmarks.installing import CannotHave, Site, site_of
-from benchmarks.measures import START_S_MAX, WORKERS, Asked, Scale, Session, Take
+from benchmarks.measures import Session, Take
 from benchmarks.remote import REPOSITORY, NoAnswer, Remote
 from benchmarks.report import number
 from benchmarks.results import Absent, Figure, Measured, Quantity, Result
@@ -26,8 +27,22 @@ END_S_MAX: Final = 60.0
 COMMIT: Final = Measured("commit", "one synced LMDB commit", "", True, yardstick=True)
 COMMITS: Final = Measured("commits", "three synced LMDB commits", "", True, yardstick=True)
 SPAWN: Final = Measured("spawn", "posix_spawn of true from Python, two at a time", "", False, yardstick=True)
-SPAWN_C: Final = Measured("spawn", "posix_spawn of true from C, two at a time", "", False, yardstick=True)
+SPAWN_C: Final = Measured("spawn-c", "posix_spawn of true from C, two at a time", "", False, yardstick=True)
 POOL: Final = Measured("pool", "ProcessPoolExecutor.submit, two workers", "", False, yardstick=True)
+
+
+def _spawns(directory: Path) -> tuple[Measured, float]:
+    in_c = yardsticks.spawner_in_c(directory)
+    return (SPAWN_C if in_c else SPAWN), yardsticks.spawns_per_s(in_c or yardsticks.spawner_in_python())
+
+
+# What the machine gives, by the quantity that it is a row of.
+YARDSTICKS: Final[Mapping[str, Callable[[Path], tuple[Measured, float]]]] = {
+    "submit_each_p50": lambda directory: (COMMIT, yardsticks.commit_ms(directory)),
+    "trip_sleep_p50": lambda directory: (COMMITS, 3 * yardsticks.commit_ms(directory)),
+    "exec_true": _spawns,
+    "noop_py": lambda directory: (POOL, yardsticks.pool_calls_per_s()),
+}
 
 
 class Run:
@@ -38,19 +53,20 @@ class Run:
         self._takes = takes
         self._repeats = repeats
         self._directory = directory
+        self._machine = machine(scale)
         self._values: dict[tuple[str, str], list[float]] = {}
         self._absent: dict[tuple[str, str], str] = {}
         self._measured: dict[str, Measured] = {}
         self._counts: dict[str, dict[str, int]] = {}
 
-    def measure(self, entries: Sequence[Entry]) -> None:
+    def measure(self, entries: Sequence[Entry], after_round: Callable[[], object]) -> None:
         sites = self._install(entries)
         for number_of_round in range(1, self._repeats + 1):
             print(f"\nround {number_of_round} of {self._repeats}")
-            self._take_yardsticks()
             for entry in entries:
                 if entry.name in sites:
                     self._take_all(entry, sites[entry.name], number_of_round)
+            after_round()
 
     def _install(self, entries: Sequence[Entry]) -> dict[str, Site]:
         """Where each can be run; the others are absent with the reason."""
@@ -65,28 +81,12 @@ class Run:
 
     # --- one round -----------------------------------------------------------------------------------------------
 
-    def _take_yardsticks(self) -> None:
-        wanted = {quantity.key for take in self._takes for quantity in take.quantities}
-        with tempfile.TemporaryDirectory(prefix="jobyard-bench-") as name:
-            if "submit_each_p50" in wanted:
-                self._yardstick(COMMIT, "submit_each_p50", yardsticks.commit_ms(Path(name)))
-            if "trip_sleep_p50" in wanted:
-                self._yardstick(COMMITS, "trip_sleep_p50", 3 * yardsticks.commit_ms(Path(name)))
-            if "exec_true" in wanted:
-                in_c = yardsticks.spawner_in_c(Path(name))
-                spawns = yardsticks.spawns_per_s(in_c or yardsticks.spawner_in_python())
-                self._yardstick(SPAWN_C if in_c else SPAWN, "exec_true", spawns)
-            if "noop_py" in wanted:
-                self._yardstick(POOL, "noop_py", yardsticks.pool_calls_per_s())
-
-    def _yardstick(self, which: Measured, key: str, value: float) -> None:
-        self._measured[which.name] = which
-        self._add(which.name, {key: value})
-
     def _take_all(self, entry: Entry, site: Site, number_of_round: int) -> None:
         for session in SESSIONS:
             due = [take for take in self._takes if self._is_due(take, entry, number_of_round)]
             takes = [take for take in due if take.session == session]
+            if takes and entry.name == OURS:
+                self._take_yardsticks({quantity.key for take in takes for quantity in take.quantities})
             if takes:
                 self._hold_session(entry, site, session, takes)
 
@@ -138,6 +138,19 @@ class Run:
                     known.name, known.title, known.durability, known.durable, version, known.yardstick
                 )
 
+    def _take_yardsticks(self, wanted: Container[str]) -> None:
+        """Right before the session of ours that they are held against: a disk has its moods."""
+        for key, taken in YARDSTICKS.items():
+            if key in wanted:
+                with _directory() as directory:
+                    try:
+                        which, value = taken(directory)
+                    except Exception as failure:  # noqa: BLE001  (whatever fails here costs one row of the tables)
+                        print(f"  no yardstick of {key}: {failure}", flush=True)
+                    else:
+                        self._measured[which.name] = which
+                        self._add(which.name, {key: value})
+
     # --- what came of it -----------------------------------------------------------------------------------------
 
     def _add(self, system: str, figures: Mapping[str, float]) -> None:
@@ -148,16 +161,17 @@ class Run:
     def _lack_all(self, system: str, take: Take, reason: str) -> None:
         for quantity in take.quantities:
             if (quantity.key, system) not in self._values:
-                self._lack(system, quantity.key, reason)
+                self._lack(system, quantity.key, reason, aloud=not quantity.stands_in)  # whose figure is shown instead
 
-    def _lack(self, system: str, key: str, reason: str) -> None:
+    def _lack(self, system: str, key: str, reason: str, aloud: bool = True) -> None:
         self._absent[system, key] = reason
-        print(f"  {system:<18}{key or 'nothing':<26}{'—':>14}  {reason}", flush=True)
+        if aloud:
+            print(f"  {system:<18}{key or 'nothing':<26}{'—':>14}  {reason}", flush=True)
 
     def result(self, when: str, quantities: Sequence[Quantity]) -> Result:
         return Result(
             when,
-            machine(self._directory, self._scale),
+            self._machine,
             self._repeats,
             tuple(quantities),
             tuple(self._measured.values()),
@@ -176,7 +190,7 @@ def _directory() -> Iterator[Path]:
         shutil.rmtree(name, ignore_errors=True)
 
 
-def machine(directory: Path, scale: Scale) -> dict[str, str]:
+def machine(scale: Scale) -> dict[str, str]:
     """What the figures depend on."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     commit = _first_line(["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"])

@@ -8,7 +8,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -39,19 +39,26 @@ class Conversation:
 
     def pipeline(self, requests: Sequence[bytes]) -> float:
         """Seconds from the first request to the last reply."""
-        data = b"".join(requests)
+        return self._exchange([b"".join(requests)], len(requests))
+
+    def stream(self, request: bytes, count: int) -> float:
+        """The same for one large request, so many times."""
+        return self._exchange(repeat(request, count), count)
+
+    def _exchange(self, pieces: Iterable[bytes], replies: int) -> float:
         started = time.perf_counter()
-        sender = threading.Thread(target=self._send, args=(data,), daemon=True)
+        sender = threading.Thread(target=self._send, args=(pieces,), daemon=True)
         sender.start()
-        for _ in requests:
+        for _ in range(replies):
             self.read()
         taken = time.perf_counter() - started
         sender.join()
         return taken
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, pieces: Iterable[bytes]) -> None:
         try:
-            self._socket.sendall(data)
+            for piece in pieces:
+                self._socket.sendall(piece)
         except OSError:
             pass  # whoever reads the replies misses one, and says so
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from common.codec import Record
 from common.messages import Message
 
 
@@ -40,15 +41,13 @@ class Table(enum.StrEnum):
     EVENTS = "events"
 
 
-@attrs.frozen
-class Put:
+class Put(Record, frozen=True):
     table: Table
     key: bytes
     value: bytes
 
 
-@attrs.frozen
-class Delete:
+class Delete(Record, frozen=True):
     table: Table
     key: bytes
 
@@ -65,8 +64,7 @@ class Note:
     fields: dict[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class Reply:
+class Reply(Record, frozen=True):
     """Answer the query that has this id. With `more` this is a part of the answer, and a `Delivered` says when the
     client has taken it: the next part is not made before."""
 
@@ -102,9 +100,9 @@ class Exit:
 class Effects:
     """The answer to a step. `actions` are performed in order, and only after all writes are durable.
 
-    `at_once` is for what says nothing of this step's writes to anybody, and so need not wait for them: a node
-    begins an attempt on the strength of a lease that is on the ledger's disk, and its slots would stand idle during
-    each commit (docs/decisions/0010).
+    `at_once` is for what promises nothing that this step's writes have to keep, and so need not wait for them: a node
+    begins an attempt on the strength of a lease that is on the ledger's disk, hands on how one ended, and answers with
+    an end that the ledger has on its disk (docs/decisions/0010 and 0017).
     """
 
     writes: Sequence[Write] = ()

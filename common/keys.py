@@ -8,7 +8,7 @@ import hashlib
 
 import attrs
 
-from common.codec import pack, unpack
+from common.codec import canonical, pack, replace, unpack
 from common.effects import Table
 from common.memory import Memory
 from common.model import Job, ticket_key
@@ -24,7 +24,7 @@ class Claim:
 
 def fingerprint(job: Job, body: bytes) -> bytes:
     """The same for two requests that ask for the same, whenever they were made."""
-    asked = pack(attrs.evolve(job, submitted_wall=0.0))
+    asked = canonical(replace(job, submitted_wall=0.0))
     return hashlib.blake2b(asked + body, digest_size=16).digest()
 
 

@@ -8,7 +8,7 @@ person who typed the line.
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -35,6 +35,7 @@ def argv_of(kind: str, line: str) -> tuple[str, ...]:
     """The words that a job of kind `sh`, `exec` or `argv` starts."""
     if kind == "sh":
         _check_shell(line)
+        _check_words((line,))
         words: tuple[str, ...] = (*SHELL, line)
     elif kind == "exec":
         words = _shell_words(line)
@@ -44,8 +45,6 @@ def argv_of(kind: str, line: str) -> tuple[str, ...]:
         raise ValueError(f"a job of kind {kind} has no command; sh, exec and argv have")
     if not words or not words[0]:
         raise ValueError(f"{kind} needs a command after it")
-    for word in words:
-        _check_word(word)
     return words
 
 
@@ -95,21 +94,25 @@ def _shell_words(line: str) -> tuple[str, ...]:
     if _PLAIN_WORDS.fullmatch(line):
         return tuple(line.split())  # the same words, in a hundredth of the time
     try:
-        return tuple(shlex.split(line))
+        words = tuple(shlex.split(line))
     except ValueError as error:
         raise ValueError(f"exec cannot split its line into words: {str(error).lower()}") from None
+    _check_words(words)
+    return words
 
 
 def _json_words(line: str) -> tuple[str, ...]:
     words = _json("the line of argv", line)
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise ValueError("argv needs a JSON array of strings after it, and not an empty one")
+    _check_words(words)
     return tuple(words)
 
 
-def _check_word(word: str) -> None:
-    if "\0" in word or not _is_encodable(word):
-        raise ValueError(f"{shown(word)} cannot be a word of a command (a NUL or half a character)")
+def _check_words(words: Iterable[str]) -> None:
+    for word in words:
+        if "\0" in word or not _is_encodable(word):
+            raise ValueError(f"{shown(word)} cannot be a word of a command (a NUL or half a character)")
 
 
 def _json(what: str, text: str) -> Any:

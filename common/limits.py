@@ -73,6 +73,7 @@ KILL_GRACE_S = 5.0  # between SIGTERM and SIGKILL
 PYTHON_OUTPUT_BYTES_MAX = 64 * MIB  # a py job's value, and likewise its prints; more fails, nothing is cut
 
 # --- the store -------------------------------------------------------------------------------------------------
+SYNC_WITHIN_S = 0.02  # what nobody waits for is on disk after that; meanwhile it gathers
 STORE_FULL_FRACTION = 0.75  # from here SUBMIT gets FULL; outcomes still pass
 STORE_EXPIRE_FRACTION = 0.60  # from here the oldest ended jobs expire early
 EXPIRE_PER_STEP_MAX = 1000  # expiry never holds up a step for long

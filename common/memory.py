@@ -1,8 +1,8 @@
-"""What a machine remembers beyond its own fields: the committed tables, overlaid with the writes of this step.
+"""What a machine remembers beyond its own fields: the committed tables, overlaid with the writes that are not.
 
 A machine writes through its Memory and reads its own writes back at once; the driver takes the writes, commits them,
-and says so. Steps follow one another, so the overlay is never older than one step. That keeps history out of the
-processes' memory without letting a machine decide from a stale snapshot.
+and says so. Writes for which nobody waits a machine may leave untaken, for later steps to add to; it sees them all the
+same. That keeps history out of the processes' memory without letting a machine decide from a stale snapshot.
 
 Pure: what is read depends only on what was written. The store that stands behind is a `Reader`.
 """
@@ -97,7 +97,7 @@ class Memory:
         return keys[first:last]
 
     def take(self) -> list[Write]:
-        """The writes of the step, one for each key, its last. They stay readable until `committed`."""
+        """What was written since the last time, one write for each key, its last. Readable until `committed`."""
         self._taken = bool(self._overlay)
         return [
             Delete(table, key) if value is None else Put(table, key, value)
@@ -106,7 +106,13 @@ class Memory:
         ]
 
     def committed(self) -> None:
-        """The writes taken are in the store now."""
-        self._overlay.clear()
-        self._keys.clear()
-        self._taken = False
+        """The writes taken are in the store now. Changes nothing where none were taken."""
+        if self._taken:
+            self._overlay.clear()
+            self._keys.clear()
+            self._taken = False
+
+    @property
+    def untaken(self) -> bool:
+        """Whether anything was written since the last time that writes were taken."""
+        return bool(self._overlay)

@@ -1,4 +1,4 @@
-"""What travels between balancer and node: one closed attrs class for each message.
+"""What travels between balancer and node: one closed class for each message.
 
 The names INFO, REQUEST_OF_RES, RESULT and RES_REQ are the reference system's. Everything that is per job travels in
 batches. Records inside a batch (`bytes`) are opaque to whoever need not look: a job is packed once by its origin and
@@ -8,93 +8,87 @@ An attempt is named by the pair (ticket, number). `docs/protocol.md` tells who s
 """
 
 import math
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import attrs
-
+from common.codec import Record
 from common.limits import LEDGERS_OUTLIVED_MAX, OPTION_BYTES_MAX
-from common.model import Outcome, array_of, is_prefix, parse_ticket
+from common.model import Outcome, is_prefix, parse_ticket
 
 PROTOCOL: Final = 1
 ID_BYTES_MAX: Final = 64
 
 AttemptId: TypeAlias = tuple[str, int]
 
-# What names a job must be a ticket before any machine sees it: keys of tables are made of it.
+# What names a job must be a ticket before any machine sees it: keys of tables are made of it. These checks raise
+# ValueError.
 
 
-def _ticket(_: object, __: object, text: str) -> None:
+def _ticket(text: str) -> None:
     if parse_ticket(text) is None:
         raise ValueError(f"{text!r} is no ticket")
 
 
-def _whole(_: object, __: object, text: str) -> None:
+def _whole(text: str) -> None:
     """A ticket as it is issued: no element of an array."""
-    if parse_ticket(text) is None or array_of(text) != text:
+    if parse_ticket(text) is None or "_" in text:
         raise ValueError(f"{text!r} is no ticket that a node issues")
 
 
-def _tickets(_: object, __: object, texts: tuple[str, ...]) -> None:
+def _tickets(texts: tuple[str, ...]) -> None:
     for text in texts:
-        _ticket(None, None, text)
+        if parse_ticket(text) is None:
+            raise ValueError(f"{text!r} is no ticket")
 
 
-def _named(_: object, __: object, items: tuple[tuple[Any, ...], ...]) -> None:
-    """Tuples that begin with a ticket; where a number follows, it is an attempt's."""
-    for item in items:
-        _ticket(None, None, item[0])
-        if isinstance(item[1], int) and not 1 <= item[1] < 2**32:
-            raise ValueError(f"{item[1]} is no attempt number")
-
-
-def _attempt(_: object, __: object, number: int) -> None:
+def _attempt(number: int) -> None:
     if not 1 <= number < 2**32:
         raise ValueError(f"{number} is no attempt number")
 
 
-def _id(_: object, __: object, text: str) -> None:
+def _attempts(ids: tuple[AttemptId, ...]) -> None:
+    for ticket, number in ids:
+        _ticket(ticket)
+        _attempt(number)
+
+
+def _names(pairs: tuple[tuple[str, str], ...]) -> None:
+    """Pairs of a ticket and whatever name."""
+    for ticket, _ in pairs:
+        _ticket(ticket)
+
+
+def _id(text: str) -> None:
     """Ids are keys of tables, too."""
     if not 1 <= len(text.encode()) <= ID_BYTES_MAX:
         raise ValueError(f"an id has 1 to {ID_BYTES_MAX} bytes")
 
 
-def _boot(_: object, __: object, text: str) -> None:
-    """An id, or nothing."""
-    if text:
-        _id(None, None, text)
-
-
-def _option(_: object, __: object, text: str) -> None:
-    """What a client can have said as an option; a group is part of a table's key."""
-    if len(text.encode()) > OPTION_BYTES_MAX:
-        raise ValueError(f"an option has {OPTION_BYTES_MAX} bytes at most")
-
-
-def _prefix(_: object, __: object, text: str) -> None:
-    if not is_prefix(text):
-        raise ValueError(f"{text!r} is no ticket prefix")
-
-
 # --- the handshake: the node speaks first, and the balancer proves itself before the node does ------------------
 
 
-@attrs.frozen
-class Hello:
+class Hello(Record, frozen=True):
     """Node → balancer, first frame: who dials. `nonce` is fresh for each connection."""
 
     protocol: int
-    node_id: str = attrs.field(validator=_id)
-    boot_id: str = attrs.field(validator=_id)
-    prefix: str = attrs.field(validator=_prefix)
+    node_id: str
+    boot_id: str
+    prefix: str
     name: str
-    slots: int = attrs.field(validator=attrs.validators.ge(0))
+    slots: int
     kinds: tuple[str, ...]
     version: str
     nonce: bytes
 
+    def __post_init__(self) -> None:
+        _id(self.node_id)
+        _id(self.boot_id)
+        if not is_prefix(self.prefix):
+            raise ValueError(f"{self.prefix!r} is no ticket prefix")
+        if self.slots < 0:
+            raise ValueError(f"a node has 0 slots or more, not {self.slots}")
 
-@attrs.frozen
-class Challenge:
+
+class Challenge(Record, frozen=True):
     """Balancer → node: which ledger answers; `proof` is empty where no key is set."""
 
     ledger_id: str
@@ -102,23 +96,24 @@ class Challenge:
     proof: bytes
 
 
-@attrs.frozen
-class Proof:
+class Proof(Record, frozen=True):
     """Node → balancer: the answer to the challenge."""
 
     proof: bytes
 
 
-@attrs.frozen
-class Welcome:
+class Welcome(Record, frozen=True):
     """Balancer → node: the link is open, and these are the cluster's periods."""
 
-    node_timeout_s: float = attrs.field(validator=[attrs.validators.gt(0.0), attrs.validators.lt(math.inf)])
+    node_timeout_s: float
     eager: bool
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.node_timeout_s < math.inf:
+            raise ValueError(f"node_timeout_s is {self.node_timeout_s}; it is a time above 0")
 
-@attrs.frozen
-class Refused:
+
+class Refused(Record, frozen=True):
     """Balancer → node: not admitted, and why. The connection closes; the node dials again later."""
 
     reason: str
@@ -127,13 +122,11 @@ class Refused:
 # --- presence ----------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Poll:
+class Poll(Record, frozen=True):
     """Balancer → node: how many have you? Also the proof of life that either side waits for."""
 
 
-@attrs.frozen
-class Info:
+class Info(Record, frozen=True):
     """Node → balancer, INFO: attempts begun, and the backlog."""
 
     running: int
@@ -141,224 +134,269 @@ class Info:
     draining: bool = False
 
 
-@attrs.frozen
-class Farewell:
+class Farewell(Record, frozen=True):
     """Node → balancer: I stop, and nothing is left of what you gave me. Balancer → node: the same back. Messages keep
     their order, and a draining node is given nothing, so at the echo of its last farewell nothing is under way between
     the two, and the node leaves."""
 
-    number: int = attrs.field(validator=attrs.validators.ge(1))
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError("farewells are numbered from 1")
 
 
-@attrs.frozen
-class Holdings:
+class Holdings(Record, frozen=True):
     """Node → balancer, first message of every link: the attempts it holds (begun, and waiting), and those whose
     outcome it keeps, each with the boot that ran it. What is leased to it and not here did not survive."""
 
-    begun: tuple[AttemptId, ...] = attrs.field(default=(), validator=_named)
-    waiting: tuple[AttemptId, ...] = attrs.field(default=(), validator=_named)
-    outcomes: tuple[tuple[str, int, str], ...] = attrs.field(default=(), validator=_named)
+    begun: tuple[AttemptId, ...] = ()
+    waiting: tuple[AttemptId, ...] = ()
+    outcomes: tuple[tuple[str, int, str], ...] = ()
     draining: bool = False
+
+    def __post_init__(self) -> None:
+        _attempts(self.begun)
+        _attempts(self.waiting)
+        for ticket, number, _ in self.outcomes:
+            _ticket(ticket)
+            _attempt(number)
 
 
 # --- jobs in -----------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Submission:
+class Submission(Record, frozen=True):
     """A job on its way from origin to ledger. `ended` is set when the origin already knows the end: a new ledger
     learns history this way. `told`: its client has read `OK`, so that it can no longer be refused for its key.
     `age_s`: how long ago it was submitted, by the origin's clock; moments never travel. `outlived`: how many ledgers
     its origin has lost since it was submitted; attempts that those gave out may have been begun by anybody. `attempt`:
     what its origin gave itself while it had no balancer, and `boot_id` the boot that it gave it to; 0 when nothing."""
 
-    ticket: str = attrs.field(validator=_whole)
+    ticket: str
     job: bytes
     body: bytes = b""
     ended: bytes = b""
     output: bytes = b""
     told: bool = True
     age_s: float = 0.0
-    outlived: int = attrs.field(
-        default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(LEDGERS_OUTLIVED_MAX))
-    )
-    attempt: int = attrs.field(
-        default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(2**32))
-    )
-    boot_id: str = attrs.field(default="", validator=_boot)
+    outlived: int = 0
+    attempt: int = 0
+    boot_id: str = ""
+
+    def __post_init__(self) -> None:
+        _whole(self.ticket)
+        if not 0 <= self.outlived < LEDGERS_OUTLIVED_MAX:
+            raise ValueError(f"{self.outlived} is not how many ledgers anybody has lost")
+        if not 0 <= self.attempt < 2**32:
+            raise ValueError(f"{self.attempt} is no attempt number")
+        if self.boot_id:
+            _id(self.boot_id)
 
 
-@attrs.frozen
-class Jobs:
+class Jobs(Record, frozen=True):
     """Node → balancer: jobs that the ledger has not acknowledged. Sending one twice is harmless."""
 
     items: tuple[Submission, ...]
 
 
-@attrs.frozen
-class Taken:
+class Taken(Record, frozen=True):
     """Balancer → node: these are in the ledger, on disk. `aliases` are keyed jobs that are another job's second
     name; `conflicts` are keyed jobs that were refused, because their key belongs to another text and their client
     had not been told `OK` yet. Both are pairs of the ticket and the key's owner."""
 
-    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
-    aliases: tuple[tuple[str, str], ...] = attrs.field(default=(), validator=_named)
-    conflicts: tuple[tuple[str, str], ...] = attrs.field(default=(), validator=_named)
+    tickets: tuple[str, ...]
+    aliases: tuple[tuple[str, str], ...] = ()
+    conflicts: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        _tickets(self.tickets)
+        _names(self.aliases)
+        _names(self.conflicts)
 
 
-@attrs.frozen
-class Aliases:
+class Aliases(Record, frozen=True):
     """Node → balancer: these tickets of ours are other names of jobs (pairs of ticket and first name). Said when a
     ledger asks for one that it should know: it lost its volume."""
 
-    pairs: tuple[tuple[str, str], ...] = attrs.field(validator=_named)
+    pairs: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        _names(self.pairs)
 
 
-@attrs.frozen
-class SendAgain:
+class SendAgain(Record, frozen=True):
     """Balancer → node: there was no room for some of your jobs; now there is."""
 
 
 # --- attempts out ------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Lease:
+class Lease(Record, frozen=True):
     """One attempt, given to one boot of one node."""
 
-    ticket: str = attrs.field(validator=_ticket)
-    attempt: int = attrs.field(validator=_attempt)
+    ticket: str
+    attempt: int
     job: bytes
     body: bytes = b""
 
+    def __post_init__(self) -> None:
+        _ticket(self.ticket)
+        _attempt(self.attempt)
 
-@attrs.frozen
-class Dispatch:
+
+class Dispatch(Record, frozen=True):
     """Balancer → node: run these. Each lease is on the ledger's disk already."""
 
     items: tuple[Lease, ...]
 
 
-@attrs.frozen
-class Begun:
+class Begun(Record, frozen=True):
     """Node → balancer: these attempts run now."""
 
-    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
+    attempts: tuple[AttemptId, ...]
+
+    def __post_init__(self) -> None:
+        _attempts(self.attempts)
 
 
-@attrs.frozen
-class Cancel:
+class Cancel(Record, frozen=True):
     """Balancer → node: end these attempts (SIGTERM, later SIGKILL) and report their outcome."""
 
-    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
+    attempts: tuple[AttemptId, ...]
+
+    def __post_init__(self) -> None:
+        _attempts(self.attempts)
 
 
-@attrs.frozen
-class Drop:
+class Drop(Record, frozen=True):
     """Balancer → node: these attempts were given to others; end them, nobody waits for their outcome."""
 
-    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
+    attempts: tuple[AttemptId, ...]
+
+    def __post_init__(self) -> None:
+        _attempts(self.attempts)
 
 
-@attrs.frozen
-class Recall:
+class Recall(Record, frozen=True):
     """Balancer → node: hand these back where they have not begun."""
 
-    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
+    attempts: tuple[AttemptId, ...]
+
+    def __post_init__(self) -> None:
+        _attempts(self.attempts)
 
 
-@attrs.frozen
-class Returned:
+class Returned(Record, frozen=True):
     """Node → balancer: not begun and no longer held. Neither a failure nor a crash."""
 
-    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
+    attempts: tuple[AttemptId, ...]
+
+    def __post_init__(self) -> None:
+        _attempts(self.attempts)
 
 
 # --- results back ------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Reported:
+class Reported(Record, frozen=True):
     """How an attempt ended, as its runner keeps it until the ledger has acknowledged it."""
 
-    attempt: int = attrs.field(validator=_attempt)
+    attempt: int
     boot_id: str
     outcome: Outcome
 
+    def __post_init__(self) -> None:
+        _attempt(self.attempt)
 
-@attrs.frozen
-class Pair:
+
+class Pair(Record, frozen=True):
     """A job id and its result: a packed `Reported` on the way to the ledger, a packed `Ended` on the way back."""
 
-    ticket: str = attrs.field(validator=_ticket)
+    ticket: str
     record: bytes
     output: bytes = b""
 
+    def __post_init__(self) -> None:
+        _ticket(self.ticket)
 
-@attrs.frozen
-class RequestOfRes:
+
+class RequestOfRes(Record, frozen=True):
     """Either way, REQUEST_OF_RES: the ids whose results are wanted."""
 
-    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
+    tickets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _tickets(self.tickets)
 
 
-@attrs.frozen
-class Result:
+class Result(Record, frozen=True):
     """Either way, RESULT: pairs of job id and result."""
 
     items: tuple[Pair, ...]
 
 
-@attrs.frozen
-class ResReq:
+class ResReq(Record, frozen=True):
     """Either way, RES_REQ: both in one message."""
 
     items: tuple[Pair, ...]
-    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
+    tickets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _tickets(self.tickets)
 
 
-@attrs.frozen
-class Acknowledged:
+class Acknowledged(Record, frozen=True):
     """Balancer → node: these outcomes are settled on the ledger's disk (recorded or, when late, dropped)."""
 
-    attempts: tuple[AttemptId, ...] = attrs.field(validator=_named)
+    attempts: tuple[AttemptId, ...]
+
+    def __post_init__(self) -> None:
+        _attempts(self.attempts)
 
 
-@attrs.frozen
-class Lapsed:
+class Lapsed(Record, frozen=True):
     """Balancer → node: these of your tickets ended and were expired while you were away."""
 
-    tickets: tuple[str, ...] = attrs.field(validator=_tickets)
+    tickets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _tickets(self.tickets)
 
 
-@attrs.frozen
-class Notices:
+class Notices(Record, frozen=True):
     """Balancer → node: what became of jobs that you issued and that had ended: `revived` ones are live again (RETRY),
     `forgotten` ones are gone (FORGET). Sent on every link until a Noticed for it comes back."""
 
-    revived: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
-    forgotten: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
+    revived: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _tickets(self.revived)
+        _tickets(self.forgotten)
 
 
-@attrs.frozen
-class Noticed:
+class Noticed(Record, frozen=True):
     """Node → balancer: these notices are on our disk."""
 
-    revived: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
-    forgotten: tuple[str, ...] = attrs.field(default=(), validator=_tickets)
+    revived: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _tickets(self.revived)
+        _tickets(self.forgotten)
 
 
 # --- questions ---------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Inquiry:
+class Inquiry(Record, frozen=True):
     """Either way: a client's request that the other side can answer. `verb` is the protocol's, in lower case."""
 
     id: int
     verb: str
     ticket: str | None = None
-    group: str | None = attrs.field(default=None, validator=attrs.validators.optional(_option))
+    group: str | None = None
     state: str | None = None
     limit: int = 0
     tickets: tuple[str, ...] = ()  # WATCH
@@ -367,16 +405,18 @@ class Inquiry:
     stdout_at: int = 0  # how much of its standard output and
     stderr_at: int = 0  # of its standard error the client has
 
+    def __post_init__(self) -> None:
+        if self.group is not None and len(self.group.encode()) > OPTION_BYTES_MAX:
+            raise ValueError(f"an option has {OPTION_BYTES_MAX} bytes at most")
 
-@attrs.frozen
-class Forget:
+
+class Forget(Record, frozen=True):
     """Node → balancer: the client that asked this went away, or has waited long enough."""
 
     id: int
 
 
-@attrs.frozen
-class Answer:
+class Answer(Record, frozen=True):
     """The reply to an Inquiry, as the client will read it. Whoever relays it does not look inside."""
 
     id: int

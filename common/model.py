@@ -10,8 +10,7 @@ import functools
 import re
 from typing import Final
 
-import attrs
-
+from common.codec import Record
 from common.limits import BACKOFF_DEFAULT_S, CRASH_LIMIT_DEFAULT, OPTION_BYTES_MAX
 
 
@@ -66,24 +65,17 @@ class Verdict(enum.StrEnum):
 KINDS: Final = ("sh", "exec", "argv", "py", "call", "sleep")
 
 
-def _short(_: object, attribute: "attrs.Attribute[str | None]", text: str | None) -> None:
-    """Groups and keys are keys of tables."""
-    if text is not None and not 0 < len(text.encode()) <= OPTION_BYTES_MAX:
-        raise ValueError(f"a {attribute.name} has 1 to {OPTION_BYTES_MAX} bytes")
-
-
-@attrs.frozen
-class Job:
+class Job(Record, frozen=True):
     """What a client asked for, for ever unchanged. Its body (standard input) is stored beside it."""
 
     kind: str
     line: str  # the rest of the request line after the kind, as it stood
     submitted_wall: float = 0.0  # calendar seconds, when the origin took it in
     name: str | None = None
-    group: str | None = attrs.field(default=None, validator=_short)
-    key: str | None = attrs.field(default=None, validator=_short)
+    group: str | None = None
+    key: str | None = None
     priority: int = 0  # higher runs first
-    slots: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    slots: int = 1
     crash_limit: int | None = CRASH_LIMIT_DEFAULT  # None: off
     timeout_s: float | None = None
     dir: str | None = None  # None: an empty directory of its own
@@ -102,9 +94,15 @@ class Job:
     output_bytes: int | None = None  # printed in all; what is kept of it is the node's to say
     requirements: tuple[tuple[str, str], ...] = ()  # room for what is not served yet
 
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"a job takes 1 slot or more, not {self.slots}")
+        for what, text in (("group", self.group), ("key", self.key)):  # which are keys of tables
+            if text is not None and not 0 < len(text.encode()) <= OPTION_BYTES_MAX:
+                raise ValueError(f"a {what} has 1 to {OPTION_BYTES_MAX} bytes")
 
-@attrs.frozen
-class Outcome:
+
+class Outcome(Record, frozen=True):
     """How one attempt ended; its standard output and error follow each other in `output`, kept beside it."""
 
     verdict: Verdict
@@ -116,8 +114,7 @@ class Outcome:
     truncated: bool = False
 
 
-@attrs.frozen
-class Ended:
+class Ended(Record, frozen=True):
     """What the ledger recorded of a job at its end: what RESULT answers for the retention time."""
 
     state: State
@@ -154,8 +151,7 @@ def end_of_attempt(
     )
 
 
-@attrs.frozen
-class Report:
+class Report(Record, frozen=True):
     """A node's counts at one moment: attempts begun, and its backlog."""
 
     running: int = 0

@@ -71,10 +71,13 @@ def _text(option: str, raw: bytes) -> str:
     """The value with its %XX undone: whatever text may be said, if it is UTF-8 and holds no NUL."""
     if not 0 < len(raw) <= OPTION_BYTES_MAX and not (raw and option in _LONG):
         raise Refusal(Code.BAD_REQUEST, f"{shown(option)} has a value of {len(raw)} bytes; 1 to 200 are allowed")
-    if not raw.decode().isprintable():
+    text = raw.decode()
+    if not text.isprintable():
         raise Refusal(Code.BAD_REQUEST, f"{shown(option)} has a value that is not printable; write other bytes as %XX")
+    if b"%" not in raw or option in _AS_IT_STANDS:
+        return text
     try:
-        text = (_ESCAPE.sub(_unescape, raw) if b"%" in raw and option not in _AS_IT_STANDS else raw).decode()
+        text = _ESCAPE.sub(_unescape, raw).decode()
     except ValueError:
         message = f"{shown(option)} has a value that is not UTF-8 with other bytes as %XX; a % itself is %25"
         raise Refusal(Code.BAD_REQUEST, message) from None

@@ -20,6 +20,8 @@ def ok(ticket: str | None = None, /, *words: str, body: bytes | None = None, **f
     """`OK ticket words name=value …`; with a body `bytes=N` is the last field, and N bytes and a LF follow."""
     if ticket is not None:
         words = (ticket, *words)
+    if body is None and not fields:
+        return f"OK {' '.join(words)}\n".encode() if words else b"OK\n"
     line = " ".join(("OK", *words, *_rendered(fields)))
     if body is None:
         return f"{line}\n".encode()

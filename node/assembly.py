@@ -84,7 +84,8 @@ class Node:
                 Send: lambda action: self._dial.send(action.link, action.message),
                 Hangup: lambda action: self._dial.hang_up(action.link, action.reason),
                 RunNow: lambda action: submit(action.batch),
-            }
+            },
+            performed=self._sent_off,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serving.run, listeners)
@@ -92,6 +93,10 @@ class Node:
             status = await self.driver.run()
             nursery.cancel_scope.cancel()
         return status
+
+    def _sent_off(self) -> None:
+        self._dial.flush()
+        self._serving.flush()
 
 
 def maxima(settings: NodeSettings) -> Maxima:

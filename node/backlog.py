@@ -20,6 +20,7 @@ from typing import Final
 import attrs
 
 from common.arrays import line_of
+from common.codec import replace
 from common.kinds import sleep_s
 from common.limits import KILL_GRACE_S
 from common.messages import AttemptId
@@ -271,7 +272,7 @@ class Backlog:
 def _counted(outcome: Outcome, stop: Stop | None) -> Outcome:
     """How an attempt counts that was ended on purpose. A cancel is the ledger's to record; it knows of it first."""
     if stop is Stop.TIMEOUT:
-        return attrs.evolve(outcome, verdict=Verdict.FAILED, reason=Reason.TIMEOUT)
+        return replace(outcome, verdict=Verdict.FAILED, reason=Reason.TIMEOUT)
     if stop is Stop.INTERRUPTED:
-        return attrs.evolve(outcome, verdict=Verdict.INTERRUPTED, reason=None)
+        return replace(outcome, verdict=Verdict.INTERRUPTED, reason=None)
     return outcome

@@ -20,6 +20,7 @@ from typing import Final
 import attrs
 
 from common import lines
+from common.codec import replace
 from common.errors import Code
 from common.limits import ANSWER_WAIT_S, LOGS_PERIOD_S
 from common.messages import Forget, Inquiry
@@ -123,13 +124,13 @@ class Desk:
         if query.timeout_s is not None:
             self._timers.set(("ask", query_id), now + query.timeout_s)
 
-    def ended(self, ticket: str, ended: Ended, output: bytes) -> None:
-        """One of our jobs has ended: whoever waits is told."""
+    def ended(self, ticket: str, ended: Ended, output: bytes, *, by_ledger: bool = False) -> None:
+        """One of our jobs has ended: whoever waits is told; at once, where the ledger has it on its disk."""
         waiting = self._waiters.pop(ticket, None)
         if waiting:
             reply = lines.result_reply(ticket, ended, output)
             for query_id in waiting:
-                self._close(query_id, reply)
+                self._close(query_id, reply, at_once=by_ledger)
 
     def renamed(self, ticket: str, first: str, now: float) -> None:
         """One of our tickets is another name of a job that may be another node's: who waits for it waits there."""
@@ -222,7 +223,7 @@ class Desk:
         if isinstance(open_.stream, Happenings) and linked:
             return  # parked at the ledger until there is something
         if inquiry is not None and inquiry.verb == "watch" and linked:
-            self._ask_ledger(query_id, attrs.evolve(inquiry, verb=_AT_ONCE))  # in its place, under its id
+            self._ask_ledger(query_id, replace(inquiry, verb=_AT_ONCE))  # in its place, under its id
             self._timers.set(("ask", query_id), now + ANSWER_WAIT_S)
             return
         ticket = open_.waits_for or (inquiry.ticket if inquiry is not None else None)
@@ -302,10 +303,10 @@ class Desk:
             if not waiting:
                 del self._waiters[open_.waits_for or ""]
 
-    def _close(self, query_id: int, reply: bytes) -> None:
+    def _close(self, query_id: int, reply: bytes, *, at_once: bool = False) -> None:
         if self._open.pop(query_id, None) is not None:
             self._cancel_timers(query_id)
-            self._outbox.reply(query_id, reply)
+            (self._outbox.reply_at_once if at_once else self._outbox.reply)(query_id, reply)
 
     def _cancel_timers(self, query_id: int) -> None:
         self._timers.cancel(("ask", query_id))

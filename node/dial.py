@@ -64,6 +64,11 @@ class Dial:
         if self._link is not None and link == self._number:
             self._link.send(message)
 
+    def flush(self) -> None:
+        """Sends off what was given to `send` since the last time."""
+        if self._link is not None:
+            self._link.flush()
+
     def hang_up(self, link: int, reason: str) -> None:
         if self._link is not None and link == self._number:
             self._link.close(reason)

@@ -21,6 +21,7 @@ import heapq
 import attrs
 
 from common import lines
+from common.codec import replace
 from common.effects import Table
 from common.limits import FALLBACK_LOOKED_AT_MAX
 from common.memory import Memory
@@ -195,7 +196,7 @@ class Fallback:
             return False
         state = State.FAILED if failed else State.SUCCEEDED
         ended = end_of_attempt(outcome, state, outcome.reason, attempt, self._here.name, wall)
-        self._end(ticket, attrs.evolve(ended, begun=attempt), done.output, now)
+        self._end(ticket, replace(ended, begun=attempt), done.output, now)
         return True
 
     def cancel(self, ticket: str, now: float, wall: float) -> bytes | None:

@@ -1,5 +1,6 @@
 """What a step of the node does: replies, messages over the link, notes. The worker and its parts put it here, in the
-order in which they decide it, and it is done in this order once the step is on disk.
+order in which they decide it, and it is done in this order once the step is on disk. What says only what the ledger
+has on its disk, or what nobody was promised, does not wait for ours (docs/decisions/0017).
 
 Pure.
 """
@@ -9,7 +10,7 @@ from typing import Any
 
 from common.effects import Note, Reply, Send
 from common.frames import batches
-from common.messages import Jobs, Message, Pair, Result, Submission
+from common.messages import Begun, Jobs, Message, Pair, Result, Submission
 
 _ENVELOPE_BYTES = 40  # about what a record weighs beside its bytes
 
@@ -20,18 +21,34 @@ class Outbox:
     def __init__(self) -> None:
         self.link: int | None = None
         self._actions: list[Any] = []
+        self._at_once: list[Any] = []
+        self._link_is_new = False  # opened in this step: what is said first over it is among the actions
+
+    def link_opened(self, link: int) -> None:
+        self.link, self._link_is_new = link, True
 
     def take(self) -> tuple[Any, ...]:
         """The actions of the step, which is over."""
         actions = tuple(self._actions)
         self._actions.clear()
+        self._link_is_new = False
         return actions
+
+    def take_at_once(self) -> tuple[Any, ...]:
+        """Those that need not wait for its writes."""
+        at_once = tuple(self._at_once)
+        self._at_once.clear()
+        return at_once
 
     def do(self, action: object) -> None:
         self._actions.append(action)
 
     def reply(self, query_id: int, reply: bytes, *, more: bool = False) -> None:
         self._actions.append(Reply(query_id, reply, more))
+
+    def reply_at_once(self, query_id: int, reply: bytes) -> None:
+        """The whole answer, by what is on the ledger's disk."""
+        self._at_once.append(Reply(query_id, reply))
 
     def note(self, event: str, level: str = "info", **fields: object) -> None:
         self._actions.append(Note(event, level, fields))
@@ -48,4 +65,10 @@ class Outbox:
 
     def send_results(self, pairs: Sequence[Pair]) -> None:
         for items in batches(pairs, lambda pair: len(pair.record) + len(pair.output) + _ENVELOPE_BYTES):
-            self.send(Result(items))
+            self.send_at_once(Result(items))
+
+    def send_at_once(self, message: Begun | Result) -> None:
+        """That an attempt runs is on nobody's disk, and whether an outcome that nobody has heard of survives its runner
+        was never promised."""
+        assert self.link is not None, f"a {type(message).__name__} needs a link"
+        (self._actions if self._link_is_new else self._at_once).append(Send(self.link, message))

@@ -21,7 +21,7 @@ import attrs
 
 from common import lines
 from common.codec import Malformed, unpack
-from common.effects import Effects, Hangup
+from common.effects import Effects, Hangup, Write
 from common.events import (
     Asked,
     ClientsGone,
@@ -34,7 +34,7 @@ from common.events import (
     StoreLevel,
 )
 from common.history import History
-from common.limits import OWN_JOBS_AWAKE_MAX, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION
+from common.limits import OWN_JOBS_AWAKE_MAX, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION, SYNC_WITHIN_S
 from common.memory import Memory
 from common.messages import (
     Acknowledged,
@@ -149,6 +149,7 @@ class Worker:
         self._eager = True
         self._level = StoreLevel(0.0, False, 0.0)
         self._wall = 0.0
+        self._sync_is_due = False
 
     # --- the contract ------------------------------------------------------------------------------------------
 
@@ -175,7 +176,21 @@ class Worker:
         commands = (*self._backlog.commands, *self._peeks.commands)
         self._backlog.commands.clear()
         self._peeks.commands.clear()
-        return Effects(self._memory.take(), self._outbox.take(), at_once=(RunNow(commands),) if commands else ())
+        at_once = ((RunNow(commands),) if commands else ()) + self._outbox.take_at_once()
+        actions = self._outbox.take()
+        return Effects(self._writes(now, wanted=bool(actions)), actions, at_once)
+
+    def _writes(self, now: float, *, wanted: bool) -> Sequence[Write]:
+        """What is to be committed with this step: everything, where any of its actions waits for that, or where no
+        link carries the news away from here. Else nobody does, and for SYNC_WITHIN_S it gathers: what the ledger has
+        acknowledged, and copies of ends and outcomes that are on their way or there."""
+        if wanted or self._sync_is_due or not self._linked:
+            self._sync_is_due = False
+            self._timers.cancel("sync")
+            return self._memory.take()
+        if self._memory.untaken and "sync" not in self._timers:
+            self._timers.set("sync", now + SYNC_WITHIN_S)
+        return ()
 
     def committed(self) -> None:
         self._memory.committed()
@@ -209,6 +224,8 @@ class Worker:
             match name:
                 case "expire":
                     self._expire(now)
+                case "sync":
+                    self._sync_is_due = True
                 case "grace over":
                     self._drain.interrupt(now)
                 case "hand back over":
@@ -276,7 +293,7 @@ class Worker:
     def _on_link_opened(self, event: LinkOpened, now: float) -> None:
         self._report(now)  # what ended in this very step is kept before we say what we hold, or it would be in neither
         self._fallback.linked()
-        self._outbox.link = event.link
+        self._outbox.link_opened(event.link)
         self._eager = event.eager
         self._outbox.send(
             Holdings(
@@ -386,7 +403,7 @@ class Worker:
         for pair in message.items:
             ended = unpack(Ended, pair.record)
             if self._intake.ended(pair.ticket, ended, pair.output):
-                self._desk.ended(pair.ticket, ended, pair.output)
+                self._desk.ended(pair.ticket, ended, pair.output, by_ledger=True)
         if isinstance(message, ResReq):
             self._send_outcomes(self._outcomes.of(message.tickets))
 
@@ -457,7 +474,7 @@ class Worker:
         begun, self._backlog.begun = self._backlog.begun, []
         over = {done.id for done in finished}
         if self._linked and (running := tuple(id for id in begun if id not in over)):
-            self._outbox.send(Begun(running))
+            self._outbox.send_at_once(Begun(running))
         for done in finished:
             if not done.unwanted and not self._fallback.settle(done, now, self._wall):
                 self._outcomes.keep(done.id, done.outcome, done.output)

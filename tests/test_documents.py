@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 import pytest
 
 from common import limits, messages
@@ -241,7 +241,7 @@ def test_every_message_is_documented_with_its_code_and_all_of_its_fields() -> No
     for cls, code in messages.CODES.items():
         number, fields = documented[cls.__name__]
         assert number == code
-        assert [name for name in fields if name not in parts] == [field.name for field in attrs.fields(cls)]
+        assert [name for name in fields if name not in parts] == [field.name for field in msgspec.structs.fields(cls)]
 
 
 @pytest.mark.parametrize("cls", [messages.Submission, messages.Lease, messages.Pair, messages.Reported])
@@ -249,7 +249,7 @@ def test_every_part_of_a_message_is_documented_with_all_of_its_fields(cls: type)
     (fields,) = (
         named(cells[1]) for cells in rows(DOCS / "protocol.md", "## Messages") if cells[0] == f"`{cls.__name__}`"
     )
-    assert list(fields) == [field.name for field in attrs.fields(cls)]
+    assert list(fields) == [field.name for field in msgspec.structs.fields(cls)]
 
 
 def test_the_limits_of_the_cluster_protocol_are_those_of_the_code() -> None:

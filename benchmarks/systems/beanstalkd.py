@@ -7,11 +7,13 @@ worker puts it into a tube for answers, as its users do.
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks import idlers
 from benchmarks.processes import HOST, Child, free_port, wait_until
 from benchmarks.systems.system import (
     CLIENTS_START_S,
@@ -110,6 +112,15 @@ class Beanstalkd(System):
 
     def fill(self, count: int, seconds_max: float) -> int:
         return fill_in_chunks(lambda size: self._talk.pipeline([put("root")] * size), count, seconds_max)
+
+    def idle_connections(self, count: int, seconds: float) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="jobyard-bench-") as name:
+            idlers.make_room(count)  # which the server inherits
+            self.start(Path(name), 0)
+            try:
+                return idlers.cost(self._port, b"use t\r\n", b"USING", count, self._children[0].pid, seconds)
+            finally:
+                self.stop()
 
     def done(self) -> int:
         return self._count("cmd-delete", b"stats-tube %s" % JOBS)

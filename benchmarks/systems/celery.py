@@ -1,10 +1,9 @@
 """Celery with Redis for queue and results, acks_late so that a killed worker loses no job; two prefork workers."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import Child
+from benchmarks.processes import Child, script
 from benchmarks.systems.apps.celery import application
 from benchmarks.systems.library import RESULT_S_MAX, Library
 from benchmarks.systems.redis_server import RedisServer, version_with_redis
@@ -21,12 +20,7 @@ class Celery(Library):
         broker, results = self._redis.url(0), self._redis.url(1)
         self._app = application(broker, results)
         if workers:
-            command = [
-                str(Path(sys.executable).parent / "celery"),
-                "-A",
-                "benchmarks.systems.apps.celery:app",
-                "worker",
-            ]
+            command = [*script("celery"), "-A", "benchmarks.systems.apps.celery:app", "worker"]
             command += ["--pool", "prefork", "--concurrency", str(workers), "--loglevel", "ERROR"]
             env = {"BENCH_BROKER": broker, "BENCH_RESULTS": results}
             self._children.insert(0, Child(command, directory / "worker.log", env))

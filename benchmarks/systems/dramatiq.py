@@ -1,10 +1,9 @@
 """Dramatiq with Redis for queue and results; two worker processes with one thread each."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import Child
+from benchmarks.processes import Child, script
 from benchmarks.systems.apps.dramatiq import application
 from benchmarks.systems.library import RESULT_S_MAX, Library
 from benchmarks.systems.redis_server import RedisServer, version_with_redis
@@ -21,7 +20,7 @@ class Dramatiq(Library):
         broker, results = self._redis.url(0), self._redis.url(1)
         _, self._actors = application(broker, results)
         if workers:
-            command = [str(Path(sys.executable).parent / "dramatiq"), "benchmarks.systems.apps.dramatiq:broker"]
+            command = [*script("dramatiq"), "benchmarks.systems.apps.dramatiq:broker"]
             command += ["--processes", str(workers), "--threads", "1"]
             env = {"BENCH_BROKER": broker, "BENCH_RESULTS": results}
             self._children.insert(0, Child(command, directory / "worker.log", env))

@@ -3,14 +3,13 @@
 A result is asked for every 0.2 ms where it is awaited: Huey's own blocking read starts with 100 ms.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import Child
+from benchmarks.processes import Child, script
 from benchmarks.systems.apps import huey as application
 from benchmarks.systems.library import Library, poll
 from benchmarks.systems.redis_server import RedisServer, version_with_redis
@@ -27,7 +26,7 @@ class Huey(Library):
         self._queue = application.queue(store)
         self._tasks = application.register(self._queue)
         if workers:
-            command = [str(Path(sys.executable).parent / "huey_consumer"), "benchmarks.systems.apps.huey.app"]
+            command = [*script("huey_consumer"), "benchmarks.systems.apps.huey.app"]
             command += ["--worker-type", "process", "--workers", str(workers), "--quiet"]
             self._children.insert(0, Child(command, directory / "consumer.log", {"BENCH_STORE": store}))
             self.wait_for_workers()

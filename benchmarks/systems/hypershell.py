@@ -5,13 +5,12 @@ Bundles of 64 flushed after 1 s rather than of 1 after 5 s: what a user with man
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.processes import HOST, free_port
+from benchmarks.processes import HOST, free_port, script
 from benchmarks.systems.system import System, Unsupported, Work
 
 
@@ -43,7 +42,7 @@ class HyperShell(System):
         site = self._directory / f"site{self._runs}"
         site.mkdir()
         (site / "commands").write_text("".join(f"{command}\n" for command in commands))
-        command = [str(Path(sys.executable).parent / "hs"), "cluster", "commands", "--capture", *self.storage]
+        command = [*script("hs"), "cluster", "commands", "--capture", *self.storage]
         command += ["--num-threads", str(self._workers), "--bundlesize", "64", "--bundlewait", "1"]
         command += ["--bind", HOST, "--port", str(free_port())]
         own = {

@@ -3,20 +3,18 @@
 Clients talk to the first node as any program would, in lines over TCP; the jobs are spread over both.
 """
 
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.light_nodes import LightNodes
-from benchmarks.processes import processor_s, wait_until
+from benchmarks.processes import wait_until
+from benchmarks.systems import jobyard_alone
+from benchmarks.systems.jobyard_alone import DIALECT
 from benchmarks.systems.system import CLIENTS_START_S, System, Unsupported, Work, each, fill_in_chunks
-from benchmarks.wire import Conversation, Dialect, crowd
+from benchmarks.wire import Conversation, crowd
 from common import __version__
 from examples.local_cluster import BALANCER, LocalCluster
 
-DIALECT: Final = Dialect(b"OK", lambda line: int(line.rpartition(b"bytes=")[2]) + 1 if b" bytes=" in line else 0)
 LINES: Final[dict[Work, bytes]] = {"sleep": b"sleep 0", "py": b"py math:sqrt [4]", "exec": b"exec true"}
 SUBMISSION: Final = b"SUBMIT sleep 0\n"
 WAIT_FOR_FILE: Final = "SUBMIT sh touch {begun}; until test -e {opened}; do sleep 0.02; done\n"
@@ -111,35 +109,12 @@ class Jobyard(System):
 
     # --- what only Jobyard is asked ------------------------------------------------------------------------------
 
-    def idle_nodes(self, nodes: int, seconds: float, light: bool) -> dict[str, float]:
-        """The share of a core that the balancer uses, and a node, while nothing happens. Light nodes are all in one
-        process, without executors: the links and the balancer are as with real ones."""
-        with tempfile.TemporaryDirectory(prefix="jobyard-bench-idle-") as name:
-            directory = Path(name)
-            with LocalCluster(0 if light else nodes, directory / "cluster", _room_for(nodes), slots=1) as cluster:
-                balancer = cluster.pid(BALANCER)
-                if light:
-                    with LightNodes(nodes, _balancer_port(cluster), directory):
-                        return {"balancer": _used(balancer, seconds)}
-                time.sleep(1.0)  # the handshakes
-                node = cluster.pid(cluster.node_names[-1])
-                return _shares([balancer, node], seconds, ("balancer", "node"))
+    idle_nodes = staticmethod(jobyard_alone.idle_nodes)
+    cost_with_nodes = staticmethod(jobyard_alone.cost_with_nodes)
+    bodies = staticmethod(jobyard_alone.bodies)
 
-    def cost_with_nodes(self, nodes: int, count: int) -> dict[str, float]:
-        """Jobs per second, and processor time of the balancer for each, in microseconds, with so many light nodes."""
-        with tempfile.TemporaryDirectory(prefix="jobyard-bench-cost-") as name:
-            directory = Path(name)
-            with (
-                LocalCluster(0, directory / "cluster", _room_for(nodes)) as cluster,
-                LightNodes(nodes, _balancer_port(cluster), directory) as light,
-            ):
-                talk = Conversation(light.port, DIALECT)
-                talk.pipeline([b"RUN sleep 0\n"] * max(nodes, 100))  # warm
-                before_s = processor_s([cluster.pid(BALANCER)])
-                taken_s = talk.pipeline([b"RUN sleep 0\n"] * count)
-                used_s = processor_s([cluster.pid(BALANCER)]) - before_s
-                talk.close()
-        return {"rate": count / taken_s, "balancer_us": used_s / count * 1e6}
+    def idle_connections(self, count: int, seconds: float) -> dict[str, float]:
+        return jobyard_alone.idle_connections(count, seconds)
 
     # --- within --------------------------------------------------------------------------------------------------
 
@@ -157,23 +132,3 @@ class Jobyard(System):
     def _read(self, question: str) -> dict[str, str]:
         _, body = self._to_node().ask(question.encode() + b"\n")
         return dict(line.split(" ", 1) for line in body.decode().splitlines() if line)
-
-
-def _room_for(nodes: int) -> dict[str, str]:
-    return {"MAX_NUM_NODES": str(nodes)}
-
-
-def _balancer_port(cluster: LocalCluster) -> int:
-    return int(cluster.address(BALANCER).rpartition(":")[2])
-
-
-def _used(pid: int, seconds: float) -> float:
-    return _shares([pid], seconds, ("it",))["it"]
-
-
-def _shares(pids: Sequence[int], seconds: float, names: Sequence[str]) -> dict[str, float]:
-    """Percent of a core that each of these uses during so many seconds."""
-    before = [processor_s([pid]) for pid in pids]
-    time.sleep(seconds)
-    after = [processor_s([pid]) for pid in pids]
-    return {name: (b - a) / seconds * 100 for name, a, b in zip(names, before, after, strict=True)}

@@ -1,12 +1,11 @@
 """RQ, as documented: two workers, each of which forks for every job."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from rq import Queue
 
-from benchmarks.processes import Child
+from benchmarks.processes import Child, script
 from benchmarks.systems import tasks
 from benchmarks.systems.library import RESULT_S_MAX, Library
 from benchmarks.systems.redis_server import RedisServer, version_with_redis
@@ -22,7 +21,7 @@ class Rq(Library):
     def start(self, directory: Path, workers: int) -> None:
         self._redis = RedisServer(directory, self._children)
         self._queue: Any = Queue(connection=self._redis.queues)
-        command = [str(Path(sys.executable).parent / "rq"), "worker", "--quiet", "--url", self._redis.url(0)]
+        command = [*script("rq"), "worker", "--quiet", "--url", self._redis.url(0)]
         for number in range(workers):
             self._children.insert(0, Child(command, directory / f"worker{number}.log"))
         if workers:

@@ -25,6 +25,7 @@ CLIENTS_START_S: Final = 30.0
 GATES_MAX: Final = 12
 GATE_S_MAX: Final = 2.0
 POLL_S: Final = 0.005  # how often a counter is asked for the end
+LOOKS_TO_SPARE: Final = 4
 
 
 class Unsupported(Exception):
@@ -136,22 +137,38 @@ class System:
         raise Unsupported("its queue does not outlive it")
 
     def drain(self, count: int, seconds_max: float) -> dict[str, float]:
-        """Lets the workers go; how many of so many queued jobs ended, and how many in a second, until all have ended or
-        the time is over."""
+        """Lets the workers go. `done` is how many of so many queued jobs had ended when all had, or the time was over;
+        `seen` is how many of them ended in `seconds`, from the first that was seen on, and before the last was seen:
+        neither the opening of the gates nor the wait between two looks counts."""
         before = self.done()
         started = time.perf_counter()
         self.release()
+        looks: list[tuple[float, int]] = [(started, 0)]
         while True:
             time.sleep(POLL_S)
-            done, taken = self.done() - before, time.perf_counter() - started
-            if done and (done >= count or taken >= seconds_max):
-                return {"rate": done / taken, "done": float(done)}
-            if taken >= PATIENCE_S:
+            done, now = self.done() - before, time.perf_counter()
+            if done:
+                looks.append((now, done))
+            if done and (done >= count or now - started >= seconds_max):
+                return {"done": float(done), **slope(looks)}
+            if now - started >= PATIENCE_S:
                 raise Failed(f"not one of the queued jobs ended in {PATIENCE_S:g} s")
+
+    def idle_connections(self, count: int, seconds: float) -> dict[str, float]:
+        """What so many clients cost that are connected, were answered once, and then say nothing: `bytes` of its own
+        memory for each, and the `share` of a core that the server uses, in percent."""
+        raise Unsupported("it has no clients that stay connected")
 
     def done(self) -> int:
         """How many jobs have ended so far; only differences mean something."""
         raise Unsupported("its queue does not outlive it")
+
+
+def slope(looks: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """How many ended in how many seconds, by looks at a clock and a counter: the first look before anything ended, the
+    last when everything may have for a while. Where these are all there is, they must do."""
+    (began, first), (ended, last) = (looks[1], looks[-2]) if len(looks) > LOOKS_TO_SPARE else (looks[0], looks[-1])
+    return {"seen": float(last - first), "seconds": ended - began}
 
 
 def _exist(paths: Sequence[Path], at_least: int) -> bool:

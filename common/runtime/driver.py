@@ -29,6 +29,8 @@ from common.machine import Machine
 from common.runtime.store import NoRoom, Room
 
 ROOM_CHECK_PERIOD_S = 0.25
+QUICK_S = 0.002  # several times what a commit takes on a good disk; what everybody may be kept waiting now and then
+LOOK_AGAIN_AFTER = 64  # commits
 
 
 class Commits(Protocol):
@@ -63,6 +65,33 @@ def in_one_thread() -> RunBlocking:
     return run
 
 
+def in_place_while_quick(
+    in_thread: RunBlocking,
+    clock: Callable[[], float],
+    *,
+    quick_s: float = QUICK_S,
+    look_again_after: int = LOOK_AGAIN_AFTER,
+) -> RunBlocking:
+    """Runs calls in this very thread for as long as they take less than `quick_s` of `clock`: to hand one to another
+    thread and be woken by it takes longer than a good disk does. After one that was slow, the next `look_again_after`
+    go `in_thread`, so that on a slow disk the program reads and writes sockets meanwhile, and it is rare that nobody
+    does."""
+    in_thread_yet = 0
+
+    async def run(call: Callable[[], None]) -> None:
+        nonlocal in_thread_yet
+        started = clock()
+        if in_thread_yet:
+            in_thread_yet -= 1
+            await in_thread(call)
+        else:
+            call()
+        if clock() - started > quick_s:
+            in_thread_yet = look_again_after
+
+    return run
+
+
 class Driver:
     """Runs one machine."""
 
@@ -78,6 +107,7 @@ class Driver:
         self._machine = machine
         self._store = store
         self._performers: dict[type, Callable[[Any], None]] = {}
+        self._performed: Callable[[], None] = lambda: None
         self._observers = list(observers)
         self._run_blocking = run_blocking
         self._wall = wall
@@ -91,9 +121,13 @@ class Driver:
         self._events.append(event)
         self._arrived.set()
 
-    def perform(self, performers: Mapping[type, Callable[[Any], None]]) -> None:
-        """What does each class of action. A performer must not block."""
+    def perform(
+        self, performers: Mapping[type, Callable[[Any], None]], performed: Callable[[], None] = lambda: None
+    ) -> None:
+        """What does each class of action; and `performed` sends off what they have gathered, when all actions of a
+        step are done. Neither must block."""
         self._performers.update(performers)
+        self._performed = performed
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
@@ -122,8 +156,10 @@ class Driver:
         events = tuple(self._events)
         self._events.clear()
         effects = self._machine.handle(events, now)
-        for action in effects.at_once:
-            self._performers[type(action)](action)
+        if effects.at_once:
+            for action in effects.at_once:
+                self._performers[type(action)](action)
+            self._performed()
         started = trio.current_time()
         if effects.writes:
             await self._commit(effects.writes)
@@ -134,6 +170,7 @@ class Driver:
                 self.exit_status = action.status
             elif not isinstance(action, Note):
                 self._performers[type(action)](action)
+        self._performed()
         step = Step(events, effects, commit_s, now)
         for observer in self._observers:
             observer(step)

@@ -1,6 +1,7 @@
 """One end of a link: whole messages over any stream, both ways, without ever blocking who sends.
 
-`send` puts messages into an outbox that one writer drains: everything that gathered meanwhile leaves in one write.
+`send` puts messages into an outbox, and `flush` sends what has gathered there in one write, as far as the kernel takes
+it at once; the rest a writer sends.
 A peer that does not read is cut off when it has not taken a write within LINK_STALLED_S, or when LINK_UNSENT_BYTES_MAX
 have gathered; it dials again. Whoever waits for a message gives a deadline; a message that comes in parts keeps the
 link alive, but not for longer than LINK_MESSAGE_S_MAX.
@@ -15,6 +16,7 @@ from common.codec import Malformed
 from common.frames import Parser, encode
 from common.limits import FRAME_BYTES_MAX, LINK_MESSAGE_S_MAX, LINK_STALLED_S, LINK_UNSENT_BYTES_MAX
 from common.messages import Message
+from common.runtime.sockets import send_what_fits
 from common.runtime.tls import why_broken
 
 _READ_BYTES = 256 * 1024
@@ -36,6 +38,7 @@ class Link:
         self._outbox: deque[bytes] = deque()
         self._unsent_bytes = 0
         self._filled = trio.Event()
+        self._is_written = False  # by the writer, at this moment
         self._closing: str | None = None
         self._writing = trio.CancelScope()
         self._part_since: float | None = None  # since when a message is coming in parts
@@ -71,7 +74,8 @@ class Link:
     # --- the conversation ----------------------------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Queues a message; never blocks. Where too much is queued the link is over."""
+        """Queues a message, to be sent with the next `flush`; never blocks. Where too much is queued the link is
+        over."""
         if self._closing is not None:
             return
         frame = encode(message)
@@ -79,7 +83,19 @@ class Link:
         self._unsent_bytes += len(frame)
         if self._unsent_bytes > LINK_UNSENT_BYTES_MAX:
             self.close(f"the other side has not read {self._unsent_bytes} bytes")
-        self._filled.set()
+
+    def flush(self) -> None:
+        """Sends what is queued: as much as the kernel takes now, in one write; the writer sends the rest."""
+        if not self._outbox:
+            return
+        if not self._is_written:
+            data, size = self._gathered()
+            sent = send_what_fits(self._stream, data)
+            self._unsent_bytes -= sent
+            if sent < size:
+                self._outbox.appendleft(data[sent:])
+        if self._outbox:
+            self._filled.set()
 
     def close(self, reason: str) -> None:
         """Ends the link after what is queued, or at once where the peer does not read."""
@@ -144,20 +160,26 @@ class Link:
 
     async def _drain(self) -> None:
         while True:
+            self._is_written = True
             while self._outbox:
                 await self._send_gathered()
+            self._is_written = False
             if self._closing is not None:
                 return
             self._filled = trio.Event()
             await self._filled.wait()
 
-    async def _send_gathered(self) -> None:
+    def _gathered(self) -> tuple[bytes, int]:
+        """What one write should carry of what is queued, and how many bytes that are; there must be something."""
         gathered = [self._outbox.popleft()]
         size = len(gathered[0])
         while self._outbox and size + len(self._outbox[0]) <= _WRITE_BYTES:
             gathered.append(self._outbox.popleft())
             size += len(gathered[-1])
-        data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        return gathered[0] if len(gathered) == 1 else b"".join(gathered), size
+
+    async def _send_gathered(self) -> None:
+        data, size = self._gathered()
         for start in range(0, len(data), _WRITE_BYTES):
             await self._send_piece(data if len(data) <= _WRITE_BYTES else data[start : start + _WRITE_BYTES])
         self._unsent_bytes -= size

@@ -14,7 +14,7 @@ from typing import Protocol
 import attrs
 
 from common.memory import Reader
-from common.runtime.driver import Commits, Observer, RunBlocking, in_one_thread
+from common.runtime.driver import Commits, Observer, RunBlocking, in_one_thread, in_place_while_quick
 
 
 class Tables(Commits, Reader, Protocol):
@@ -44,6 +44,6 @@ def real(tables: Tables, observers: Sequence[Observer]) -> Outside:
         wall=time.time,
         chance=random.Random(),
         nonce=secrets.token_bytes,
-        run_blocking=in_one_thread(),
+        run_blocking=in_place_while_quick(in_one_thread(), time.monotonic),
         observers=observers,
     )

@@ -1,22 +1,21 @@
 """The shell around the client protocol: connections in, whole reads of queries to the driver, replies in order out.
 
-    reader ── Parser ──► owed (ids in order) ──► ask(whole read) ──► driver … reply(id) ──► writer ── one send
+    wire ──► Conversation ──► ask(whole read) ──► driver … reply(id) … flush ──► Conversation ──► one send
 
-Each connection has one reader and one writer, and no task or channel hop for a request. What the driver answers may
-come in any order; what is sent goes in the order of the requests. A reply may come in parts (`more`): each is written
-when its turn has come, and then asked to be followed by the next (`delivered`), so that one part at a time is held
-for a client. The requests behind it wait for its last.
+A plain connection has one task, which waits for its end, and no task switch or channel hop for what is said over it
+(`common/runtime/wires.py`). What the driver answers may come in any order; what is sent goes in the order of the
+requests. Answers are gathered while a step is performed, and with `flush` each client is sent all that it was answered
+in one piece. A reply may come in parts (`more`): each is written when its turn has come, and then asked to be followed
+by the next (`delivered`), so that one part at a time is held for a client. The requests behind it wait for its last.
 
-Nobody can make this grow: a client is not read from while it has REPLIES_UNREAD_BYTES_MAX of replies owed (those not
-answered yet are guessed) or REQUESTS_OPEN_MAX requests open. Whoever owes a TLS handshake or the token has so long to
-show it, and makes way when there are too many connections. What goes wrong in one conversation ends that conversation
-alone. This module knows nothing of jobs: it passes queries on and bytes back.
+Nobody can make this grow: what a conversation may hold is bounded (`common/runtime/conversation.py`). Whoever owes a
+TLS handshake or the token has so long to show it, and makes way when there are too many connections. What goes wrong
+in one conversation ends that conversation alone. This module knows nothing of jobs: it passes queries on and bytes
+back.
 """
 
-import hmac
 import itertools
-from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import structlog
@@ -24,45 +23,21 @@ import trio
 
 from common import lines
 from common.errors import Code
-from common.limits import (
-    AUTH_WAIT_S,
-    BODIES_BYTES_MAX,
-    BODY_WAIT_S,
-    ERRORS_IN_A_ROW_MAX,
-    HANDSHAKE_S,
-    KIB,
-    MIB,
-    READ_BYTES,
-    REFUSALS_MAX,
-    REPLIES_UNREAD_BYTES_MAX,
-    REQUESTS_OPEN_MAX,
-)
-from common.runtime.bell import Bell
+from common.limits import AUTH_WAIT_S, BODIES_BYTES_MAX, BODY_WAIT_S, HANDSHAKE_S, REFUSALS_MAX
 from common.runtime.bodies import Bodies
-from common.runtime.sockets import GONE_CHECK_S, is_reset, part, peer_of, watch_for_reset
-from common.runtime.tls import FIRST_BYTES, HandshakeFailed, NotTls, handshake
+from common.runtime.conversation import Conversation, Owed
+from common.runtime.sockets import part, peer_of, watch_for_reset
+from common.runtime.tls import HandshakeFailed, NotTls, handshake
 from common.runtime.unproven import Place, Refusals, Unproven
+from common.runtime.wires import Switchboard, wire_of
 
 PROTOCOL: Final = 1
-SEND_BYTES: Final = 1 * MIB  # replies are joined up to about this size
 LINGER_S: Final = 1.0  # a client that is still sending when we close gets this long to read why
 
 Ask: TypeAlias = Callable[[Sequence[tuple[int, lines.Query]]], None]
 Gone: TypeAlias = Callable[[Sequence[int]], None]
 Delivered: TypeAlias = Callable[[Sequence[int]], None]
 Connection: TypeAlias = trio.abc.Stream
-
-# What a reply may weigh while it is not known yet: so a read full of RESULTs is not all answered at once. A guess
-# between what is usual and what is possible: too small costs memory, too large costs round trips to the driver.
-_REPLY_BYTES: Final[dict[type, int]] = {
-    lines.Result: 256 * KIB,
-    lines.List: 512 * KIB,
-    lines.Nodes: 32 * KIB,
-    lines.Stats: 8 * KIB,
-    lines.Watch: 64 * KIB,
-    lines.Logs: 256 * KIB,
-    lines.Events: 512 * KIB,
-}
 
 log = structlog.get_logger()
 
@@ -72,6 +47,7 @@ class Serving:
 
     `ask` takes the queries of one read and never blocks; each is answered by `reply` under its id, later and in any
     order: once, or with `more` in parts, of which the next is due when `delivered` has been told of the one before.
+    Clients hear of it with the next `flush`.
     `gone` says whose clients went away before their reply was complete.
     """
 
@@ -85,7 +61,7 @@ class Serving:
         token: str | None,
         connections_max: int,
         body_bytes_max: int,
-        kinds: Container[str],
+        kinds: Iterable[str],
     ) -> None:
         self.ask = ask
         self.gone = gone
@@ -98,8 +74,12 @@ class Serving:
         self.refusals = Refusals(of_clients=True)
         self.bodies = Bodies(BODIES_BYTES_MAX, BODY_WAIT_S)
         self._connections_max = connections_max
-        self._ids = itertools.count(1)
-        self._asked: dict[int, Conversation] = {}
+        self.ids: Iterator[int] = itertools.count(1)
+        self._switchboard = Switchboard()
+        self._asked: dict[int, Owed] = {}
+        self._answered: dict[Conversation, None] = {}  # since the last flush
+        self._storing: list[Owed] = []  # asked since the last flush, and perhaps while its step was being committed
+        self._stored_next: list[Owed] = []  # asked before that, so with the next step they are on disk
         self._connections = 0
         self._connections_total = 0
         self._connections_refused_total = 0
@@ -113,13 +93,27 @@ class Serving:
         task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serves until cancelled. Where accept finds no file descriptor left, it is tried again shortly."""
-        await trio.serve_listeners(self._serve, list(listeners), task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._switchboard.run)
+            await trio.serve_listeners(self._serve, list(listeners), task_status=task_status)
 
     def reply(self, query_id: int, reply: bytes, more: bool = False) -> None:
         """The answer to a query, or with `more` a part of it. Nothing happens where its client has gone."""
-        conversation = self._asked.get(query_id) if more else self._asked.pop(query_id, None)
-        if conversation is not None:
-            conversation.answered(query_id, reply, more)
+        owed = self._asked.get(query_id) if more else self._asked.pop(query_id, None)
+        if owed is not None:
+            owed.conversation.answered(owed, reply, more)
+            self._answered[owed.conversation] = None
+
+    def flush(self) -> None:
+        """Sends what was answered since the last time. Once after each step: whatever was asked before the last one was
+        over is in the next at the latest, and on disk with it."""
+        for owed in self._stored_next:
+            owed.conversation.stored(owed)
+            self._answered[owed.conversation] = None
+        self._stored_next, self._storing = self._storing, []
+        answered, self._answered = self._answered, {}
+        for conversation in answered:
+            conversation.go_on()
 
     def statistics(self) -> dict[str, float]:
         return {
@@ -132,15 +126,15 @@ class Serving:
 
     # --- for conversations -------------------------------------------------------------------------------------
 
-    def next_id(self) -> int:
-        return next(self._ids)
-
-    def expect(self, queries: Sequence[tuple[int, lines.Query]], conversation: "Conversation") -> None:
+    def expect(self, queries: Sequence[tuple[int, lines.Query]], owed: Sequence[Owed]) -> None:
         """Hands queries to the driver."""
-        for query_id, _ in queries:
-            self._asked[query_id] = conversation
+        for one in owed:
+            self._asked[one.query_id] = one
         self._queries_total += len(queries)
         self.ask(queries)
+
+    def storing(self, owed: Owed) -> None:
+        self._storing.append(owed)
 
     def forget(self, query_ids: Sequence[int]) -> None:
         """Their client has gone."""
@@ -176,13 +170,18 @@ class Serving:
             with self.unproven.place() as place:
                 await _shake_hands(stream)
                 greeted = True
-                await Conversation(self, stream, place).run()
+                await self._talk(stream, place, peer)
         finally:
             self._connections -= 1
         if place.ended:
             self.refusals.tell(peer, place.ended)
             if greeted:
                 await self._turn_away(stream, lines.err(Code.UNAUTHORIZED, place.ended))
+
+    async def _talk(self, stream: Connection, place: Place, peer: str) -> None:
+        await Conversation(self, wire_of(stream, self._switchboard), place, peer).run()
+        with trio.move_on_after(LINGER_S):
+            await part(stream)
 
     async def _refuse(self, stream: Connection) -> None:
         self._connections_refused_total += 1
@@ -202,208 +201,6 @@ class Serving:
                 await part(stream)
         finally:
             self._turning_away -= 1
-
-
-class Conversation:
-    """One connection: its requests in order, and the replies that are owed for them."""
-
-    def __init__(self, serving: Serving, stream: Connection, place: Place) -> None:
-        self._serving = serving
-        self._stream = stream
-        self._place = place
-        self._authorized = False
-        if serving.token is None:
-            self._welcome()
-        self._parser = lines.Parser(
-            body_bytes_max=serving.body_bytes_max, kinds=serving.kinds, keep_bodies=self._authorized
-        )
-        self._queries: list[tuple[int, lines.Query]] = []  # taken, to be handed over with the rest of the read
-        self._owed: deque[int] = deque()  # the ids of all requests whose reply is not being sent yet, in order
-        self._ready: dict[int, bytes] = {}  # of these, what is answered
-        self._in_parts: set[int] = set()  # of these, those that are not answered completely
-        self._guessed_bytes: dict[int, int] = {}  # of these, what the others weigh meanwhile
-        self._owed_bytes = 0  # answered and not sent, and guessed
-        self._submitted: dict[int, int] = {}  # of these, the bodies that are on their way to the disk
-        self._errors_in_a_row = 0
-        self._ends = False  # no request will be taken any more: what is owed is answered, then the end
-        self._to_write = Bell()
-        self._room = Bell()
-
-    async def run(self) -> None:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen)
-                await self._write()
-                nursery.cancel_scope.cancel()
-            with trio.move_on_after(LINGER_S):
-                await part(self._stream)
-        finally:
-            self._serving.forget(self._owed)
-            self._serving.bodies.hold(self, 0)
-
-    def answered(self, request_id: int, reply: bytes, more: bool = False) -> None:
-        self._ready[request_id] = self._ready.get(request_id, b"") + reply
-        (self._in_parts.add if more else self._in_parts.discard)(request_id)
-        self._owed_bytes += len(reply) - self._guessed_bytes.pop(request_id, 0)
-        if self._submitted.pop(request_id, None) is not None:
-            self._count_bodies()
-        self._to_write.ring()
-        self._room.ring()
-
-    # --- reading -----------------------------------------------------------------------------------------------
-
-    async def _listen(self) -> None:
-        await self._read()
-        while not is_reset(self._stream):  # noqa: ASYNC110 - nobody tells of it
-            await trio.sleep(GONE_CHECK_S)
-        raise trio.BrokenResourceError("the client is gone")
-
-    async def _read(self) -> None:
-        data = bytes(await self._stream.receive_some(READ_BYTES))
-        if data.startswith(FIRST_BYTES):
-            await self._take_all([lines.Bad(Code.BAD_REQUEST, _NO_TLS, close=True)])
-        while not self._ends:
-            await self._take_all(self._parser.feed(data) if data else self._parser.eof())
-            self._ends = self._ends or not data
-            if not self._count_bodies() and self._parser.body_bytes and not await self._serving.bodies.room():
-                self._parser.refuse_body(Code.FULL, _NO_ROOM)
-                self._count_bodies()
-            if not self._ends:
-                data = bytes(await self._stream.receive_some(READ_BYTES))
-        self._to_write.ring()
-
-    async def _take_all(self, requests: Sequence[lines.Request]) -> None:
-        """Takes the requests of one read, handing them over together unless the replies would be too much."""
-        for request in requests:
-            if not self._has_room():
-                self._hand_over()
-                await self._wait_for_room()
-            self._take(request)
-            if self._ends:
-                break
-        self._hand_over()
-        await self._wait_for_room()
-
-    def _count_bodies(self) -> bool:
-        """Whether there is room for more than what all hold now."""
-        bodies = self._serving.bodies
-        bodies.hold(self, self._parser.body_bytes + sum(self._submitted.values()))
-        return bodies.total <= bodies.most
-
-    def _hand_over(self) -> None:
-        if self._queries:
-            queries, self._queries = self._queries, []
-            self._serving.expect(queries, self)
-
-    def _has_room(self) -> bool:
-        return self._owed_bytes < REPLIES_UNREAD_BYTES_MAX and len(self._owed) < REQUESTS_OPEN_MAX
-
-    async def _wait_for_room(self) -> None:
-        while not self._has_room() and not self._ends:
-            await self._room.wait()
-
-    def _take(self, request: lines.Request) -> None:
-        request_id = self._serving.next_id()
-        self._owed.append(request_id)
-        reply = self._reply_at_once(request)
-        if reply is not None:
-            self.answered(request_id, reply)
-            return
-        assert not isinstance(request, _Edge), f"{request} is answered here"
-        self._queries.append((request_id, request))
-        if isinstance(request, lines.Submit) and request.body and not request.wait:
-            self._submitted[request_id] = len(request.body)
-        weight_bytes = _weight_bytes(request)
-        if weight_bytes:
-            self._guessed_bytes[request_id] = weight_bytes
-            self._owed_bytes += weight_bytes
-
-    def _reply_at_once(self, request: lines.Request) -> bytes | None:
-        """The reply to what is no query, or to anything from someone who may not ask."""
-        if self._authorized and not isinstance(request, _Edge):
-            return None
-        match request:
-            case lines.Quit():
-                self._ends = True
-                return lines.ok(None, "bye")
-            case lines.Auth(token=token):
-                return self._authorize(token)
-            case lines.Bad(code=code, message=message, close=True):
-                self._ends = True
-                return lines.err(code, message)
-            case _ if not self._authorized:
-                return lines.err(Code.UNAUTHORIZED, "send AUTH and the token of this node first")
-            case lines.Bad(code=code, message=message):
-                return lines.err(code, message)
-            case lines.Ping():
-                return lines.ok(None, "pong")
-            case lines.Version():
-                return self._serving.version_reply
-            case _:
-                return lines.ok(body=lines.HELP_PAGE.encode())
-
-    def _authorize(self, token: str) -> bytes:
-        expected = self._serving.token
-        if expected is None or hmac.compare_digest(token.encode(), expected.encode()):
-            self._welcome()
-            return lines.ok()
-        self._ends = True
-        self._serving.refusals.tell(peer_of(self._stream), "it showed another token than this node's")
-        return lines.err(Code.UNAUTHORIZED, "this is not the token of this node")
-
-    def _welcome(self) -> None:
-        self._authorized = True
-        self._serving.unproven.proven(self._place)
-
-    # --- writing -----------------------------------------------------------------------------------------------
-
-    async def _write(self) -> None:
-        while True:
-            replies, unfinished = self._replies_in_turn()
-            if replies:
-                data = b"".join(replies)
-                await self._stream.send_all(data)
-                self._owed_bytes -= len(data)
-                self._room.ring()
-            if unfinished is not None:
-                self._serving.delivered([unfinished])
-            if self._errors_in_a_row >= ERRORS_IN_A_ROW_MAX:
-                return
-            if not replies:
-                if self._ends and not self._owed:
-                    return
-                await self._to_write.wait()
-
-    def _replies_in_turn(self) -> tuple[list[bytes], int | None]:
-        """Replies up to the first that is not known yet, but no more than one send should carry; and the request
-        to which the last of them is only a part of the answer."""
-        replies: list[bytes] = []
-        size_bytes = 0
-        while self._owed and size_bytes < SEND_BYTES and self._errors_in_a_row < ERRORS_IN_A_ROW_MAX:
-            request_id = self._owed[0]
-            reply = self._ready.pop(request_id, None)
-            if reply is None:
-                break
-            replies.append(reply)
-            size_bytes += len(reply)
-            self._errors_in_a_row = self._errors_in_a_row + 1 if reply.startswith(b"ERR ") else 0
-            if request_id in self._in_parts:
-                return replies, request_id
-            self._owed.popleft()
-        return replies, None
-
-
-_NO_ROOM: Final = "clients of this node are sending too much at once; try again, or at another node"
-_NO_TLS: Final = "this node does not speak TLS; clients name it as tcp://HOST:PORT"
-_Edge: Final = (lines.Auth, lines.Ping, lines.Version, lines.Help, lines.Quit, lines.Bad)
-
-
-def _weight_bytes(query: lines.Query) -> int:
-    """What an open query may hold in memory: its reply, or the body of a job until it is stored. RUN counts for
-    nothing: it stays open long after that, and must not hold up the jobs behind it."""
-    if isinstance(query, lines.Submit):
-        return 0 if query.wait else len(query.body)
-    return _REPLY_BYTES.get(type(query), 0)
 
 
 async def _shake_hands(stream: Connection) -> None:

@@ -5,6 +5,7 @@ that we send no more, and read on until it has closed too; whoever closes bounds
 beneath it by itself, which is why `Settling` is a stream around the socket: it does that whoever closes it.
 """
 
+import os
 import socket
 from typing import Final
 
@@ -61,6 +62,17 @@ def socket_of(stream: trio.abc.Stream) -> trio.SocketStream | None:
     while isinstance(stream, trio.SSLStream | Settling):
         stream = stream.transport_stream
     return stream if isinstance(stream, trio.SocketStream) else None
+
+
+def send_what_fits(stream: trio.abc.Stream, data: bytes) -> int:
+    """How many bytes the kernel has taken at once; none where the stream is more than a plain socket, or is broken,
+    which whoever reads from it is told. Not while somebody else is sending on it."""
+    if not isinstance(stream, trio.SocketStream):
+        return 0
+    try:
+        return os.write(stream.socket.fileno(), data)
+    except OSError:
+        return 0
 
 
 def peer_of(stream: trio.abc.Stream) -> str:

@@ -5,7 +5,7 @@ What is relied on, and why each rule is here:
 - `lib_version=0` pins the engine's file format: two are linked into the package, and files of the newer cannot go back.
 - One process owns a directory, by an flock taken before the environment is opened: LMDB itself would let two in.
 - A whole write transaction runs in one call in one thread. (One that is begun in a thread and committed in another
-  blocks every later writer for ever.) Reads are short, and hold no transaction open.
+  blocks every later writer for ever.) Reads share one transaction, which ends before the next commit begins.
 - LMDB has no checksums: each record carries a CRC over table, key and value. One that does not match is moved to
   the quarantine table, never deleted, and reported. Damage to LMDB's own pages is looked for at the start (pages.py).
 - A directory says its format. A newer one is refused untouched, and so is an environment that is not ours; an older one
@@ -83,6 +83,7 @@ class Store:
         self._max_bytes = max_bytes
         self._damaged: dict[tuple[Table, bytes], bytes] = {}
         self._env: Any = None
+        self._reading: Any = None
         self._lock_fd = own(directory)
         try:
             self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
@@ -147,21 +148,21 @@ class Store:
 
     def close(self) -> None:
         if self._env is not None:
+            self._end_view()
             self._env.close()
         os.close(self._lock_fd)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        with self._env.begin(db=self._dbs[table]) as transaction:
-            stored = transaction.get(key)
+        stored = self._view().get(key, db=self._dbs[table])
         return None if stored is None else self._checked(table, key, stored)
 
     def scan(
         self, table: Table, *, prefix: bytes = b"", after: bytes = b"", limit: int, backwards: bool = False
     ) -> list[tuple[bytes, bytes]]:
         found: list[tuple[bytes, bytes]] = []
-        with self._env.begin(db=self._dbs[table]) as transaction, transaction.cursor() as cursor:
+        with self._view().cursor(self._dbs[table]) as cursor:
             here = _before(cursor, after) if backwards else _after(cursor, max(after, prefix), after)
             last = after
             records = cursor.iterprev() if backwards else cursor.iternext()  # from where it stands
@@ -179,8 +180,19 @@ class Store:
         return found
 
     def count(self, table: Table) -> int:
-        with self._env.begin(db=self._dbs[table]) as transaction:
-            return int(transaction.stat(self._dbs[table])["entries"])
+        return int(self._view().stat(self._dbs[table])["entries"])
+
+    def _view(self) -> Any:
+        """A read transaction for a whole step: to begin one takes longer than to read a record. It ends with the next
+        commit, and so keeps no page from being used again."""
+        if self._reading is None:
+            self._reading = self._env.begin()
+        return self._reading
+
+    def _end_view(self) -> None:
+        if self._reading is not None:
+            self._reading.abort()
+            self._reading = None
 
     def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
         value = sound(table, key, stored)
@@ -195,6 +207,7 @@ class Store:
         """All of it, durably, or an exception: NoRoom where the disk is full, otherwise whatever LMDB said, after
         which nothing can be relied on and the program must end."""
         damaged, self._damaged = self._damaged, {}
+        self._end_view()
         try:
             with self._env.begin(write=True) as transaction:
                 for (table, key), stored in damaged.items():

@@ -5,9 +5,8 @@ That order is what keeps the door open: somebody who means it shows what he has 
 who only holds places grows old in them. Turning away the newest would let a few silent connections shut everybody out.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import attrs
 import structlog
@@ -19,10 +18,25 @@ _log = structlog.get_logger()
 
 @attrs.define(eq=False)
 class Place:
-    """Of one connection. `ended` says why it had to leave; empty while it need not."""
+    """Of one connection. What happens inside is cancelled when its time is over, or when the place is wanted; not any
+    more once `Unproven.proven` was told. `ended` then says which of the two it was, and is empty otherwise."""
 
+    _of: "Unproven"
     scope: trio.CancelScope
     ended: str = ""
+
+    def __enter__(self) -> Self:
+        self._of.taken(self)
+        self.scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        try:
+            return self.scope.__exit__(kind, error, traceback)
+        finally:
+            self._of.left(self)
 
 
 class Unproven:
@@ -36,21 +50,19 @@ class Unproven:
     def __len__(self) -> int:
         return len(self._places)
 
-    @contextmanager
-    def place(self) -> Iterator[Place]:
-        """What happens inside is cancelled when the time is over, or when the place is wanted; not any more once
-        `proven` was told. `ended` then says which of the two it was."""
+    def place(self) -> Place:
+        """A place to be entered at once."""
+        return Place(self, trio.CancelScope(deadline=trio.current_time() + self._wait_s))
+
+    def taken(self, place: Place) -> None:
         if len(self._places) >= self._most:
             self.make_way()
-        place = Place(trio.CancelScope(deadline=trio.current_time() + self._wait_s))
         self._places[place] = None
-        try:
-            with place.scope:
-                yield place
-            if place.scope.cancelled_caught:
-                place.ended = place.ended or f"showed nothing within {self._wait_s:g} s"
-        finally:
-            self._places.pop(place, None)
+
+    def left(self, place: Place) -> None:
+        self._places.pop(place, None)
+        if place.scope.cancelled_caught:
+            place.ended = place.ended or f"showed nothing within {self._wait_s:g} s"
 
     def proven(self, place: Place) -> None:
         """It may stay for as long as it likes."""

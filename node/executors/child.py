@@ -1,27 +1,43 @@
 """What a warm Python worker runs: one call after another, each as if it were alone.
 
-    python child.py '{"paths": [...], "value_bytes_max": N}'          descriptor 3 is the control socket
+    python child.py '{"paths": [...], "env": {...}, "value_bytes_max": N}'
+
+    descriptor 3    control: a stream socket, for answers and for long calls
+    descriptor 4    calls: a socket that keeps packets apart, each a call. Whoever reads one has it: the spawner holds
+                    this end, too, and so can take back what has not begun
+    descriptor 5    the other end of the pipe that 1 and 2 write to
 
 Rules: the standard library only, nothing of ours, Python 3.8 or newer: JOBYARD_PYTHON may be any interpreter. Pickles
 are opened and made here alone, with cloudpickle, which is imported when the first comes. A frame is its length and the
 length of its head (4 bytes each, big-endian; the first counts all that follows it), the head in JSON, then bytes. The
 spawner sends one of
 
-    {"module", "function", "arguments", "dir", "env"}   and the job's standard input (the kind `py`)
-    {"dir", "env"}                                      and the cloudpickle of (function, args, kwargs) (`call`)
+    {"module", "function", "arguments"}     and the job's standard input (the kind `py`)
+    {}                                      and the cloudpickle of (function, args, kwargs) (`call`)
+
+each with "env", what the environment has beside what every call finds, and with "dir", the directory that the job has
+named; without it the call gets the worker's own one, which is empty. "own" says where that is from now on. A frame that
+is too long for a packet is sent over control, and the packet holds its two lengths only.
 
 The worker first says {"status": "ready"}, and answers each call with one status of
 
     value      the bytes are the returned value: compact JSON and a line feed; or, of a pickled call, its cloudpickle
     exit       sys.exit was called; "exit" is the code
-    exception  the traceback is the last thing on standard error; the bytes are, of a pickled call, the cloudpickle of
-               the exception, or nothing if it has none
+    exception  the traceback is the last thing printed; the bytes are, of a pickled call, the cloudpickle of the
+               exception, or nothing if it has none
     output     the value is longer than allowed
     missing    this interpreter has no cloudpickle; "why" says so
     stale      nothing was called: a module has changed since this worker loaded it, so another worker must
 
-and with "dirty", which says that the call left something behind (a process, a thread, a signal handler), so that
-this worker must not be used again. What a call prints, by whatever way, goes to standard error.
+and with what there is to say of these:
+
+    seconds    how long it took
+    prints     how many of the bytes, the last ones, are what it has printed and nobody had read
+    left       its own directory is not empty any more, so that the worker needs another
+    dirty      something else is left (a process, a thread, a signal handler), so that nobody may use the worker again
+
+After "stale", "left" and "dirty" it takes no call before a byte comes over control. What a call prints, by whatever
+way, goes to standard error.
 """
 
 from __future__ import annotations
@@ -33,13 +49,21 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from typing import Any
 
-CONTROL_FD = 3
+CONTROL_FD, CALLS_FD, PRINTS_FD = 3, 4, 5
+LENGTHS_BYTES = 8
+PACKET_BYTES_MAX = 32 * 1024
+PIPE_BYTES = 64 * 1024
+READS_MAX = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
 PR_SET_CHILD_SUBREAPER = 36
+
+_compact = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Missing(Exception):
@@ -49,12 +73,14 @@ class Missing(Exception):
 class Worker:
     """The surroundings of calls, put back after each."""
 
-    def __init__(self, paths: list[str], value_bytes_max: int) -> None:
+    def __init__(self, paths: list[str], env: dict[str, str], value_bytes_max: int) -> None:
         self._value_bytes_max = value_bytes_max
         self._pid = os.getpid()
         self._own_path = list(sys.path)
         self._paths = paths
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
+        self._own = "/"
+        self._environ, self._base = os.environ, _in_bytes(env)
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._null = os.open(os.devnull, os.O_RDONLY)
@@ -64,28 +90,50 @@ class Worker:
 
     def answer(self, call: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         """Make one call."""
+        began_at = time.monotonic()
+        self._own = call.get("own", self._own)
         is_pickled = "module" not in call
-        if self._is_stale(self._stamps if is_pickled else [call["module"]]):
+        if self._is_stale(self._stamps if is_pickled else (call["module"],)):
             return {"status": "stale"}, b""
         modules = list(sys.modules)
-        self._enter(call["dir"], call["env"], b"" if is_pickled else body)
+        self._enter(call, b"" if is_pickled else body)
         head, value = self._call(call, body if is_pickled else None)
         if os.getpid() != self._pid:
             os._exit(head.get("exit", 0))  # the call has forked, and this is the other process
-        self._leave(call["dir"], modules)
-        head["dirty"] = _is_dirty()
-        return head, value
+        self._leave(call, modules)
+        if "dir" not in call and not _is_empty(self._own):
+            head["left"] = True
+        if _is_dirty():
+            head["dirty"] = True
+        if prints := _printed():
+            head["prints"] = len(prints)
+        head["seconds"] = round(time.monotonic() - began_at, 6)
+        return head, value + prints
 
     # --- around a call ------------------------------------------------------------------------------------------
 
-    def _enter(self, directory: str, env: dict[str, str], stdin: bytes) -> None:
+    def _enter(self, call: dict[str, Any], stdin: bytes) -> None:
+        directory = call.get("dir", self._own)
         os.chdir(directory)
-        _set_environment(env)
+        self._set_environment(call["env"])
         sys.path[:] = [*self._paths, directory, *self._own_path]
         if self._printer.closed:
             self._printer = _writer()
         sys.stdout = sys.stderr = self._printer
         sys.stdin = self._input(stdin)
+
+    def _set_environment(self, more: dict[str, str]) -> None:
+        """Whatever a call has made of it: what every call finds, and `more`."""
+        os.environ = self._environ  # noqa: B003  the same object, should a call have put another in its place
+        wanted = {**self._base, **_in_bytes(more)}
+        if vars(os.environ).get("_data") == wanted:  # where there is no such thing, each name is looked at
+            return
+        environ = os.environb
+        for name in environ.keys() - wanted.keys():
+            del environ[name]
+        for name, value in wanted.items():
+            if environ.get(name) != value:
+                environ[name] = value
 
     def _input(self, stdin: bytes) -> io.TextIOWrapper:
         if stdin:
@@ -102,7 +150,8 @@ class Worker:
         return self._no_input
 
     def _put_back_prints(self) -> None:
-        for stream in (sys.stdout, sys.stderr, self._printer):
+        untouched = sys.stdout is self._printer and sys.stderr is self._printer
+        for stream in (self._printer,) if untouched else (sys.stdout, sys.stderr, self._printer):
             try:
                 stream.flush()
             except Exception:  # noqa: BLE001, S110  a stream of the job's own, or one that it has closed
@@ -113,10 +162,12 @@ class Worker:
             self._printer = _writer()
         sys.stdout = sys.stderr = self._printer
 
-    def _leave(self, directory: str, modules: list[str]) -> None:
+    def _leave(self, call: dict[str, Any], modules: list[str]) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         os.umask(self._umask)
-        os.chdir("/")
+        directory = call.get("dir", self._own)
+        if "dir" in call:
+            os.chdir("/")  # or a file system could not be unmounted for our sake
         if list(sys.modules) != modules:
             _forget_modules(directory + "/")
             for name in sys.modules.keys() - modules:
@@ -151,7 +202,7 @@ class Worker:
         function = self._load(call["module"], call["function"])
         arguments = json.loads(call["arguments"] or "[]")
         value = function(**arguments) if isinstance(arguments, dict) else function(*arguments)
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return _compact(value).encode() + b"\n"
 
     def _load(self, module: str, function: str) -> Any:
         if module not in sys.modules:
@@ -217,12 +268,27 @@ def _reader() -> io.TextIOWrapper:
     return open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
 
 
-def _set_environment(wanted: dict[str, str]) -> None:
-    for name in os.environ.keys() - wanted.keys():
-        del os.environ[name]
-    for name, value in wanted.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+def _in_bytes(env: dict[str, str]) -> dict[bytes, bytes]:
+    return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+
+
+def _is_empty(directory: str) -> bool:
+    """Whether it still is as it was given to us."""
+    try:
+        return os.lstat(directory).st_mode == stat.S_IFDIR | 0o700 and not os.listdir(directory)
+    except OSError:
+        return False
+
+
+def _printed() -> bytes:
+    """What is in the pipe now."""
+    prints = b""
+    try:
+        for _ in range(READS_MAX):
+            prints += os.read(PRINTS_FD, PIPE_BYTES)
+    except OSError:  # there is nothing more; or the call has closed it
+        pass
+    return prints
 
 
 def _stamp(module: str) -> tuple[int, int, int] | None:
@@ -290,20 +356,23 @@ def _adopt_orphans() -> None:
 def _let_go_of_control() -> None:
     """In a process that a call has forked."""
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, CONTROL_FD, inheritable=False)
+    for fd in (CONTROL_FD, CALLS_FD, PRINTS_FD):
+        os.dup2(null, fd, inheritable=False)
     os.close(null)
 
 
 def _serve(control: socket.socket, worker: Worker) -> None:
     """Until the spawner closes its end."""
-    with control.makefile("rb") as requests:
-        while True:
-            lengths = requests.read(8)
-            if len(lengths) < 8:
-                return
-            frame_bytes, head_bytes = int.from_bytes(lengths[:4], "big"), int.from_bytes(lengths[4:], "big")
-            head = json.loads(requests.read(head_bytes))
-            _send(control, *worker.answer(head, requests.read(frame_bytes - 4 - head_bytes)))
+    calls = socket.socket(fileno=CALLS_FD)
+    with control.makefile("rb") as stream:
+        while packet := calls.recv(PACKET_BYTES_MAX):
+            if len(packet) == LENGTHS_BYTES:
+                packet += stream.read(int.from_bytes(packet[:4], "big") - 4)
+            end = LENGTHS_BYTES + int.from_bytes(packet[4:LENGTHS_BYTES], "big")
+            head, value = worker.answer(json.loads(packet[LENGTHS_BYTES:end]), packet[end:])
+            _send(control, head, value)
+            if head["status"] == "stale" or "dirty" in head or "left" in head:
+                stream.read(1)  # until the spawner has taken back what it gave us
 
 
 def _send(control: socket.socket, head: dict[str, Any], data: bytes) -> None:
@@ -316,12 +385,13 @@ def main() -> None:
     setup = json.loads(sys.argv[1])
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
     sys.argv = ["jobyard-worker"]
-    os.set_inheritable(CONTROL_FD, False)
+    for fd in (CONTROL_FD, CALLS_FD, PRINTS_FD):
+        os.set_inheritable(fd, False)
     control = socket.socket(fileno=CONTROL_FD)
     os.register_at_fork(after_in_child=_let_go_of_control)
     _adopt_orphans()
     _send(control, {"status": "ready"}, b"")
-    _serve(control, Worker(setup["paths"], setup["value_bytes_max"]))
+    _serve(control, Worker(**setup))
     os._exit(0)  # the spawner has gone: nobody waits for what libraries would still do
 
 

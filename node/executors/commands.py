@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from signal import SIGKILL, SIGXCPU
 from typing import Final
 
-import attrs
-
+from common.codec import replace
 from common.kinds import argv_of
 from common.model import Outcome, Reason, Verdict
 from node.executors import Limits, Start
@@ -45,7 +44,7 @@ def outcome_of_breach(outcome: Outcome, breach: Reason) -> Outcome:
     it is as if it had been caught in time, or the same job would end in two ways."""
     exit = outcome.exit if outcome.reason is Reason.SIGNAL else 128 + SIGKILL
     truncated = outcome.truncated or breach is Reason.OUTPUT
-    return attrs.evolve(outcome, verdict=Verdict.FAILED, reason=breach, exit=exit, truncated=truncated)
+    return replace(outcome, verdict=Verdict.FAILED, reason=breach, exit=exit, truncated=truncated)
 
 
 def ended_by_fence(code: int, cpu_s: float, limits: Limits) -> bool:
@@ -81,30 +80,29 @@ class Commands:
         finally:
             if stdin != self._null:
                 os.close(stdin)
-        self._watch_later(command)
-        return command
-
-    def _watch_later(self, command: "Command") -> None:
         if not self._young:
             self._loop.after(YOUNG_S, self._grown_up)
         self._young.append(command)
+        return command
 
     def _grown_up(self) -> None:
         for command in self._young:
-            command.watch()
+            if not command.over:
+                command.watch()
         self._young.clear()
 
 
 class Command:
     """One running command."""
 
+    over = False
+    _breach: Reason | None = None
+    _code: int | None = None  # of the leader, once it has ended
+    _group_is_empty = False
+
     def __init__(self, loop: Loop, guard: Guard, limits: Limits, output_bytes_max: int, on_end: Ended) -> None:
         self._loop, self._guard, self._limits, self._on_end = loop, guard, limits, on_end
         self._print_bytes_max = sys.maxsize if limits.output_bytes is None else limits.output_bytes
-        self._breach: Reason | None = None
-        self._code: int | None = None  # of the leader, once it has ended
-        self._group_is_empty = False
-        self._over = False
         self._stdout, self._stderr = _two_captures(loop, min(output_bytes_max, self._print_bytes_max), self._look)
 
     def begin(self, family: Family, argv: tuple[str, ...], env: Mapping[str, str], stdin: int) -> None:
@@ -150,28 +148,33 @@ class Command:
         self._stdout.read_out()
         self._stderr.read_out()
         self._look()
-        if not self._over:
+        if not self.over:
             self.watch()
-            self._loop.after(DRAIN_S, self._finish)
+            self._loop.after(DRAIN_S, self._give_up)
 
     def _look(self) -> None:
         if self._stdout.total_bytes + self._stderr.total_bytes > self._print_bytes_max and self._breach is None:
             self.end_for(Reason.OUTPUT)
-        if self._code is not None and self._stdout.ended and self._stderr.ended:
+        if self._stdout.ended and self._stderr.ended and self._code is not None and not self.over:
+            self._finish()
+
+    def _give_up(self) -> None:
+        """Whoever still holds the pipes is waited for no longer."""
+        if not self.over:
+            self._close()
             self._finish()
 
     def _finish(self) -> None:
-        if self._over or self._code is None:
-            return
-        self._over = True
-        self._close()
+        assert self._code is not None, "it is over when it has ended and was read to the end"
+        self.over = True
         truncated = self._stdout.truncated or self._stderr.truncated
         stdout, stderr = self._stdout.take(), self._stderr.take()
         outcome = outcome_of_exit(self._code, self._seconds, len(stdout), len(stderr), truncated)
         if self._breach is not None:
             outcome = outcome_of_breach(outcome, self._breach)
         elif ended_by_fence(self._code, self._process.cpu_s, self._limits):
-            outcome = attrs.evolve(outcome, reason=Reason.CPU)
+            outcome = replace(outcome, reason=Reason.CPU)
+        del self._process, self._stdout, self._stderr  # they know us: together we would wait for the garbage collector
         self._on_end(outcome, stdout + stderr, self._group_is_empty)
 
     def _close(self) -> None:

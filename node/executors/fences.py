@@ -30,34 +30,36 @@ class Fences:
         """From now on we ourselves may open as many files as anybody may."""
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0) + NICER  # above the greatest, the kernel takes that
         self._files_given, self._files_most = resource.getrlimit(RLIMIT_NOFILE)
+        self._all_files = self._files_most, self._files_most
         self.lift()
 
     def lower(self, limits: Limits, fds: Sequence[int]) -> None:
         """Before a child is started with these descriptors, which must have room. Until `lift` we open nothing."""
-        files = self._files_given if limits.files is None else self._files(limits.files)
+        files = self._files_given if limits.files is None else min(limits.files, self._files_most)
         resource.setrlimit(RLIMIT_NOFILE, (max(files, max(fds) + 1, len(fds)), self._files_most))
 
     def lift(self) -> None:
-        resource.setrlimit(RLIMIT_NOFILE, (self._files_most, self._files_most))
+        resource.setrlimit(RLIMIT_NOFILE, self._all_files)
 
     def close_behind(self, pid: int, limits: Limits) -> None:
         """After a child was started: what it can no longer change."""
-        with contextlib.suppress(OSError):  # it runs as somebody else
+        try:
             os.setpriority(os.PRIO_PROCESS, pid, self._niceness)
+        except OSError:
+            pass  # it runs as somebody else
         if limits.files is not None:
-            files = self._files(limits.files)
+            files = min(limits.files, self._files_most)  # of files there is no such thing as no limit
             _set(pid, RLIMIT_NOFILE, files, files)
         if limits.cpu_s is not None:
             fence_s = math.ceil(limits.cpu_s) + CPU_BEYOND_S
             _set(pid, RLIMIT_CPU, fence_s, fence_s + 1)
 
-    def _files(self, limit: int) -> int:
-        return min(limit, self._files_most)  # of files there is no such thing as no limit
-
 
 def _set(pid: int, what: int, soft: int, hard: int) -> None:
-    with contextlib.suppress(OSError, ValueError):  # it runs as somebody else, or has a lower limit already
+    try:
         resource.prlimit(pid, what, (soft, hard))
+    except (OSError, ValueError):
+        pass  # it runs as somebody else, or has a lower limit already
 
 
 def be_taken_first() -> None:

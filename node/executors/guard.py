@@ -8,7 +8,8 @@ The whole session of an attempt counts. A look at it reads the process table; so
     all         every LOOK_S at the latest, should the kernel's count of births not be told
 
 Whether more could be there is one read of a short line every TICK_S, while anything runs at all: so a fork bomb is
-seen a few hundred births late, and jobs that keep to themselves cost nothing that could be measured. What has been
+seen a few hundred births late, and jobs that keep to themselves cost nothing that could be measured. An attempt that
+is over before the next tick is never thought about, and nobody is looked at for the sake of one. What has been
 seen is what is told: usage is never guessed, so a limit may be exceeded for a moment, and nobody is ended wrongly.
 """
 
@@ -46,9 +47,10 @@ class Ward:
     session: int
     limits: Limits
     on_breach: Callable[[Reason], None]
+    cpu_ticks_before: int = 0  # what a worker had used when the attempt began
     processes: int = 0
     cpu_s: float = 0.0
-    cpu_ticks_before: int = 0  # what a worker had used when the attempt began
+    look_at: float = math.inf
     _orphans: Mapping[tuple[int, int], int] = {}  # (pid, its start) → ticks used, as last seen
     _ticks_of_lost: int = 0  # used by orphans that have ended: nobody of the session has waited for them
 
@@ -109,9 +111,11 @@ class Guard:
 
     def __init__(self, loop: Loop, family: Family) -> None:
         self._loop, self._family = loop, family
+        self._new: dict[int, tuple[float, Limits, Callable[[Reason], None], int]] = {}  # begun since the last tick
         self._wards: dict[int, Ward] = {}
         self._pulse, self._table = Pulse(), Table()
         self._last_pid = 0  # at the last look
+        self._pid_at_tick = 0  # and at the last tick
         self._room = math.inf  # so many may be born after the last look before anybody can be beyond its limit
         self._processes_least = math.inf  # the smallest limit that is in force
         self._look_at = math.inf
@@ -123,39 +127,56 @@ class Guard:
         still be there. What a leader that is not new has used before does not count."""
         if limits.cpu_s is None and limits.memory_bytes is None and limits.processes is None:
             return
-        ward = Ward(session, limits, on_breach)
-        if limits.cpu_s is not None and not is_new and (seen := look_at(session)) is not None:
-            ward.cpu_ticks_before = seen.cpu_ticks
-        self._wards[session] = ward
-        self._expect(ward, time.monotonic())
+        used = None if is_new or limits.cpu_s is None else look_at(session)
+        self._new[session] = time.monotonic(), limits, on_breach, 0 if used is None else used.cpu_ticks
         if not self._is_ticking:
             self._is_ticking = True
-            self._last_pid = self._pulse.beat().last_pid
+            self._pid_at_tick = self._pulse.beat().last_pid
             self._loop.after(TICK_S, self._tick)
 
     def forget(self, session: int) -> None:
         """The attempt is over; also one that was not watched."""
-        self._wards.pop(session, None)
+        if self._new.pop(session, None) is None:
+            self._wards.pop(session, None)
 
-    def _expect(self, ward: Ward, now: float) -> None:
-        """Take into account when this one is to be looked at."""
-        self._look_at = min(self._look_at, now + ward.wait_s())
+    def _take_in(self) -> None:
+        """Those who have begun since the last tick and are not yet over. Where all others are, what was seen before
+        says nothing of these."""
+        if not self._wards:
+            self._table.forget()
+            self._last_pid = self._pid_at_tick
+            self._room = self._processes_least = self._look_at = math.inf
+        for session, (began_at, limits, on_breach, cpu_ticks) in self._new.items():
+            ward = self._wards[session] = Ward(session, limits, on_breach, cpu_ticks)
+            self._expect(ward, began_at)
+        self._new.clear()
+
+    def _expect(self, ward: Ward, since: float) -> None:
+        """Take into account when this one, known since then, is to be looked at."""
+        ward.look_at = since + ward.wait_s()
+        self._look_at = min(self._look_at, ward.look_at)
         if ward.limits.processes is not None:
             self._room = min(self._room, ward.limits.processes - ward.processes)
             self._processes_least = min(self._processes_least, ward.limits.processes)
 
     def _tick(self) -> None:
+        self._take_in()
         if not self._wards:
             self._is_ticking = False
-            self._table.forget()
             return
         beat, now = self._pulse.beat(), time.monotonic()
         with contextlib.suppress(OSError):  # no descriptor is left to look with: at the next tick, perhaps
             if self._may_be_crowded(beat) and (storm := self._storm(beat)) is not None:
                 self._look_while_held(storm, beat, now)
-            elif now >= self._not_before and (now >= self._look_at or self._may_be_crowded(beat)):
+            elif now >= self._not_before and (self._is_due(now) or self._may_be_crowded(beat)):
                 self._end_who_exceed(self._look(beat, now))
+        self._pid_at_tick = beat.last_pid
         self._loop.after(TICK_S, self._tick)
+
+    def _is_due(self, now: float) -> bool:
+        if now >= self._look_at:  # whoever that was for may be over
+            self._look_at = min(ward.look_at for ward in self._wards.values())
+        return now >= self._look_at
 
     def _may_be_crowded(self, beat: Beat) -> bool:
         if beat.threads <= self._processes_least:

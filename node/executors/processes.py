@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count, repeat
 from typing import Final
 
 from node.executors import Limits
@@ -17,6 +18,7 @@ from node.executors.fences import Fences
 from node.executors.loop import Loop
 from node.executors.sessions import end_session
 
+HAS_EXITED: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT  # asks, and leaves it unreaped
 READ_BYTES: Final = 64 * 1024  # what a pipe holds
 READS_AT_END_MAX: Final = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
 PATH_DEFAULT: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -29,8 +31,9 @@ class Family:
         self._loop = loop
         self._fences = Fences()
         self._alive: dict[int, Process] = {}
-        # They would stay ignored across exec, be it that we ignore them or that whoever started the node did.
-        self._ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
+        self._path = os.environ.get("PATH", "")  # which posix_spawnp searches
+        # What is ignored would stay so across exec, be it that we ignore it or that whoever started the node did.
+        self._signals = signal.valid_signals()
 
     @property
     def sessions(self) -> Collection[int]:
@@ -52,23 +55,24 @@ class Family:
         has been killed by then.
         Raises OSError, and ValueError for what no program can be given.
         """
-        program = _program(argv[0], env.get("PATH", PATH_DEFAULT))
+        program = argv[0]
+        if env.get("PATH") != self._path:
+            program = _program(program, env.get("PATH", PATH_DEFAULT))
         self._fences.lower(limits, fds)
         try:
             pid = os.posix_spawnp(
                 program,
                 argv,
                 env,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)],
+                file_actions=list(zip(repeat(os.POSIX_SPAWN_DUP2), fds, count())),
                 setsid=True,
-                setsigdef=self._ignored,
+                setsigdef=self._signals,
                 setsigmask=(),
             )
         finally:
             self._fences.lift()
         self._fences.close_behind(pid, limits)
-        process = Process(self, self._loop, pid, on_exit)
-        self._alive[pid] = process
+        process = self._alive[pid] = Process(self, self._loop, pid, on_exit)
         return process
 
     def forget(self, process: "Process") -> None:
@@ -83,7 +87,7 @@ class Family:
 
 def _program(name: str, path: str) -> str:
     """What posix_spawnp, which searches our PATH and not the child's, must be told."""
-    if "/" in name or path == os.environ.get("PATH"):
+    if "/" in name:
         return name
     found = shutil.which(name, path=path)
     if found is None:
@@ -120,7 +124,7 @@ class Process:
             end_session(self.pid)
 
     def _ready(self) -> None:
-        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if os.waitid(os.P_PID, self.pid, HAS_EXITED) is None:
             return
         self.signal_group(signal.SIGKILL)
         _, status, used = os.wait4(self.pid, 0)
@@ -147,14 +151,20 @@ class Capture:
     `write_fd` is for the child and is closed with `handed_over`. Nothing is read before `watch` or `read_out`.
     """
 
+    total_bytes = 0  # read, kept or not
+    ended = False  # nobody holds the writing end any more, or we have stopped reading
+    _kept: bytes | bytearray = b""
+    _watched = False
+
     def __init__(self, loop: Loop, bytes_max: int, on_read: Callable[[], None]) -> None:
         self._loop, self._bytes_max, self._on_read = loop, bytes_max, on_read
         self._fd, self.write_fd = os.pipe()
         os.set_blocking(self._fd, False)
-        self._kept = bytearray()
-        self._watched = False
-        self.total_bytes = 0  # read, kept or not
-        self.ended = False  # nobody holds the writing end any more, or we have stopped reading
+
+    @property
+    def read_fd(self) -> int:
+        """For a child that reads itself what it has printed, and tells us of it."""
+        return self._fd
 
     @property
     def truncated(self) -> bool:
@@ -169,11 +179,16 @@ class Capture:
             self._watched = True
             self._loop.watch(self._fd, self._ready)
 
+    def unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.forget(self._fd)
+
     def read_out(self) -> None:
         """Read what is in the pipe now."""
-        for _ in range(READS_AT_END_MAX):
-            if self.ended or not self._read():
-                break
+        left = READS_AT_END_MAX
+        while left and not self.ended and self._read():
+            left -= 1
 
     def peek(self, at: int, bytes_max: int) -> bytes:
         """What is kept behind the first `at` bytes."""
@@ -181,9 +196,10 @@ class Capture:
 
     def take(self) -> bytes:
         """What was kept since the last call; there is room again."""
+        if not self.total_bytes:
+            return b""
         data = bytes(self._kept)
-        self._kept = bytearray()
-        self.total_bytes = 0
+        self._kept, self.total_bytes = b"", 0
         return data
 
     def close(self) -> None:
@@ -207,7 +223,13 @@ class Capture:
         if not data:
             self.close()
             return False
+        self.add(data)
+        return True
+
+    def add(self, data: bytes) -> None:
+        """This was read, here or by the child itself."""
         room = self._bytes_max - len(self._kept)
+        if not self._kept:
+            self._kept = bytearray()
         self._kept += data if len(data) <= room else data[:room]
         self.total_bytes += len(data)
-        return True

@@ -23,8 +23,9 @@ from typing import Final
 import msgspec
 
 from common.limits import KIB
-from common.model import Outcome, attempt_name
+from common.model import Outcome
 from node.executors import Begun, Kill, Over, Peek, Printed, Start
+from node.executors.calls import KINDS, Call
 from node.executors.commands import Command, Commands
 from node.executors.fences import be_taken_first
 from node.executors.guard import Guard
@@ -35,10 +36,11 @@ from node.executors.scratch import Scratch
 from node.executors.sessions import kill_sessions
 from node.executors.surroundings import MARK, Refused, base_environment, enter_directory, mark_of
 from node.executors.wire import Frames, Setup, news_frames, orders_of
-from node.executors.workers import KINDS, Call, Workers
+from node.executors.workers import Workers
 
 PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
 BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
+SWEEP_S: Final = 1.0  # a directory that nobody has needed for so long is removed
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -54,9 +56,10 @@ class Spawner:
         self._scratch = Scratch(Path(setup.scratch_root))
         guard = Guard(loop, self._family)
         self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
-        self._workers = Workers(loop, self._family, guard, self._environment, setup)
+        self._workers = Workers(loop, self._family, guard, self._scratch, self._environment, setup, self._back)
+        self._is_sweeping = False
         self._running: dict[tuple[str, int], Command | Call] = {}
-        self._begun: list[Begun] = []
+        self._begun: dict[tuple[str, int], Begun] = {}
         self._printed: list[Printed] = []
         self._over: list[Over] = []
         self._frames = Frames()
@@ -69,7 +72,8 @@ class Spawner:
             self._report()  # an empty one: up, and holding the lock
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
-                self._tidy()
+                if self._scratch.untidy or self._scratch.lost:
+                    self._tidy()
                 if self._over or self._printed:
                     self._report()
         finally:
@@ -95,24 +99,49 @@ class Spawner:
             self._peek(orders.peeks)
 
     def _start(self, start: Start) -> None:
-        on_end = functools.partial(self._ended, start.ticket, start.attempt, start.dir is None)
         try:
-            directory = enter_directory(start, self._scratch)
-            env = {**self._environment, **dict(start.env), MARK: self._environment[MARK]}
-            running: Command | Call
             if start.kind in KINDS:
-                running = self._workers.begin(start, env, directory, on_end)
+                self._start_call(start)
             else:
-                running = self._commands.begin(start, env, on_end)
+                self._start_command(start)
         except Refused as refused:
-            on_end(refused.outcome, refused.stderr, True)
-            return
+            self._ended(start, None, refused.outcome, refused.stderr, True)
+
+    def _start_command(self, start: Start) -> None:
+        lent = None
+        try:
+            lent = enter_directory(start, self._scratch)
+            env = {**self._environment, **dict(start.env), MARK: self._environment[MARK]}
+            command = self._commands.begin(start, env, functools.partial(self._ended, start, lent))
+        except Refused:
+            self._give_back(lent, unused=True)
+            raise
         finally:
             os.chdir("/")  # or a file system could not be unmounted for our sake
-        self._running[start.ticket, start.attempt] = running
+        self._running[start.ticket, start.attempt] = command
+        self._has_begun(start, command)
+
+    def _start_call(self, start: Start) -> None:
+        if start.dir is not None:
+            enter_directory(start, self._scratch)
+            os.chdir("/")
+        call = Call(start, self._took, self._grew, functools.partial(self._ended, start, None))
+        self._workers.begin(call)
+
+    def _took(self, call: Call) -> None:
+        self._running[call.start.ticket, call.start.attempt] = call
+
+    def _grew(self, call: Call) -> None:
+        self._has_begun(call.start, call)
+
+    def _back(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._start(call.start)
+
+    def _has_begun(self, start: Start, running: Command | Call) -> None:
         if not self._begun:
             self._loop.after(BEGUN_WAIT_S, self._report_begun)
-        self._begun.append(Begun(start.ticket, start.attempt, running.pid))
+        self._begun[start.ticket, start.attempt] = Begun(start.ticket, start.attempt, running.pid)
 
     def _kill(self, kills: Sequence[Kill]) -> None:
         for kill in kills:
@@ -134,20 +163,31 @@ class Spawner:
 
     # --- news -----------------------------------------------------------------------------------------------------
 
-    def _ended(
-        self, ticket: str, attempt: int, has_scratch: bool, outcome: Outcome, output: bytes, unused: bool
-    ) -> None:
-        self._running.pop((ticket, attempt), None)
-        if has_scratch:
-            self._scratch.give_back(attempt_name(ticket, attempt), unused=unused)
-        self._over.append(Over(ticket, attempt, outcome, output))
+    def _ended(self, start: Start, lent: str | None, outcome: Outcome, output: bytes, unused: bool) -> None:
+        id = start.ticket, start.attempt
+        self._running.pop(id, None)
+        self._begun.pop(id, None)  # one that is over at once need not be known to have begun
+        self._give_back(lent, unused=unused)
+        self._over.append(Over(*id, outcome, output))
+
+    def _give_back(self, lent: str | None, *, unused: bool) -> None:
+        if lent is not None:
+            self._scratch.give_back(lent, unused=unused)
+            if not self._is_sweeping:
+                self._is_sweeping = True
+                self._loop.after(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._is_sweeping = self._scratch.sweep()
+        if self._is_sweeping:
+            self._loop.after(SWEEP_S, self._sweep)
 
     def _report_begun(self) -> None:
         if self._begun:
             self._report()
 
     def _report(self) -> None:
-        begun, self._begun = self._begun, []
+        begun, self._begun = list(self._begun.values()), {}
         printed, self._printed = self._printed, []
         over, self._over = self._over, []
         for frame in news_frames(begun, printed, over):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from common.model import Outcome, Reason, Verdict, attempt_name
+from common.model import Outcome, Reason, Verdict
 from node.executors import Start
 from node.executors.processes import PATH_DEFAULT
 from node.executors.scratch import Scratch
@@ -51,19 +51,30 @@ def base_environment(ours: Mapping[str, str], mark: str) -> dict[str, str]:
     return base
 
 
-def enter_directory(start: Start, scratch: Scratch) -> str:
-    """Make the attempt's directory the current one, and answer its path. Raises Refused."""
+def enter_directory(start: Start, scratch: Scratch) -> str | None:
+    """Make the attempt's directory the current one. Answers the name of what it was lent, if it brings none of its own.
+    Raises Refused."""
     if start.dir is not None:
-        return _enter_given(start.dir)
+        _enter_given(start.dir)
+        return None
     try:
-        path = scratch.make(attempt_name(start.ticket, start.attempt))
-        os.chdir(path)
+        return _enter_lent(scratch)
     except OSError as error:
         raise Refused(Reason.CANNOT_START, f"cannot make a directory for the job: {error.strerror}") from None
-    return path
 
 
-def _enter_given(path: str) -> str:
+def _enter_lent(scratch: Scratch) -> str:
+    name = scratch.lend()
+    try:
+        os.chdir(scratch.path(name))
+    except OSError:  # a job has removed or locked it while it was nobody's
+        scratch.missing(name)
+        name = scratch.lend()
+        os.chdir(scratch.path(name))
+    return name
+
+
+def _enter_given(path: str) -> None:
     if not path.startswith("/"):
         raise Refused(Reason.NO_DIRECTORY, f"the directory {path!r} is not an absolute path")
     try:
@@ -71,7 +82,6 @@ def _enter_given(path: str) -> str:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise Refused(Reason.NO_DIRECTORY, f"cannot enter the directory {path!r}: {why}") from None
-    return path
 
 
 def memory_file(body: bytes) -> int:

@@ -5,142 +5,121 @@ A worker is started when a call comes and none is idle; so there are as many as 
 One that has died is gone; one that a call left dirty, or whose module has changed, is killed with its whole group.
 A call with limits of its own gets a worker of its own, which is killed after it: what the kernel holds of them is
 for the life of a process. The worker's side, and what they say to each other, is in `child.py`.
+
+A young call is only waited for: from YOUNG_S on what it prints is read as it comes, before that the worker reads it at
+the call's end and sends it along. So nobody wakes up for a short call but for its answer.
 """
 
 import contextlib
-import json
 import os
 import socket
 import sys
-import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from signal import SIGKILL
-from typing import Any, Final
+from typing import Final
 
 import attrs
+import msgspec
 
-from common.kinds import python_call
-from common.limits import MIB, PYTHON_OUTPUT_BYTES_MAX
+from common.codec import replace
+from common.limits import KIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
-from node.executors import Limits, Start
-from node.executors.commands import DRAIN_S, Ended, ended_by_fence, outcome_of_breach, outcome_of_exit
+from node.executors import Limits
+from node.executors.calls import LENGTHS_BYTES, Answer, Call, Result, answer_of, result_of, too_long, worker_setup
+from node.executors.commands import DRAIN_S, YOUNG_S, ended_by_fence, outcome_of_breach, outcome_of_exit
 from node.executors.guard import Guard
 from node.executors.loop import Channel, Loop
 from node.executors.processes import Capture, Family
+from node.executors.scratch import Scratch
 from node.executors.surroundings import Refused, said
 from node.executors.wire import Frames, Setup
 
 CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
-KINDS: Final = frozenset({"py", "call"})
-NOTHING: Final = {"py": b"null\n", "call": b"\x80\x04N."}  # None, so that who has succeeded always has a value
+PACKET_BYTES_MAX: Final = 32 * KIB  # what is longer goes over the stream
 
 
 class Workers:
-    """The warm workers of one interpreter."""
+    """The warm workers of one interpreter. `on_back` is given the calls that were given to a worker and that it has not
+    begun, to give them away again."""
 
-    def __init__(self, loop: Loop, family: Family, guard: Guard, env: Mapping[str, str], setup: Setup) -> None:
-        self._loop, self._family, self.guard, self._env = loop, family, guard, env
+    def __init__(
+        self,
+        loop: Loop,
+        family: Family,
+        guard: Guard,
+        scratch: Scratch,
+        env: Mapping[str, str],
+        setup: Setup,
+        on_back: Callable[[Sequence[Call]], None],
+    ) -> None:
+        self._loop, self._family, self.guard, self.scratch, self.on_back = loop, family, guard, scratch, on_back
         self._python = setup.python or sys.executable
-        self._paths = [path for path in setup.pythonpath.split(os.pathsep) if path]
+        self._env = env
+        self._setup = worker_setup([path for path in setup.pythonpath.split(os.pathsep) if path], env)
         self._most = setup.most
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._idle: list[Worker] = []
+        self._busy: dict[Worker, None] = {}
+        self._looks = False
+        self._directories = 0
 
-    def begin(self, start: Start, env: Mapping[str, str], directory: str, on_end: Ended) -> "Call":
-        """Call a function in a worker. Raises Refused."""
-        try:
-            call = Call(start, _request(start, env, directory), on_end)
-        except ValueError as error:
-            raise Refused(Reason.CANNOT_START, f"cannot start this: {error}") from None
-        self.assign(call)
-        return call
-
-    def assign(self, call: "Call", *, fresh: bool = False) -> None:
+    def begin(self, call: Call) -> None:
         """Give a call to a worker that is idle, or to a new one. Raises Refused."""
         if call.limits != self._most:
             worker = self._start(call.limits, for_one_call=True)
-        elif self._idle and not fresh:
+        elif self._idle:
             worker = self._idle.pop()
         else:
             worker = self._start(attrs.evolve(self._most, cpu_s=None), for_one_call=False)
+        self._busy[worker] = None
+        if not self._looks:
+            self._looks = True
+            self._loop.after(YOUNG_S, self._look)
         worker.run(call)
 
     def idle(self, worker: "Worker") -> None:
+        self._busy.pop(worker, None)
         self._idle.append(worker)
 
     def gone(self, worker: "Worker") -> None:
+        self._busy.pop(worker, None)
         if worker in self._idle:
             self._idle.remove(worker)
 
+    def directory(self) -> str:
+        """The name of a directory for a worker."""
+        self._directories += 1
+        return f"worker.{self._directories}"
+
+    def _look(self) -> None:
+        for worker in list(self._busy):
+            worker.look()
+        self._looks = bool(self._busy)
+        if self._looks:
+            self._loop.after(YOUNG_S, self._look)
+
     def _start(self, limits: Limits, *, for_one_call: bool) -> "Worker":
-        setup = json.dumps({"paths": self._paths, "value_bytes_max": PYTHON_OUTPUT_BYTES_MAX})
         worker = Worker(self, self._loop, limits, for_one_call=for_one_call)
         try:
-            worker.begin(self._family, (self._python, CHILD, setup), self._env, self._null)
+            worker.begin(self._family, (self._python, CHILD, self._setup), self._env, self._null)
         except OSError as error:
             why = f"cannot start Python, {self._python!r}: {error.strerror}"
             raise Refused(Reason.CANNOT_START, why) from None
         return worker
 
 
-@attrs.frozen
-class Result:
-    """How a call ended. The outcome's sizes and seconds are filled in at the very end."""
-
-    outcome: Outcome
-    stdout: bytes = b""
-    stderr: bytes = b""
-
-
-class Call:
-    """One running call: what a Command is for commands."""
-
-    def __init__(self, start: Start, request: bytes, on_end: Ended) -> None:
-        self.limits, self.nothing = start.limits, NOTHING[start.kind]
-        self.request, self._on_end = request, on_end
-        self.breach: Reason | None = None
-        self._started_at = time.monotonic()
-        self._seconds: float | None = None
-        self.worker: Worker
-
-    @property
-    def pid(self) -> int:
-        return self.worker.process.pid
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the worker and to what the call has started."""
-        self.worker.process.signal_group(number)
-
-    def end_for(self, breach: Reason) -> None:
-        """It has used more than it may; its worker goes with it."""
-        self.breach = self.breach or breach
-        self.worker.process.end_session()
-
-    def peek(self, stdout_at: int, stderr_at: int, bytes_max: int) -> tuple[bytes, bytes]:
-        """The value comes at the end; what is printed is standard error."""
-        return b"", self.worker.prints.peek(stderr_at, bytes_max)
-
-    def stop_clock(self) -> None:
-        if self._seconds is None:
-            self._seconds = time.monotonic() - self._started_at
-
-    def end(self, result: Result, *, unused: bool) -> None:
-        self.stop_clock()
-        assert self._seconds is not None
-        outcome = attrs.evolve(
-            result.outcome, seconds=self._seconds, stdout_bytes=len(result.stdout), stderr_bytes=len(result.stderr)
-        )
-        self._on_end(outcome, result.stdout + result.stderr, unused)
-
-
 class Worker:
-    """A Python process. `_call` is what it runs; `_reply` is kept while a worker that may not live on is killed."""
+    """A Python process. `_calls` are those that were given to it and are not over, the first of which it runs;
+    `_reply` is kept while a worker that may not live on is killed."""
 
     def __init__(self, workers: Workers, loop: Loop, limits: Limits, *, for_one_call: bool) -> None:
         self._workers, self._loop, self._limits, self._for_one_call = workers, loop, limits, for_one_call
         self._prints_are_cut = limits.output_bytes is not None and limits.output_bytes < PYTHON_OUTPUT_BYTES_MAX
-        self._call: Call | None = None
-        self._reply: tuple[dict[str, Any], bytes] | None = None
+        self._calls: deque[Call] = deque()
+        self._looked_at: Call | None = None
+        self._reply: tuple[Answer, bytes] | None = None
+        self._own: str | None = None  # the name of its directory
         self._is_ready = False
         self._frames = Frames()
 
@@ -152,56 +131,157 @@ class Worker:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             always.callback(theirs.close)
+            self._giving, self._taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._giving.close)
+            undo.callback(self._taking.close)
             kept = PYTHON_OUTPUT_BYTES_MAX if most is None else min(most, PYTHON_OUTPUT_BYTES_MAX)
             self.prints = Capture(self._loop, kept, self._prints_read)
             undo.callback(self.prints.close)
             always.callback(self.prints.handed_over)
             out = self.prints.write_fd
-            self.process = family.launch(argv, env, (stdin, out, out, theirs.fileno()), self._limits, self._exited)
+            fds = (stdin, out, out, theirs.fileno(), self._taking.fileno(), self.prints.read_fd)
+            self.process = family.launch(argv, env, fds, self._limits, self._exited)
             undo.pop_all()
         self._control = Channel(self._loop, ours, self._hear, self._control_ended)
-        self.prints.watch()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    # --- what it is given ---------------------------------------------------------------------------------------
 
     def run(self, call: Call) -> None:
-        self._call = call
-        call.worker = self
-        self._workers.guard.watch(self.process.pid, call.limits, call.end_for, is_new=self._for_one_call)
-        self._control.send(call.request)
+        """The first of its calls. Raises Refused."""
+        frame = self._frame(call)
+        self._calls.append(call)
+        self._take_up(call)
+        if len(frame) <= PACKET_BYTES_MAX:
+            self._giving.send(frame)
+        else:
+            self._giving.send(frame[:LENGTHS_BYTES])
+            self._control.send(frame[LENGTHS_BYTES:])
+
+    def _frame(self, call: Call) -> bytes:
+        if call.start.dir is not None or self._own is not None:
+            return call.frame(None)
+        name = self._workers.directory()
+        try:
+            path = self._workers.scratch.make(name)
+        except OSError as error:
+            raise Refused(Reason.CANNOT_START, f"cannot make a directory for the job: {error.strerror}") from None
+        self._own = name
+        return call.frame(path)
+
+    def _take_up(self, call: Call) -> None:
+        self._workers.guard.watch(self.pid, call.limits, call.end_for, is_new=self._for_one_call)
+        call.taken_by(self)
+
+    # --- what is asked of it ------------------------------------------------------------------------------------
+
+    def signal(self, call: Call, number: int) -> None:
+        if self._runs(call):
+            self.process.signal_group(number)
+
+    def end_for(self, call: Call, breach: Reason) -> None:
+        if self._runs(call):
+            self.process.end_session()
+
+    def peek(self, call: Call, stderr_at: int, bytes_max: int) -> bytes:
+        if not self._runs(call):
+            return b""
+        self._watch_prints()
+        self.prints.read_out()
+        return self.prints.peek(stderr_at, bytes_max)
+
+    def look(self) -> None:
+        """Now and then: whether it still runs what it ran at the last look."""
+        call = self._calls[0] if self._calls else None
+        if call is not None and call is self._looked_at and self._runs(call):
+            self._watch_prints()
+            call.grown()
+        self._looked_at = call
+
+    def _watch_prints(self) -> None:
+        if not self.process.ended:
+            self.prints.watch()
+
+    def _runs(self, call: Call) -> bool:
+        """Whether it runs this call, surely: then it goes on with no other until we have heard of its end."""
+        self._take_back()
+        while not self._control.closed and self._control.read():
+            pass
+        return bool(self._calls) and self._calls[0] is call
+
+    def _take_back(self) -> None:
+        """Whoever reads a packet has it: what we can read it has not begun, and will not. The first of its calls is its
+        own from the beginning, also while it is starting."""
+        packets: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(packets) < len(self._calls):
+                packets.append(self._taking.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT))
+        if packets and len(packets) == len(self._calls):
+            self._giving.send(packets.pop(0))
+        if packets:
+            back = [self._calls.pop() for _ in packets]
+            self._workers.on_back(back[::-1])
 
     # --- what it hears ------------------------------------------------------------------------------------------
 
     def _hear(self, data: bytes) -> None:
         for frame in self._frames.feed(data):
             end = 4 + int.from_bytes(frame[:4], "big")
-            self._heard(json.loads(frame[4:end]), frame[end:])
+            try:
+                answer = answer_of(frame[4:end])
+            except msgspec.MsgspecError:
+                self.process.signal_group(SIGKILL)  # not one of ours: user code has the socket
+            else:
+                self._heard(answer, frame[end:])
 
-    def _heard(self, head: dict[str, Any], value: bytes) -> None:
-        if head["status"] == "ready":
+    def _heard(self, answer: Answer, value: bytes) -> None:
+        if answer.status == "ready":
             self._is_ready = True
             return
-        self._workers.guard.forget(self.process.pid)
-        if head["status"] == "stale":
+        self._workers.guard.forget(self.pid)
+        if not self._calls or self._reply is not None:
+            self.process.signal_group(SIGKILL)  # it speaks out of turn
+        elif answer.status == "stale":
             self._move_to_another()
-        elif self._call is None:
-            self.process.signal_group(SIGKILL)  # not one of ours speaks out of turn: user code has the socket
-        elif head["dirty"] or self._for_one_call:
-            self._call.stop_clock()
-            self._reply = head, value
-            self.process.signal_group(SIGKILL)
         else:
-            self.prints.read_out()
-            self._end(_replied(head, value, self._call.nothing), unused=True)
-            if not self.process.ended:
-                self._workers.idle(self)
+            self._answered(answer, value)
+
+    def _answered(self, answer: Answer, value: bytes) -> None:
+        call = self._calls[0]
+        call.stop_clock(answer.seconds)
+        if answer.prints:
+            value, prints = value[: -answer.prints], value[-answer.prints :]
+            self.prints.add(prints)
+        if answer.left and self._own is not None:
+            self._workers.scratch.give_back(self._own, unused=False)
+            self._own = None
+        if answer.dirty or self._for_one_call:
+            self._reply = answer, value
+            self._take_back()
+            self.process.signal_group(SIGKILL)
+            return
+        if answer.left:
+            self._take_back()
+            self._control.send(b"\n")  # it waits for this, so that we could take back what has the old directory
+        self.prints.unwatch()
+        self._end(result_of(answer, value, call.nothing), unused=True)
+        if self._calls:
+            self._take_up(self._calls[0])
+        elif not self.process.ended:
+            self._workers.idle(self)
 
     def _move_to_another(self) -> None:
-        call, self._call = self._call, None
+        self._take_back()
+        call = self._calls.popleft()
+        self._workers.gone(self)
         self.process.signal_group(SIGKILL)
-        if call is not None:
-            try:
-                self._workers.assign(call, fresh=True)
-            except Refused as refused:
-                call.end(Result(refused.outcome, b"", refused.stderr), unused=True)
+        try:
+            self._workers.begin(call)
+        except Refused as refused:
+            call.end(Result(refused.outcome, b"", refused.stderr), unused=True)
 
     def _control_ended(self) -> None:
         """It is ending, or a call has closed the socket, of which it will die."""
@@ -211,25 +291,25 @@ class Worker:
         if self.process.ended:
             if self.prints.ended:
                 self._finish()
-        elif self._call is None:
-            self.prints.take()  # nobody's
         elif self.prints.truncated and self._prints_are_cut:
-            if self._call.breach is None:
-                self._call.end_for(Reason.OUTPUT)
+            if self._calls and self._calls[0].breach is None:
+                self._calls[0].end_for(Reason.OUTPUT)
         elif self.prints.truncated:
             self.process.signal_group(SIGKILL)
 
     def _exited(self, code: int, _: bool) -> None:
         self._workers.gone(self)
-        self._workers.guard.forget(self.process.pid)
+        self._workers.guard.forget(self.pid)
         self._code = code
         while not self._control.closed and self._control.read():
             pass  # what it said before it died counts
+        self._take_back()
         self.prints.read_out()
-        if self._call is None or self.prints.ended:
+        if not self._calls or self.prints.ended:
             self._finish()
         else:
-            self._call.stop_clock()
+            self._calls[0].stop_clock()
+            self.prints.watch()
             self._loop.after(DRAIN_S, self._finish)
 
     def _finish(self) -> None:
@@ -237,75 +317,40 @@ class Worker:
         self.prints.close()
         if not self._control.closed:
             self._control.close()
-        if self._call is not None:
-            self._end(self._last_words(self._call), unused=False)
+        self._giving.close()
+        self._taking.close()
+        if self._own is not None:
+            self._workers.scratch.give_back(self._own, unused=False)
+            self._own = None
+        if self._calls:
+            self._end(self._last_words(self._calls[0]), unused=False)
 
     def _last_words(self, call: Call) -> Result:
         if call.breach is not None:
             return Result(outcome_of_breach(outcome_of_exit(self._code), call.breach))
         if self._reply is not None:
-            return _replied(*self._reply, call.nothing)
+            return result_of(*self._reply, call.nothing)
         if self._for_one_call and ended_by_fence(self._code, self.process.cpu_s, call.limits):
-            return Result(attrs.evolve(outcome_of_exit(self._code), reason=Reason.CPU))
+            return Result(replace(outcome_of_exit(self._code), reason=Reason.CPU))
         return self._died(call.nothing)
 
     def _end(self, result: Result, *, unused: bool) -> None:
         """End the call with what it has printed before our own last word."""
-        call, self._call = self._call, None
-        assert call is not None, "whoever ends a call has looked that there is one"
-        too_long = self.prints.truncated
+        call = self._calls.popleft()
+        too_much = self.prints.truncated
         prints = self.prints.take()
-        if too_long and self._prints_are_cut:
+        if too_much and self._prints_are_cut:
             breached = outcome_of_breach(result.outcome, call.breach or Reason.OUTPUT)
-            call.end(Result(attrs.evolve(breached, truncated=True), b"", prints), unused=unused)
-        elif too_long:
-            call.end(_too_long("prints"), unused=unused)
-        else:
+            call.end(Result(replace(breached, truncated=True), b"", prints), unused=unused)
+        elif too_much:
+            call.end(too_long("prints"), unused=unused)
+        elif prints:
             call.end(attrs.evolve(result, stderr=prints + result.stderr), unused=unused)
+        else:
+            call.end(result, unused=unused)
 
     def _died(self, nothing: bytes) -> Result:
         if self._code >= 0 and not self._is_ready:
             why = said(f"cannot start a Python worker: {self._python!r} ended with exit code {self._code} at once")
             return Result(Outcome(Verdict.FAILED, Reason.CANNOT_START), b"", why)
         return Result(outcome_of_exit(self._code), b"" if self._code else nothing)
-
-
-def _replied(head: Mapping[str, Any], value: bytes, nothing: bytes) -> Result:
-    """`nothing` is the value of a call that has left without one."""
-    status = head["status"]
-    if status == "value":
-        return Result(Outcome(Verdict.SUCCEEDED, exit=0), value)
-    if status == "exit":
-        return Result(outcome_of_exit(head["exit"]), b"" if head["exit"] else nothing)
-    if status == "exception":
-        return Result(Outcome(Verdict.FAILED, Reason.EXCEPTION, exit=1), value)
-    if status == "missing":
-        why = said(f"cannot start this: {head['why']}; install it there: python -m pip install cloudpickle")
-        return Result(Outcome(Verdict.FAILED, Reason.CANNOT_START), b"", why)
-    return _too_long("returned value")
-
-
-def _too_long(what: str) -> Result:
-    limit = f"the {what} of the call came to more than {PYTHON_OUTPUT_BYTES_MAX // MIB} MiB"
-    return Result(Outcome(Verdict.FAILED, Reason.OUTPUT, exit=1), b"", said(f"{limit}, and nothing is ever cut"))
-
-
-def _request(start: Start, env: Mapping[str, str], directory: str) -> bytes:
-    """The frame that asks for the call. Raises ValueError."""
-    what = _named(start.line) if start.kind == "py" else _pickled(start.body)
-    head = json.dumps({**what, "dir": directory, "env": env}).encode()
-    lengths = (4 + len(head) + len(start.body)).to_bytes(4, "big") + len(head).to_bytes(4, "big")
-    return lengths + head + start.body
-
-
-def _named(line: str) -> dict[str, str]:
-    call = python_call(line)
-    arguments = (*line.split(maxsplit=1), "")[1].strip()  # as typed: the worker reads the JSON itself
-    return {"module": call.module, "function": call.function, "arguments": arguments}
-
-
-def _pickled(body: bytes) -> dict[str, str]:
-    """Nothing is said of it: what is called is in the body, which nobody opens but the worker."""
-    if not body:
-        raise ValueError("call needs a body, the cloudpickle of (function, args, kwargs)")
-    return {}

@@ -6,17 +6,15 @@ they are, without their link; commands for the executors come first, because the
 
 import itertools
 
-import attrs
-
 from common import frames, lines
-from common.codec import pack
+from common.codec import pack, replace
 from common.effects import Reply, Send
 from common.events import Asked, LinkClosed, LinkOpened, Received, StoreLevel
 from common.memory import Memory
 from common.messages import Dispatch, Holdings, Inquiry, Jobs, Lease, Message, Pair, Result, Taken
 from common.model import Ended, Job, State
 from node.worker import Identity, RunNow, Worker
-from tests.machines.cluster import WALL, Disk
+from tests.machines.cluster import WALL, Disk, may_overtake
 
 PREFIX = "aaaaaa"
 LEDGER = "ledger-1"
@@ -67,9 +65,11 @@ class Alone:
         self.worker.check()
         done: list[object] = []
         for action in effects.at_once:
-            assert isinstance(action, RunNow), f"{action} may not overtake the writes of its step"
-            done += action.batch
-        for action in effects.actions:
+            assert may_overtake(action), f"{action} may not overtake the writes of its step"
+        for action in (*effects.at_once, *effects.actions):
+            if isinstance(action, RunNow):
+                done += action.batch
+                continue
             if isinstance(action, Send):
                 assert action.link == self.link, f"{action.message} goes over a link that is gone"
                 assert frames.Parser().feed(frames.encode(action.message)) == [action.message]
@@ -161,4 +161,4 @@ def query(line: str) -> lines.Query:
 def failed(wall: float, **fields: object) -> Ended:
     """A job that ended with exit code 3 in its first attempt."""
     ended = Ended(State.FAILED, wall, None, 1, 3, "n2", 0.5)
-    return attrs.evolve(ended, **fields)
+    return replace(ended, **fields)

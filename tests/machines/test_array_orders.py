@@ -112,6 +112,7 @@ def test_an_outcome_of_an_element_is_let_go_when_its_array_has_ended() -> None:
     cluster.start_balancer(volume_lost=True)
     cluster.dial("n3")
     cluster.dial("n1")
+    cluster.sync()
     assert cluster.nodes["n3"].disk.tables[Table.OUTCOMES] == {}
 
 

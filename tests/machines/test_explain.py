@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from balancer.ledger import Entry
+from common.codec import replace
 from common.events import Received
 from common.messages import Info
 from common.model import Outcome, Reason, State, Verdict
@@ -25,7 +26,7 @@ def entry_of(cluster: Cluster, ticket: str) -> Entry:
 
 def alter(cluster: Cluster, ticket: str, **changes: object) -> None:
     entry = entry_of(cluster, ticket)
-    entry.record = attrs.evolve(entry.record, **changes)  # type: ignore[arg-type]
+    entry.record = replace(entry.record, **changes)  # type: ignore[arg-type]
 
 
 def drain(cluster: Cluster, name: str) -> None:

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from common.codec import pack
+from common.codec import pack, replace
 from common.effects import Table
 from common.events import Received
 from common.messages import Acknowledged, Cancel, Drop, Pair, Reported, Result
@@ -184,7 +184,7 @@ def test_a_late_outcome_of_an_attempt_leased_again_is_acknowledged_and_not_recor
     cluster.cut(link)
     cluster.advance(20)
     assert cluster.where(ticket)[-1] == (other, (ticket, 2)) or (other, (ticket, 2)) in cluster.where(ticket)
-    cluster.finish(slow, id, output=b"late\n", outcome=attrs.evolve(SLOW, stdout_bytes=5))
+    cluster.finish(slow, id, output=b"late\n", outcome=replace(SLOW, stdout_bytes=5))
     cluster.finish(other, (ticket, 2), output=b"current\n")
     cluster.dial(slow)
     assert "current" in (cluster.say(slow, f"result {ticket}") or "")
@@ -566,6 +566,7 @@ def test_an_origin_that_was_away_for_very_long_learns_that_its_job_is_over() -> 
     cluster.finish("n2", (ticket, 1))
     cluster.advance(7300)
     cluster.dial("n1")
+    cluster.sync()
     assert cluster.nodes["n1"].disk.tables[Table.LIVE] == {}
 
 

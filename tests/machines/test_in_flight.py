@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from common.arrays import parse_indexes
-from common.codec import unpack
+from common.codec import replace, unpack
 from common.effects import Table
 from common.events import Received
 from common.messages import Answer
@@ -289,7 +289,7 @@ class Story:
             for key, packed in node.disk.tables[Table.ENDED].items():
                 if key in tables[Table.ALIASES]:  # it ended under a ledger that was lost, and its key is another's now
                     continue
-                known = attrs.evolve(unpack(Ended, packed), sequence=ends[ticket_of(key)].sequence)
+                known = replace(unpack(Ended, packed), sequence=ends[ticket_of(key)].sequence)
                 assert known == ends[ticket_of(key)], f"{node.who.name} tells another end of {ticket_of(key)}"
 
     def audit_the_events(self, balancer: Balancer) -> None:

@@ -5,13 +5,12 @@
 
 from collections.abc import Callable
 
-import attrs
 import pytest
 
 from balancer.arrays import ArrayRecord
 from balancer.records import LiveRecord
 from balancer.roster import NodeRecord
-from common.codec import pack, unpack
+from common.codec import pack, replace, unpack
 from common.effects import Table
 from common.inspection import Finding
 from common.keys import Claim
@@ -45,7 +44,7 @@ def put(table: Table, key: bytes, value: bytes) -> Damage:
 
 
 def changed(table: Table, key: bytes, cls: type, **fields: object) -> Damage:
-    return lambda tables: tables[table].update({key: pack(attrs.evolve(unpack(cls, tables[table][key]), **fields))})
+    return lambda tables: tables[table].update({key: pack(replace(unpack(cls, tables[table][key]), **fields))})
 
 
 @pytest.mark.parametrize("name", STORY.disks)

@@ -1,8 +1,6 @@
 """What becomes of ended jobs other than to expire: they are revived, or forgotten."""
 
-import attrs
-
-from common.codec import pack
+from common.codec import pack, replace
 from common.effects import Table
 from common.history import History
 from common.keys import Claim, Keys, fingerprint
@@ -50,7 +48,7 @@ def test_a_revived_job_keeps_all_but_its_end() -> None:
 def test_a_revived_job_ends_again_and_expires_by_its_new_end() -> None:
     kept = Kept()
     kept.history.revive(TICKET)
-    again = attrs.evolve(ENDED, ended_wall=WALL + 1000.0, stdout_bytes=0, retried=1)
+    again = replace(ENDED, ended_wall=WALL + 1000.0, stdout_bytes=0, retried=1)
     kept.history.record(TICKET, again, b"")
     kept.commit()
     assert kept.history.find(TICKET) == again

@@ -1,11 +1,11 @@
 """What an origin knows of its jobs: their age, where they stood at first, the elements of its arrays, and what notices
 make of those that had ended."""
 
-import attrs
 import pytest
 
-from common.codec import pack
+from common.codec import pack, replace
 from common.effects import Reply, Table
+from common.limits import SYNC_WITHIN_S
 from common.messages import (
     Aliases,
     Answer,
@@ -20,9 +20,12 @@ from common.messages import (
     Submission,
     Taken,
 )
-from common.model import Ended, State, ticket_key
+from common.model import Ended, Outcome, State, Verdict, ticket_key
+from node.executors import Over
+from node.worker import Executed
 from tests.machines.alone import Alone, failed
 from tests.machines.cluster import Cluster
+from tests.machines.sound import tables_of
 
 
 def submissions(done: list[object]) -> list[Submission]:
@@ -213,7 +216,7 @@ def test_a_revived_job_is_live_again_and_waits_here_until_it_ends_again() -> Non
     assert node.disk.tables[Table.LIVE] == {ticket_key(ticket): b""}
     assert node.inquiry(f"result {ticket}").verb == "result"
     assert node.ask(f"wait {ticket}") == []
-    again = attrs.evolve(failed(node.wall, retried=1), state=State.SUCCEEDED, exit=0, attempt=2)
+    again = replace(failed(node.wall, retried=1), state=State.SUCCEEDED, exit=0, attempt=2)
     (reply,) = node.end(ticket, again)
     assert reply == Reply(node.last, node.say(f"result {ticket}").encode())
     assert "state=succeeded exit=0 attempt=2" in node.say(f"result {ticket}")
@@ -272,8 +275,32 @@ def test_what_a_new_ledger_has_not_taken_is_sent_again_after_a_restart_in_whatev
     sent = submissions(node.open_link("another ledger"))
     assert [submission.ticket for submission in sent] == [revived, *others], "a watermark is only as good as this order"
     node.receive(Taken((revived,)))
+    others.append(node.submit(taken=False))  # how far the ledger has them is written with what has to be
     node.boot()
     assert [submission.ticket for submission in submissions(node.open_link("another ledger"))] == others
+
+
+def test_what_nobody_waits_for_is_committed_a_moment_later_or_with_what_somebody_waits_for() -> None:
+    node = Alone()
+    first = node.submit(taken=False)
+    committed = tables_of(node.disk)
+    node.receive(Taken((first,)))
+    assert tables_of(node.disk) == committed
+    second = node.submit(taken=False)
+    node.boot()
+    assert [submission.ticket for submission in submissions(node.open_link())] == [second]
+    node.receive(Taken((second,)))
+    node.advance(SYNC_WITHIN_S)
+    node.boot()
+    assert submissions(node.open_link()) == []
+
+
+def test_without_a_link_everything_is_committed_with_its_step() -> None:
+    node = Alone()
+    node.dispatch("bbbbbb-1")
+    node.cut()
+    node.step(Executed([Over("bbbbbb-1", 1, Outcome(Verdict.SUCCEEDED, exit=0))], node.wall))
+    assert len(node.disk.tables[Table.OUTCOMES]) == 1
 
 
 def test_a_retry_of_what_turned_out_to_be_a_second_name_revives_no_job_here() -> None:
@@ -356,6 +383,7 @@ def test_whoever_waits_for_a_job_that_is_forgotten_is_told() -> None:
 def test_notices_of_what_was_never_issued_here_are_answered_and_change_nothing() -> None:
     node = Alone()
     array = node.submit("array=1-3 sh true")
+    node.advance(SYNC_WITHIN_S)
     before = {table: dict(records) for table, records in node.disk.tables.items()}
     notices = Notices(("aaaaaa-9", "bbbbbb-1", f"{array}_1", "aaaaaa-9_1"), ("aaaaaa-8", "bbbbbb-2"))
     assert node.receive(notices)[0] == Noticed(notices.revived, notices.forgotten)

@@ -1,11 +1,11 @@
 """LOGS: what a job has printed, from its runner, from its origin, and part by part to whoever follows it."""
 
-import attrs
 import pytest
 
+from common.codec import replace
 from common.effects import Reply, Table
 from common.events import ClientsGone, Delivered, Received
-from common.limits import LOGS_PERIOD_S
+from common.limits import LOGS_PERIOD_S, SYNC_WITHIN_S
 from common.messages import Acknowledged, Answer, Drop, Forget, Inquiry, Result
 from common.model import Ended, Job, Outcome, Reason, State, Verdict
 from node.executors import Over, Peek, Printed
@@ -24,7 +24,7 @@ def logs(ticket: str, said: str, stdout: bytes = b"", stderr: bytes = b"", *, en
 
 def over(ticket: str, output: bytes = b"", attempt: int = 1, **outcome: object) -> Over:
     ended = Outcome(Verdict.SUCCEEDED, exit=0, stdout_bytes=len(output))
-    return Over(ticket, attempt, attrs.evolve(ended, **outcome), output)
+    return Over(ticket, attempt, replace(ended, **outcome), output)
 
 
 # --- the runner ------------------------------------------------------------------------------------------------
@@ -128,8 +128,10 @@ def test_an_outcome_that_crosses_the_drop_of_its_attempt_is_not_kept() -> None:
     node = Alone()
     node.dispatch(THEIRS)
     node.step(Executed([over(THEIRS, b"done")], node.wall))
+    node.advance(SYNC_WITHIN_S)
     assert node.disk.tables[Table.OUTCOMES]
     node.receive(Drop(((THEIRS, 1),)))
+    node.advance(SYNC_WITHIN_S)
     assert not node.disk.tables[Table.OUTCOMES]
     assert not node.disk.tables[Table.OUTCOME_OUTPUTS]
 

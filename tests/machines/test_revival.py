@@ -308,6 +308,7 @@ def test_a_late_outcome_of_a_forgotten_job_is_acknowledged_and_dropped() -> None
     assert cluster.say(other, f"forget {ticket}") == f"OK {ticket}\n"
     cluster.finish(name, id, output=b"late")
     cluster.dial(name)
+    cluster.sync()
     assert not cluster.nodes[name].disk.tables[Table.OUTCOMES]
     assert (cluster.say(other, f"status {ticket}") or "").startswith("ERR UNKNOWN_TICKET")
 
@@ -327,6 +328,7 @@ def test_a_late_outcome_is_let_go_of_when_even_the_ledger_that_forgot_its_job_is
     for name in (first, "n1", "n2"):
         if cluster.nodes[name].link is None:
             cluster.dial(name)
+    cluster.sync()
     assert not cluster.nodes["n2"].disk.tables[Table.OUTCOMES]
 
 

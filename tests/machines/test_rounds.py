@@ -1,11 +1,14 @@
 """Rounds: who gets which job, and when."""
 
+import random
 from collections import Counter
 
 import attrs
 import pytest
 
 from balancer.placement import Level, Load, moves
+from balancer.roster import Node, NodeRecord
+from balancer.rounds import WEIGHT_BYTES_MAX, Contest, room_bytes
 from common.messages import Dispatch, RequestOfRes, ResReq, Result
 from tests.machines.cluster import PERIODS, Cluster
 
@@ -14,8 +17,7 @@ PERIODIC = attrs.evolve(PERIODS, eager=False)
 
 def place(loads: list[Load], jobs: int) -> list[int]:
     for _ in range(jobs):
-        chosen = Level().choose(loads)
-        assert chosen is not None
+        chosen = min(loads, key=Level().rank)
         chosen.count += 1
         chosen.given += 1
     return [load.count for load in loads]
@@ -27,10 +29,6 @@ def test_ten_jobs_on_loads_of_0_0_11_make_it_5_5_11() -> None:
 
 def test_a_node_with_twice_the_slots_gets_twice_the_jobs() -> None:
     assert place([Load("a", 2, 0), Load("b", 4, 0), Load("c", 6, 0)], 24) == [4, 8, 12]
-
-
-def test_no_candidate_is_no_choice() -> None:
-    assert Level().choose([]) is None
 
 
 def test_among_equals_the_one_given_least_so_far_is_next() -> None:
@@ -216,3 +214,28 @@ def test_nothing_is_handed_to_a_node_that_is_given_up_at_the_same_moment() -> No
     numbers = cluster.balancer.machine.statistics()
     assert (numbers["nodes_lost"], numbers["attempts_leased_total"]) == (1, 0)
     assert len(cluster.balancer.machine._ledger.queue.heads()) == 1, f"{ticket} is queued"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_would_be_chosen_among_all_is_chosen_without_looking_at_all(seed: int) -> None:
+    chance, level = random.Random(seed), Level()
+    nodes = [
+        Node(f"n{number}", NodeRecord(f"n{number}", "aaaaaa", "b", slots, ("sh",)), 0.0, Load(f"n{number}", slots, 0))
+        for number, slots in enumerate(chance.choices((1, 2, 7), k=9))
+    ]
+    for node in nodes:
+        node.load.count = chance.randrange(6)
+        node.weight_bytes = chance.choice((0, WEIGHT_BYTES_MAX - 10))
+        node.leases = dict.fromkeys(("held",) if node.load.count else ())  # type: ignore[arg-type]
+    contest = Contest(nodes, level)
+    for _ in range(60):
+        weight, backlog = chance.choice((5, 50)), chance.choice((2, 8))
+        with_room = [node for node in nodes if weight <= room_bytes(node, backlog)]
+        expected = min(with_room, key=lambda node: level.rank(node.load), default=None)
+        chosen = contest.first_with_room(weight, backlog)
+        assert chosen is expected
+        if chosen is not None:
+            chosen.load.count += 1
+            chosen.load.given += 1
+            chosen.weight_bytes += weight
+            chosen.leases["given"] = None  # type: ignore[assignment]

@@ -189,7 +189,7 @@ async def test_a_call_finds_its_own_environment_and_directory_and_no_input(yard:
         return os.environ.get("JOBYARD_TICKET"), os.getcwd(), os.listdir("."), sys.stdin.read()
 
     over = await yard.run("call", "look", body=pickled(look), env=(("JOBYARD_TICKET", "t"),))
-    assert pickle.loads(stdout(over)) == ("t", f"{yard.scratch_root}/{over.ticket}.1", [], "")
+    assert pickle.loads(stdout(over)) == ("t", f"{yard.scratch_root}/worker.1", [], "")
 
 
 async def test_prints_go_to_standard_error(yard: Yard) -> None:

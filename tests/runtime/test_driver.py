@@ -8,7 +8,7 @@ import trio.testing
 
 from common.effects import Effects, Exit, Note, Put, Reply, Table, Write
 from common.events import StoreLevel
-from common.runtime.driver import ROOM_CHECK_PERIOD_S, Driver, Step, in_one_thread
+from common.runtime.driver import ROOM_CHECK_PERIOD_S, Driver, RunBlocking, Step, in_one_thread, in_place_while_quick
 from common.runtime.store import NoRoom, Room
 
 
@@ -206,3 +206,25 @@ async def test_blocking_calls_run_one_at_a_time() -> None:
         for _ in range(20):
             nursery.start_soon(run, call)
     assert most == 1
+
+
+async def test_a_call_runs_in_place_until_one_is_slow_and_then_for_a_while_in_a_thread() -> None:
+    now, threads = 0.0, list[int]()
+
+    def in_thread() -> RunBlocking:
+        async def run(call: Callable[[], None]) -> None:
+            threads.append(len(took))
+            call()
+
+        return run
+
+    def call() -> None:
+        nonlocal now
+        now += took[-1]
+
+    run = in_place_while_quick(in_thread(), lambda: now, quick_s=0.002, look_again_after=3)
+    took: list[float] = []
+    for took_s in (0.001, 0.002, 0.03, 0.001, 0.001, 0.001, 0.001, 0.03, 0.001, 0.03, 0.001, 0.001, 0.001, 0.001):
+        took.append(took_s)
+        await run(call)
+    assert threads == [4, 5, 6, 9, 10, 11, 12, 13], "and a slow one in a thread begins the count anew"

@@ -9,16 +9,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from node.executors import Start
+from node.executors import scratch as scratching
 from node.executors.leftovers import end_leftovers, lock_path, now_ticks
 from node.executors.scratch import ENTRIES_PER_TURN, Scratch
-from node.executors.surroundings import MARK, mark_of
+from node.executors.surroundings import MARK, enter_directory, mark_of
 from node.executors.wire import Setup, order_frames
 from tests.runtime.executing import OWNER, is_alive
 
@@ -203,6 +204,7 @@ def test_clearing_removes_any_tree_and_follows_no_link(root: Path, tmp_path: Pat
     [
         "rm -r .aside", "rm -r ../scratch", "rm -r .aside; ln -s {outside} .aside", "rm -r .aside; touch .aside",
         "rm -r ../scratch; ln -s {outside} ../scratch", "mv .aside elsewhere", "rm -r ../scratch; touch ../scratch",
+        "rm -r 1 2 3", "rm -r *", "rm -r 2; touch 2",
     ],
 )  # fmt: skip
 def test_a_job_that_removes_what_is_ours_stops_neither_the_next_nor_the_cleaning(
@@ -212,17 +214,22 @@ def test_a_job_that_removes_what_is_ours_stops_neither_the_next_nor_the_cleaning
     outside.mkdir()
     (outside / "1").write_text("kept")
     scratch = Scratch(root)
-    for name in ("a", "b"):
-        scratch.make(name)
+    lent = [scratch.lend() for _ in range(4)]
+    for name in lent[:3]:
         scratch.give_back(name, unused=True)
-    scratch.make("a")
+    scratch.sweep()
     subprocess.run(["sh", "-ec", removal.format(outside=outside)], cwd=root, check=True)
-    scratch.give_back("a", unused=True)
-    for name in ("c", "d", "e"):
-        path = Path(scratch.make(name))
-        assert list(path.iterdir()) == []
-        (path / "left").touch()
+    scratch.give_back(lent[3], unused=True)
+    for number in range(5):
+        start = Start(f"k3f7qa-{number}", 1, "exec", "true")
+        with chdir("/"):
+            name = enter_directory(start, scratch)
+            assert name is not None
+            assert (os.getcwd(), os.listdir()) == (scratch.path(name), [])
+            Path("left").touch()
         scratch.give_back(name, unused=True)
+    scratch.sweep()
+    scratch.sweep()
     while scratch.untidy:
         scratch.tidy()
     scratch.close()
@@ -280,22 +287,78 @@ def test_much_that_was_left_is_removed_a_little_at_a_time(root: Path) -> None:
         assert list((root / ".aside").iterdir()) == []
 
 
-def test_a_directory_is_reused_only_when_nobody_is_left_and_it_is_as_it_was(root: Path) -> None:
+def test_a_directory_is_lent_again_only_when_nobody_is_left_and_it_is_as_it_was(root: Path) -> None:
     scratch = Scratch(root)
     with closing(scratch):
 
-        def inode_after(name: str, *, unused: bool = True, mode: int = 0o700, file: bool = False) -> tuple[int, int]:
-            path = Path(scratch.make(name))
-            before = path.stat().st_ino
+        def names(*, unused: bool = True, mode: int = 0o700, file: bool = False) -> set[str]:
+            first = scratch.lend()
+            path = Path(scratch.path(first))
             path.chmod(mode)
             if file:
                 (path / "file").touch()
-            scratch.give_back(name, unused=unused)
-            again = Path(scratch.make(name + "+"))
+            scratch.give_back(first, unused=unused)
+            second = scratch.lend()
+            again = Path(scratch.path(second))
             assert (again.stat().st_mode & 0o777, list(again.iterdir())) == (0o700, [])
-            return before, again.stat().st_ino
+            return {first, second}
 
-        assert len(set(inode_after("a"))) == 1
-        assert len(set(inode_after("b", unused=False))) == 2
-        assert len(set(inode_after("c", mode=0o500))) == 2
-        assert len(set(inode_after("d", file=True))) == 2
+        assert len(names()) == 1
+        assert len(names(unused=False)) == 2
+        assert len(names(mode=0o500)) == 2
+        assert len(names(file=True)) == 2
+
+
+def test_a_directory_that_was_left_untouched_is_known_by_the_time_of_its_last_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = Scratch(root)
+    listed: list[str] = []
+    look = os.listdir
+
+    def listing(path: str) -> list[str]:
+        listed.append(path)
+        return look(path)
+
+    def come_back() -> int:
+        """How often it was looked into, and it was found empty."""
+        listed.clear()
+        scratch.give_back(name, unused=True)
+        assert scratch.lend() == name
+        return len(listed)
+
+    def until_it_shows(change: Callable[[], object]) -> None:
+        """File systems have clocks that stand still between two ticks."""
+        before = path.stat().st_ctime_ns
+        while path.stat().st_ctime_ns == before:
+            change()
+
+    with closing(scratch):
+        monkeypatch.setattr(os, "listdir", listing)
+        name = scratch.lend()
+        path = Path(scratch.path(name))
+        assert (come_back(), come_back()) == (1, 1), "it has only just been made, and could be changed in the same tick"
+        monkeypatch.setattr(scratching, "SETTLED_NS", -1)
+        assert (come_back(), come_back(), come_back()) == (1, 0, 0)
+        until_it_shows(lambda: ((path / "file").touch(), (path / "file").unlink()))
+        assert (come_back(), come_back()) == (1, 0)
+        until_it_shows((path / "file").touch)
+        scratch.give_back(name, unused=True)
+        assert scratch.lend() != name
+
+
+def test_a_directory_that_nobody_has_needed_for_a_while_is_removed(root: Path) -> None:
+    scratch = Scratch(root)
+    with closing(scratch):
+        lent = [scratch.lend() for _ in range(3)]
+        for name in lent:
+            scratch.give_back(name, unused=True)
+        assert scratch.sweep(), "until now all were needed"
+        assert sorted(os.listdir(root)) == [".aside", *lent]
+        scratch.give_back(scratch.lend(), unused=True)
+        assert scratch.sweep()
+        assert sorted(os.listdir(root)) == [".aside", lent[2]]
+        assert scratch.sweep() is False
+        while scratch.untidy:
+            scratch.tidy()
+        assert (os.listdir(root), os.listdir(root / ".aside")) == ([".aside"], [])

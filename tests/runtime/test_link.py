@@ -6,13 +6,13 @@ import socket
 import struct
 from collections.abc import Sequence
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
 from balancer.door import Door
 from common import auth
+from common.codec import replace
 from common.events import Knocked, LinkClosed, LinkOpened, LinkRefused, Received
 from common.frames import encode
 from common.limits import (
@@ -59,6 +59,7 @@ class Balancer:
         self.events.append(event)
         if isinstance(event, Knocked):
             self.door.send(event.link, Welcome(2.0, eager=True))
+            self.door.flush()
 
     def of(self, cls: type) -> list[object]:
         return [event for event in self.events if isinstance(event, cls)]
@@ -86,8 +87,9 @@ async def test_who_shares_the_key_gets_a_link(key: bytes | None, autojump_clock:
         assert events == [LinkOpened(1, "ledger-1", True)]
         (knocked,) = balancer.of(Knocked)
         assert isinstance(knocked, Knocked)
-        assert attrs.evolve(knocked.hello, nonce=b"", version="") == attrs.evolve(HELLO, nonce=b"", version="")
+        assert replace(knocked.hello, nonce=b"", version="") == replace(HELLO, nonce=b"", version="")
         dial.send(1, Info(1, 2))
+        dial.flush()
         await trio.sleep(0.1)
         assert balancer.of(Received) == [Received(1, [Info(1, 2)], 1.0)]
         nursery.cancel_scope.cancel()
@@ -179,7 +181,7 @@ async def talk(balancer: Balancer, *frames: bytes, wait_s: float = 1.0) -> list[
         (FRAME_BYTES_MAX_UNPROVEN + 1).to_bytes(4, "big") + b"\x01\x01" + b"x" * 5000,
         encode(HELLO)[:-3] + b"\xc1\xc1\xc1",
         encode(HELLO) + encode(Info(1, 1)),
-        encode(attrs.evolve(HELLO, protocol=9)),
+        encode(replace(HELLO, protocol=9)),
     ],
 )
 async def test_garbage_before_the_proof_ends_that_connection_alone(
@@ -232,9 +234,7 @@ async def test_a_recorded_handshake_cannot_be_replayed(autojump_clock: trio.test
 
 def test_proofs_depend_on_everything_that_was_said() -> None:
     def proofs(**changes: object) -> tuple[bytes, bytes]:
-        hello = attrs.evolve(
-            HELLO, **{k: v for k, v in changes.items() if k in ("node_id", "boot_id", "nonce", "slots")}
-        )  # type: ignore[arg-type]
+        hello = replace(HELLO, **{k: v for k, v in changes.items() if k in ("node_id", "boot_id", "nonce", "slots")})  # type: ignore[arg-type]
         arguments = (changes.get("key", KEY), hello, changes.get("ledger", "ledger-1"), changes.get("theirs", b"m"))
         return auth.balancer_proof(*arguments), auth.node_proof(*arguments)  # type: ignore[arg-type]
 
@@ -278,8 +278,34 @@ async def test_what_gathers_leaves_in_order_and_arrives_whole(autojump_clock: tr
         nursery.start_soon(receiver.run, receive)
         for number in range(1000):
             sender.send(Info(number, 0))
+            sender.flush()
         sender.close("done")
     assert received == [Info(number, 0) for number in range(1000)]
+
+
+async def test_what_the_kernel_does_not_take_at_once_follows_in_order() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    dialled = await trio.open_tcp_stream("127.0.0.1", listeners[0].socket.getsockname()[1])
+    ours, theirs = Link(dialled), Link(await listeners[0].accept())
+    sent = [Result((Pair(f"aaaaaa-{number}", b"", bytes([number]) * MIB),)) for number in range(1, 31)]
+    received: list[Message] = []
+
+    def receive(messages: Sequence[Message]) -> None:
+        received.extend(messages)
+        if len(received) == len(sent):
+            ours.close("all is said")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.run, lambda messages: None)
+        for number, message in enumerate(sent):
+            ours.send(message)
+            if number % 3 == 0:
+                ours.flush()
+        nursery.start_soon(theirs.run, receive)
+        await trio.testing.wait_all_tasks_blocked()
+        ours.flush()
+    await listeners[0].aclose()
+    assert received == sent
 
 
 async def test_closing_closes_also_where_the_peer_does_not_read(autojump_clock: trio.testing.MockClock) -> None:
@@ -288,6 +314,7 @@ async def test_closing_closes_also_where_the_peer_does_not_read(autojump_clock: 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run, lambda messages: None)
         link.send(Info(1, 1))
+        link.flush()
         await trio.testing.wait_all_tasks_blocked()
         link.close("enough")
         await trio.sleep(2)
@@ -326,6 +353,7 @@ async def test_a_peer_that_takes_nothing_is_cut_off(autojump_clock: trio.testing
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_link, link, told, [])
         link.send(Info(1, 1))
+        link.flush()
         await trio.sleep(LINK_STALLED_S - 1)
         assert not told
         await trio.sleep(2)
@@ -339,6 +367,7 @@ async def test_a_peer_that_takes_a_large_message_slowly_is_not(autojump_clock: t
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_link, link, told, [])
         link.send(Result((Pair("aaaaaa-1", b"", bytes(6 * MIB)),)))
+        link.flush()
         taken = 0
         while taken < 6 * MIB:
             taken += len(await theirs.receive_some(256 * KIB))

@@ -46,6 +46,8 @@ def meddle():
 def look():
     wrote = sys.stdout.write("fine")
     return ["MEDDLED" in os.environ, os.umask(0o22), "/meddled" in sys.path, sys.stdin.read(), wrote]
+def executes(text): exec(text)
+def finds(): return [os.getpid(), os.getcwd(), os.stat(".").st_mode, os.listdir(".")]
 def leaves_a_child(): return subprocess.Popen(["sleep", "100"]).pid
 def leaves_an_orphan():
     out = subprocess.run(["sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $!"], stdout=subprocess.PIPE).stdout
@@ -184,11 +186,30 @@ async def test_the_environment_directory_and_path_are_the_jobs_own(yard: Yard, t
     assert isinstance(found, list)
     environment, directory, path, descriptors, files = found
     assert (environment["JOBYARD_TICKET"], environment["A"], "EARLIER" in environment) == ("t", "ä", False)
-    assert directory == f"{yard.scratch_root}/k3f7qa-2.1"
+    assert os.path.dirname(directory) == str(yard.scratch_root)
     assert path == ["/no/such", f"{tmp_path}/lib"]
     assert {"0", "1", "2"} < set(descriptors)
     assert files == []
-    await until(lambda: not os.path.exists(directory))
+
+
+async def test_a_call_finds_an_empty_directory_whatever_earlier_ones_have_done_to_theirs(yard: Yard) -> None:
+    pid, first = await found_by(yard)
+    assert await found_by(yard) == (pid, first), "an empty directory need not be made anew"
+    before = first
+    for spoil in ("open('left', 'w')", "os.mkdir('a')", "os.chmod('.', 0o500)", "os.rmdir(os.getcwd())"):
+        await value(yard, f'jobs:executes ["{spoil}"]')
+        same_pid, after = await found_by(yard)
+        assert same_pid == pid, "it must not cost the worker"
+        assert after != before
+        await until(lambda before=before: not os.path.lexists(before))  # type: ignore[misc]
+        before = after
+
+
+async def found_by(yard: Yard) -> tuple[int, str]:
+    """The worker and the directory of a call, which is as it should be."""
+    pid, directory, mode, files = await value(yard, "jobs:finds")  # type: ignore[misc]
+    assert (mode, files) == (0o40700, [])
+    return pid, directory
 
 
 async def test_the_processes_of_a_call_do_not_get_the_control_socket(yard: Yard) -> None:

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import trio
 from common.limits import GIB, MIB
 from common.model import Reason, Verdict
 from node.executors import NO_LIMITS, Limits, Over
+from node.executors import guard as guarding
 from node.executors import table as process_table
 from node.executors.commands import ended_by_fence
-from node.executors.guard import Ward
+from node.executors.guard import TICK_S, Guard, Ward
 from node.executors.loop import Loop
 from node.executors.processes import Family
 from node.executors.table import TICKS_PER_S, Beat, Pulse, Seen, Table, everybody
@@ -305,6 +306,54 @@ async def test_nobody_is_looked_after_where_nothing_runs_or_nothing_is_limited(t
         await limited.end_of(ticket)
         await trio.sleep(0.3)
         assert await wakes_in(0.4, limited) == 0
+
+
+class Ticking:
+    """A loop in which nothing happens but the guard's tick, and a machine with its clock and its births."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.threads, self.last_pid, self.looks = 0.0, 100, 1000, 0
+        self.sessions: set[int] = set()
+        monkeypatch.setattr(guarding.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(Pulse, "beat", lambda _: Beat(self.threads, self.last_pid))
+        monkeypatch.setattr(Table, "members", lambda *_: self._look())
+        self._due: Callable[[], None] | None = None
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        assert self._due is None
+        self._due = call
+
+    def tick(self) -> int:
+        """How many looks it came to."""
+        before, due, self._due = self.looks, self._due, None
+        self.now += TICK_S
+        assert due is not None
+        due()
+        return self.looks - before
+
+    def _look(self) -> dict[int, list[Seen]]:
+        self.looks += 1
+        return {}
+
+
+def test_nobody_is_looked_at_for_the_sake_of_attempts_that_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine: Any = Ticking(monkeypatch)
+    guard = Guard(machine, machine)
+
+    def begin(session: int) -> None:
+        guard.watch(session, Limits(processes=50), lambda _: None, is_new=True)
+
+    for session in range(100):  # somebody is there at each tick, but never for long
+        begin(session)
+        machine.last_pid += 40
+        assert machine.tick() == 0
+        guard.forget(session)
+    begin(200)
+    assert [machine.tick() for _ in range(9)] == [0] * 9
+    assert sum(machine.tick() for _ in range(4)) == 1, "it has been there for a second"
+    begin(201)
+    machine.last_pid += 51
+    assert machine.tick() == 1, "so many have been born that one could have more than it may"
 
 
 async def wakes_in(seconds: float, yard: Yard) -> int:

@@ -16,7 +16,9 @@ from common import lines
 from common.errors import Code
 from common.limits import ERRORS_IN_A_ROW_MAX, LINE_BYTES_MAX, MIB, REPLIES_UNREAD_BYTES_MAX, REQUESTS_OPEN_MAX
 from common.runtime.bodies import Bodies
-from common.runtime.serving import GONE_CHECK_S, LINGER_S, SEND_BYTES, Serving
+from common.runtime.conversation import SEND_BYTES
+from common.runtime.serving import LINGER_S, Serving
+from common.runtime.sockets import GONE_CHECK_S
 
 Stapled = trio.StapledStream[Any, Any]
 Queries = Sequence[tuple[int, lines.Query]]
@@ -78,7 +80,12 @@ class Yard:
         self.batches.append(queries)
         for query_id, query in queries if self.answer else ():
             assert self.answer is not None
-            self.serving.reply(query_id, self.answer(query))
+            self.reply(query_id, self.answer(query))
+
+    def reply(self, query_id: int, reply: bytes, more: bool = False) -> None:
+        """One answer, alone in its step."""
+        self.serving.reply(query_id, reply, more)
+        self.serving.flush()
 
     @property
     def queries(self) -> list[tuple[int, lines.Query]]:
@@ -130,10 +137,10 @@ async def test_replies_come_in_the_order_of_the_requests_whatever_the_order_of_t
         await client.send_all(b"STATUS a\nPING\nSTATUS b\nNOPE\nSTATUS c\n")
         await settle()
         (a, _), (b, _), (c, _) = yard.queries
-        yard.serving.reply(c, b"OK c\n")
-        yard.serving.reply(b, b"OK b\n")
+        yard.reply(c, b"OK c\n")
+        yard.reply(b, b"OK b\n")
         await settle()
-        yard.serving.reply(a, b"OK a\n")
+        yard.reply(a, b"OK a\n")
         replies = await read_lines(client, 5)
         assert replies.startswith(b"OK a\nOK pong\nOK b\nERR UNKNOWN_COMMAND ")
         assert replies.endswith(b"\nOK c\n")
@@ -146,7 +153,7 @@ async def test_a_whole_read_is_handed_over_at_once_and_its_replies_are_sent_at_o
         await settle()
         assert [len(batch) for batch in yard.batches] == [500]
         for query_id, _ in yard.queries:
-            yard.serving.reply(query_id, b"OK\n")
+            yard.reply(query_id, b"OK\n")
         await settle()
         assert await client.receive_some(MIB) == b"OK\n" * 500
 
@@ -165,9 +172,9 @@ async def test_a_reply_to_an_unknown_query_or_a_second_reply_is_ignored() -> Non
         await client.send_all(b"STATUS a\n")
         await settle()
         ((query_id, _),) = yard.queries
-        yard.serving.reply(query_id + 1000, b"OK wrong\n")
-        yard.serving.reply(query_id, b"OK first\n")
-        yard.serving.reply(query_id, b"OK second\n")
+        yard.reply(query_id + 1000, b"OK wrong\n")
+        yard.reply(query_id, b"OK first\n")
+        yard.reply(query_id, b"OK second\n")
         await client.send_eof()
         assert await read_all(client) == b"OK first\n"
 
@@ -182,11 +189,11 @@ async def test_a_part_is_written_at_once_and_the_next_is_asked_for_when_it_is() 
         await settle()
         ((query_id, _),) = yard.queries
         for part in (b"OK a 1\n", b"OK a 2\n"):
-            yard.serving.reply(query_id, part, more=True)
+            yard.reply(query_id, part, more=True)
             assert await read_lines(client, 1) == part
         await settle()
         assert yard.delivered == [query_id, query_id]
-        yard.serving.reply(query_id, b"OK a end=1\n")
+        yard.reply(query_id, b"OK a end=1\n")
         await settle()
         assert await client.receive_some(MIB) == b"OK a end=1\n"
         assert yard.delivered == [query_id, query_id], "nothing follows the last"
@@ -199,17 +206,17 @@ async def test_what_is_asked_behind_a_reply_in_parts_is_answered_behind_its_last
         await client.send_all(b"STATUS a\nLOGS follow=1 b\nPING\nSTATUS c\n")
         await settle()
         (a, _), (b, _), (c, _) = yard.queries
-        yard.serving.reply(b, b"OK b 1\n", more=True)
-        yard.serving.reply(c, b"OK c\n")
+        yard.reply(b, b"OK b 1\n", more=True)
+        yard.reply(c, b"OK c\n")
         await settle()
         assert yard.delivered == [], "its turn has not come"
-        yard.serving.reply(a, b"OK a\n")
+        yard.reply(a, b"OK a\n")
         assert await read_lines(client, 2) == b"OK a\nOK b 1\n"
         await settle()
         assert yard.delivered == [b]
-        yard.serving.reply(b, b"OK b 2\n", more=True)
+        yard.reply(b, b"OK b 2\n", more=True)
         assert await read_lines(client, 1) == b"OK b 2\n"
-        yard.serving.reply(b, b"OK b end=1\n")
+        yard.reply(b, b"OK b end=1\n")
         assert await read_lines(client, 3) == b"OK b end=1\nOK pong\nOK c\n"
 
 
@@ -219,9 +226,9 @@ async def test_a_last_part_that_comes_before_its_turn_goes_with_the_one_before_i
         await client.send_all(b"STATUS a\nLOGS follow=1 b\nPING\n")
         await settle()
         (a, _), (b, _) = yard.queries
-        yard.serving.reply(b, b"OK b 1\n", more=True)
-        yard.serving.reply(b, b"OK b end=1\n")
-        yard.serving.reply(a, b"OK a\n")
+        yard.reply(b, b"OK b 1\n", more=True)
+        yard.reply(b, b"OK b end=1\n")
+        yard.reply(a, b"OK a\n")
         assert await read_lines(client, 4) == b"OK a\nOK b 1\nOK b end=1\nOK pong\n"
         assert yard.delivered == []
 
@@ -234,9 +241,9 @@ async def test_a_client_that_sends_no_more_gets_every_part() -> None:
         await settle()
         ((query_id, _),) = yard.queries
         for number in range(3):
-            yard.serving.reply(query_id, b"OK %d\n" % number, more=True)
+            yard.reply(query_id, b"OK %d\n" % number, more=True)
             await settle()
-        yard.serving.reply(query_id, b"OK end=1\n")
+        yard.reply(query_id, b"OK end=1\n")
         assert await read_all(client) == b"OK 0\nOK 1\nOK 2\nOK end=1\n"
         await settle()
         assert yard.gone == []
@@ -248,14 +255,14 @@ async def test_a_client_that_goes_away_between_two_parts_is_reported() -> None:
         await client.send_all(b"EVENTS follow=1\nSTATUS a\n")
         await settle()
         (events, _), (a, _) = yard.queries
-        yard.serving.reply(events, b"OK 1\n", more=True)
+        yard.reply(events, b"OK 1\n", more=True)
         await settle()
         await client.aclose()
-        yard.serving.reply(events, b"OK 2\n", more=True)
+        yard.reply(events, b"OK 2\n", more=True)
         await settle()
         assert yard.delivered == [events]
         assert yard.gone == [events, a]
-        yard.serving.reply(events, b"OK 3\n", more=True)
+        yard.reply(events, b"OK 3\n", more=True)
         assert yard.serving.statistics()["queries_open"] == 0
 
 
@@ -266,7 +273,7 @@ async def test_a_client_that_reads_slowly_is_sent_one_part_at_a_time() -> None:
         await settle()
         ((query_id, _),) = yard.queries
         for number in range(3):
-            yard.serving.reply(query_id, b"x" * 10 + b"\n", more=True)
+            yard.reply(query_id, b"x" * 10 + b"\n", more=True)
             await settle()
             assert len(yard.delivered) == number, "it has not read the part yet"
             assert await client.receive_some(MIB) == b"x" * 10 + b"\n"
@@ -283,7 +290,7 @@ async def test_parts_that_wait_for_their_turn_count_against_their_client() -> No
         assert 1 < len(yard.queries) < 30, "the parts of a hundred are not all asked for at once"
         for query_id, query in yard.queries[1:]:
             assert isinstance(query, lines.Logs)
-            yard.serving.reply(query_id, b"x" * MIB, more=True)
+            yard.reply(query_id, b"x" * MIB, more=True)
         await settle()
         assert len(yard.queries) < 30
 
@@ -295,9 +302,9 @@ async def test_a_part_between_errors_shows_that_our_protocol_is_spoken() -> None
         await client.send_all(errors + b"LOGS follow=1 a\n" + errors)
         await settle()
         ((query_id, _),) = yard.queries
-        yard.serving.reply(query_id, b"OK 1\n", more=True)
+        yard.reply(query_id, b"OK 1\n", more=True)
         await settle()
-        yard.serving.reply(query_id, b"OK end=1\n")
+        yard.reply(query_id, b"OK end=1\n")
         await client.send_all(b"PING\n")
         assert (await read_lines(client, 2 * ERRORS_IN_A_ROW_MAX + 1)).endswith(b"OK pong\n")
 
@@ -348,7 +355,7 @@ async def test_quit_waits_for_the_replies_before_it() -> None:
         client = yard.listener.connect()
         await client.send_all(b"WAIT a\nQUIT\n")
         await settle()
-        yard.serving.reply(yard.queries[0][0], b"OK a\n")
+        yard.reply(yard.queries[0][0], b"OK a\n")
         assert await read_all(client) == b"OK a\nOK bye\n"
 
 
@@ -362,10 +369,10 @@ async def test_after_a_half_close_every_whole_line_is_answered_also_one_that_wai
         await client.send_eof()
         await settle()
         (a, _), (b, _) = yard.queries
-        yard.serving.reply(b, b"OK b\n")
+        yard.reply(b, b"OK b\n")
         assert await client.receive_some(MIB) == b"OK pong\n"
         await settle()
-        yard.serving.reply(a, b"OK a\n")
+        yard.reply(a, b"OK a\n")
         replies = await read_all(client)
         assert replies.startswith(b"OK a\nOK b\nERR BAD_REQUEST ")
         assert yard.gone == []
@@ -376,7 +383,7 @@ async def test_a_broken_framing_is_answered_in_turn_and_ends_the_conversation() 
         client = yard.listener.connect()
         await client.send_all(b"STATUS a\nSUBMIT bytes=x sh cat\nPING\n")
         await settle()
-        yard.serving.reply(yard.queries[0][0], b"OK a\n")
+        yard.reply(yard.queries[0][0], b"OK a\n")
         replies = (await read_all(client)).splitlines()
         assert replies[0] == b"OK a"
         assert replies[1].startswith(b"ERR BAD_REQUEST ")
@@ -398,10 +405,10 @@ async def test_a_client_that_goes_away_is_reported_once_with_what_it_still_waite
         (a, _), (b, _), (c, _) = yard.queries
         await client.aclose()
         await settle()
-        yard.serving.reply(a, b"OK a\n")  # which cannot be sent
+        yard.reply(a, b"OK a\n")  # which cannot be sent
         await settle()
         assert yard.gone == [b, c]
-        yard.serving.reply(b, b"OK b\n")
+        yard.reply(b, b"OK b\n")
         assert yard.serving.statistics()["queries_open"] == 0
         assert yard.serving.statistics()["connections"] == 0
 
@@ -520,7 +527,7 @@ async def test_a_read_full_of_requests_with_large_replies_is_handed_over_in_part
         assert 1 <= len(yard.queries) < 20
         yard.answer = lambda query: lines.ok(count=0, body=b"")
         for query_id, query in list(yard.queries):
-            yard.serving.reply(query_id, yard.answer(query))
+            yard.reply(query_id, yard.answer(query))
         await client.send_eof()
         assert (await read_all(client)).count(b"OK count=0 bytes=0\n\n") == 100
 
@@ -534,17 +541,31 @@ async def test_bodies_that_are_not_stored_yet_are_bounded() -> None:
             await settle()
             assert len(yard.queries) == REPLIES_UNREAD_BYTES_MAX // MIB
             for done in range(20):
-                yard.serving.reply(yard.queries[done][0], b"OK\n")
+                yard.reply(yard.queries[done][0], b"OK\n")
                 await settle()
         assert await read_lines(client, 20) == b"OK\n" * 20
 
 
-async def test_a_run_that_waits_does_not_hold_up_the_jobs_behind_it() -> None:
+async def test_a_run_holds_up_the_jobs_behind_it_until_it_is_stored_and_not_until_it_ends() -> None:
     async with open_yard() as yard:
         client = yard.listener.connect()
         await client.send_all(b"RUN bytes=%d sh cat\n%b\n" % (MIB, b"x" * MIB) * 10)
         await settle()
-        assert len(yard.queries) == 10
+        assert len(yard.queries) == REPLIES_UNREAD_BYTES_MAX // MIB
+        assert yard.serving.bodies.total >= REPLIES_UNREAD_BYTES_MAX
+        yard.serving.flush()  # of a step that may have begun before they came
+        await settle()
+        assert len(yard.queries) == REPLIES_UNREAD_BYTES_MAX // MIB
+        for _ in range(4):
+            yard.serving.flush()
+            await settle()
+        assert len(yard.queries) == 10, "and none was answered"
+        yard.serving.flush()
+        yard.serving.flush()
+        assert yard.serving.bodies.total == 0
+        for query_id, _ in yard.queries:
+            yard.reply(query_id, b"OK\n")
+        assert await read_lines(client, 10) == b"OK\n" * 10
 
 
 async def test_open_requests_are_bounded() -> None:
@@ -553,7 +574,7 @@ async def test_open_requests_are_bounded() -> None:
         await client.send_all(b"WAIT a\n" * (REQUESTS_OPEN_MAX + 10))
         await settle()
         assert len(yard.queries) == REQUESTS_OPEN_MAX
-        yard.serving.reply(yard.queries[0][0], b"OK\n")
+        yard.reply(yard.queries[0][0], b"OK\n")
         await settle()
         assert len(yard.queries) == REQUESTS_OPEN_MAX + 1
 
@@ -637,13 +658,13 @@ async def test_who_waits_for_room_goes_on_as_soon_as_there_is_some(autojump_cloc
         await client.send_all(b"SUBMIT bytes=800 sh cat\n" + b"x" * 700)
         await settle()
         await trio.sleep(4.0)
-        yard.serving.reply(first, b"OK k3f7qa-1\n")
+        yard.reply(first, b"OK k3f7qa-1\n")
         await client.send_all(b"x" * 100 + b"\n")
         await settle()
         second, query = yard.queries[1]
         assert isinstance(query, lines.Submit)
         assert query.body == b"x" * 800
-        yard.serving.reply(second, b"OK k3f7qa-2\n")
+        yard.reply(second, b"OK k3f7qa-2\n")
         await settle()
         assert yard.serving.bodies.total == 0
         await client.send_all(b"SUBMIT bytes=800 sh cat\n" + b"x" * 700)

@@ -19,10 +19,9 @@ must be as right as any other.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import attrs
 import trio
 
-from common.codec import glance, unpack
+from common.codec import glance, replace, unpack
 from common.effects import Put, Table, Write
 from common.machine import Machine
 from common.messages import Reported
@@ -249,7 +248,7 @@ class Auditor:
 
     def _ends(self, ticket: str, live: Live | None, ended: Ended) -> None:
         """An end is on the disk of whoever decides of it. Its place among all ends only the ledger tells."""
-        ended = attrs.evolve(ended, sequence=0)
+        ended = replace(ended, sequence=0)
         ends = self.ends.setdefault(ticket, {})
         known = ends.get(ended.retried)
         if known is not None:
@@ -364,7 +363,7 @@ class Auditor:
             self._ends(ticket, self._own_lease(key), ended)
             return
         recorded = self.ends.get(ticket, {}).get(ended.retried)
-        true = recorded == attrs.evolve(ended, sequence=0)
+        true = recorded == replace(ended, sequence=0)
         must(true, f"{process} has {ended} as the end of {ticket}, and the ledger {recorded}")
 
     def _node_keeps(self, process: str, key: bytes, reported: Reported) -> None:

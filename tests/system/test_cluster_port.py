@@ -4,9 +4,9 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-import attrs
 import pytest
 
+from common.codec import replace
 from common.messages import PROTOCOL, Challenge, Hello, Poll, Proof, Refused
 from examples.local_cluster import LocalCluster
 from tests.system.client import ask, submit, until, wait
@@ -39,7 +39,7 @@ def hello(cluster: LocalCluster, **changes: object) -> Hello:
     """What the real node says of itself, as somebody might guess it."""
     fields = log_field(cluster, "id"), log_field(cluster, "boot"), log_field(cluster, "prefix")
     real = Hello(PROTOCOL, *fields, "node1", 2, ("sh",), "0.1.0", secrets.token_bytes(32))
-    return attrs.evolve(real, **changes)  # type: ignore[arg-type]
+    return replace(real, **changes)  # type: ignore[arg-type]
 
 
 def log_field(cluster: LocalCluster, name: str) -> str:

@@ -43,7 +43,8 @@ def test_nothing_acknowledged_is_lost_changed_or_doubled_by_kill_9(start_cluster
             orphans += _kill_and_start_again(cluster, chance, stay_away=cycle % 5 == 4)
     verdict = audit(cluster, load, within_s=ALL_END_WITHIN_S)
     print(
-        f"{CYCLES} cycles: {verdict}; {orphans} processes of jobs ran when their node was killed, and none {ENDED_WITHIN_S} s later"
+        f"{CYCLES} cycles: {verdict}; {orphans} processes of jobs ran when their node was killed, "
+        f"and none {ENDED_WITHIN_S} s later"
     )
     assert verdict.acknowledged > 10 * CYCLES, "the clients hardly got through, so nothing was tested"
     assert verdict.lost == []

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import attrs
 import pytest
 
+from common.codec import replace
 from common.messages import Challenge, Proof, Refused, Welcome
 from examples.local_cluster import LocalCluster
 from tests.system.client import Line, ask, submit, until, wait
@@ -256,11 +256,11 @@ def test_a_recorded_handshake_of_a_real_node_opens_nothing(cluster: LocalCluster
 def test_a_challenge_cannot_be_answered_by_asking_the_balancer_itself(cluster: LocalCluster) -> None:
     """Reflection: what the balancer shows to one connection serves on no other, nor does it serve as a node's proof."""
     with Stranger(cluster.address("balancer")) as first, Stranger(cluster.address("balancer")) as second:
-        hello = attrs.evolve(HELLO, nonce=secrets.token_bytes(32))
+        hello = replace(HELLO, nonce=secrets.token_bytes(32))
         first.send(hello)
         challenge = first.receive()
         assert isinstance(challenge, Challenge)
-        second.send(attrs.evolve(hello, nonce=challenge.nonce))
+        second.send(replace(hello, nonce=challenge.nonce))
         oracle = second.receive()
         assert isinstance(oracle, Challenge)
         for stranger, proof in ((first, oracle.proof), (second, challenge.proof)):

@@ -587,3 +587,33 @@ def test_the_conversation_of_the_protocol_document_is_read_as_it_says() -> None:
     assert requests[3] == lines.Submit(
         Job("exec", "wc -w", name="count words", body_bytes=13), b"three short\nx", False
     )
+
+
+# --- what is said again ------------------------------------------------------------------------------------------
+
+
+def test_a_line_that_is_said_again_means_the_very_same_value() -> None:
+    first, second = read(b"SUBMIT name=a sleep 0\nSUBMIT name=a sleep 0\n")
+    (third,) = read(b"SUBMIT name=a sleep 0\n")
+    assert first is second is third
+
+
+def test_a_line_that_is_said_again_is_read_by_the_rules_of_the_conversation_it_is_said_in() -> None:
+    line = b"SUBMIT bytes=20 sleep 0\n"
+    assert lines.Parser(body_bytes_max=100).feed(line) == []
+    (refused,) = lines.Parser(body_bytes_max=10).feed(line)
+    assert isinstance(refused, lines.Bad)
+    assert refused.code == Code.TOO_LARGE
+    (allowed,) = lines.Parser(kinds=("sleep",)).feed(b"SUBMIT sleep 0\n")
+    (forbidden,) = lines.Parser(kinds=("sh",)).feed(b"SUBMIT sleep 0\n")
+    assert isinstance(allowed, lines.Submit)
+    assert forbidden == lines.Bad(
+        Code.FORBIDDEN, "jobs of kind 'sleep' are not allowed on this node (JOBYARD_JOB_KINDS)"
+    )
+
+
+@pytest.mark.parametrize("line", [b"AUTH open-sesame\n", b" auth open-sesame\r\n", b"\tAuth open-sesame\n"])
+def test_no_token_stays_behind_when_it_was_read(line: bytes) -> None:
+    first, second = read(line * 2)
+    assert first == second == lines.Auth("open-sesame")
+    assert first is not second, "it was kept to be read again"
