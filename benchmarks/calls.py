@@ -21,7 +21,8 @@ import attrs
 import trio
 
 from benchmarks.processes import family, processor_s
-from node.executors import Begun, Over, Printed, Start
+from node.backlog import AHEAD_MAX
+from node.executors import Over, Returned, Start, Word
 from node.executors.handle import Executors
 
 KIB: Final = 1024
@@ -48,6 +49,7 @@ class Caller:
             owner="benchmark",
             output_bytes_max=64 * KIB,
             report=self._report,
+            slots=slots,
         )
         self._given = self._over = self._count = 0
         self._done = trio.Event()
@@ -55,18 +57,20 @@ class Caller:
     async def call(self, count: int) -> None:
         self._count, self._over, self._done = self._given + count, 0, trio.Event()
         self._wanted = count
-        self._give(self._slots)
+        self._give(self._slots + AHEAD_MAX)
         await self._done.wait()
 
     def _give(self, count: int) -> None:
         count = min(count, self._count - self._given)
         numbers = range(self._given + 1, self._given + count + 1)
         self._given += count
-        self.executors.submit([_start(number) for number in numbers])
+        self.executors.submit([_start(f"bench-{number}") for number in numbers])
 
-    def _report(self, news: Sequence[Begun | Printed | Over]) -> None:
-        over = [one for one in news if isinstance(one, Over)]
-        assert all(one.output == b"2.0\n" for one in over), over
+    def _report(self, news: Sequence[Word]) -> None:
+        if back := [_start(word.ticket, word.attempt) for word in news if isinstance(word, Returned)]:
+            self.executors.submit(back)  # a worker was starting meanwhile
+        over = [word for word in news if isinstance(word, Over)]
+        assert all(word.output == b"2.0\n" for word in over), over
         self._over += len(over)
         if self._over == self._wanted:
             self._done.set()
@@ -74,9 +78,8 @@ class Caller:
             self._give(len(over))
 
 
-def _start(number: int) -> Start:
-    ticket = f"bench-{number}"
-    return Start(ticket, 1, "py", "math:sqrt [4]", env=(("JOBYARD_TICKET", ticket), *ENVIRONMENT))
+def _start(ticket: str, attempt: int = 1) -> Start:
+    return Start(ticket, attempt, "py", "math:sqrt [4]", env=(("JOBYARD_TICKET", ticket), *ENVIRONMENT))
 
 
 async def through_executors(caller: Caller, count: int) -> Turn:

@@ -55,6 +55,7 @@ async def _run(settings: NodeSettings, store: Store) -> int:
         python=settings.python,
         pythonpath=settings.pythonpath,
         most=maxima(settings).limits,
+        slots=settings.slots,
         report=node.report,
     )
     (store.directory / "address").unlink(missing_ok=True)

@@ -18,10 +18,10 @@ from common.runtime.serving import Serving
 from common.settings import NodeSettings
 from node.backlog import Maxima
 from node.dial import Connect, Dial
-from node.executors import Begun, Kill, Limits, Over, Peek, Printed, Start
+from node.executors import Limits, Order, Word
 from node.worker import Executed, Identity, RunNow, Worker
 
-Submit = Callable[[Sequence[Start | Kill | Peek]], None]
+Submit = Callable[[Sequence[Order]], None]
 
 
 def identity_of(settings: NodeSettings, outside: Outside) -> Identity:
@@ -69,7 +69,7 @@ class Node:
         self._serving = _serving(settings, self.driver, outside)
         self._dial = _dial(settings, who, self.driver, outside, connect)
 
-    def report(self, reports: Sequence[Begun | Over | Printed]) -> None:
+    def report(self, reports: Sequence[Word]) -> None:
         """For the executors: news of attempts."""
         self.driver.post(Executed(reports, self._wall()))
 

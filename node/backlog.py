@@ -1,8 +1,15 @@
 """Attempts taken: held, started when slots are free, ended when asked, each begun at most once.
 
     taken ──► waiting ──► begun ──► over
-                 │          │
-                 └ returned └ ended on purpose: timeout, cancel, drop, interrupt
+              │  │  ▲       │
+              │  ▼  │       └ ended on purpose: timeout, cancel, drop, interrupt
+              │  ahead ──► begun
+              └ returned
+
+Ahead: in the spawner's line, so that a slot that becomes free does not wait for us. Only while attempts are short
+here, and no more of them than AHEAD_S will take: whoever is more urgent waits for them, and none can be recalled
+meanwhile. No `sleep` shares the slots with them, because the spawner knows of none. What the spawner returns waits here
+again, or, if it was asked back, is let go.
 
 Nothing here is on disk. A lease names the boot that it was given to, so a backlog ends with its boot: after a
 restart the ledger knows that what was leased to the old boot is gone.
@@ -26,11 +33,17 @@ from common.limits import KILL_GRACE_S
 from common.messages import AttemptId
 from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name, index_of
 from common.timers import Timers
-from node.executors import NO_LIMITS, Kill, Limits, Over, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Returned, Start, TakeBack, Word
+
+AHEAD_S: Final = 0.02  # what is handed ahead takes about so long, by the attempts before
+AHEAD_MAX: Final = 256  # the shortest calls: 10 ms of them, in two slots
+SHORT_S: Final = 0.00005  # nothing is shorter
+MEAN_OF: Final = 8  # how many of the last attempts count, roughly
+LONG_S: Final = 0.1  # what is thought of attempts before any was seen: a dozen short ones must show the contrary
 
 
 class Stop(enum.Enum):
-    """Why a begun attempt is being ended before it ended by itself."""
+    """Why a begun attempt is being ended before it ended by itself; or one handed ahead, should it have begun."""
 
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
@@ -62,12 +75,19 @@ class Held:
     id: AttemptId
     job: Job
     body: bytes
+    sequence: int = 0
+    is_ahead: bool = False
+    is_asked_back: bool = False  # if it has not begun; else it goes on
     begun_at: float | None = None
     stop: Stop | None = None
 
     @property
     def slots(self) -> int:
         return self.job.slots
+
+    @property
+    def waits_here(self) -> bool:
+        return self.begun_at is None and not self.is_ahead
 
     @property
     def line(self) -> str:
@@ -103,10 +123,14 @@ class Backlog:
         self._sequence = 0
         self._waiting = 0
         self._slots_used = 0
+        self._sleeping = 0
+        self._ahead = 0
+        self._mean_s = LONG_S  # of the last attempts
         self.begun_total = 0
-        self.commands: list[Start | Kill] = []
+        self.commands: list[Start | TakeBack | Kill] = []
         self.begun: list[AttemptId] = []
         self.finished: list[Finished] = []
+        self.let_go: list[AttemptId] = []  # that were asked back and had not begun
 
     # --- taking and giving back --------------------------------------------------------------------------------
 
@@ -114,19 +138,30 @@ class Backlog:
         """Holds an attempt until a slot is free; taking the same one again changes nothing."""
         if id in self._held:
             return
-        self._held[id] = Held(id, job, body)
         self._sequence += 1
         self._waiting += 1
-        heapq.heappush(self._heap, (-job.priority, self._sequence, id))
+        held = self._held[id] = Held(id, job, body, self._sequence)
+        self._put_in_line(held)
+
+    def _put_in_line(self, held: Held) -> None:
+        heapq.heappush(self._heap, (-held.job.priority, held.sequence, held.id))
 
     def give_back(self, ids: Iterable[AttemptId]) -> list[AttemptId]:
-        """Lets go of those that have not begun, and tells which; the others stay."""
+        """Lets go of those that wait here, and tells which; the others stay: those ahead are about to begin."""
         asked = dict.fromkeys(ids)  # one that is named twice is let go of once
-        returned = [id for id in asked if (held := self._held.get(id)) is not None and held.begun_at is None]
+        returned = [id for id in asked if (held := self._held.get(id)) is not None and held.waits_here]
         for id in returned:
             del self._held[id]
         self._waiting -= len(returned)
         return returned
+
+    def give_back_all(self) -> list[AttemptId]:
+        """As above; those ahead are asked back, and are let go of when they come."""
+        for held in self._held.values():
+            if held.is_ahead and not held.is_asked_back:
+                held.is_asked_back = True
+                self.commands.append(TakeBack(*held.id))
+        return self.give_back(self.waiting())
 
     def waiting(self) -> list[AttemptId]:
         return [held.id for held in self._held.values() if held.begun_at is None]
@@ -146,34 +181,52 @@ class Backlog:
 
     def fill(self, now: float) -> None:
         """Begins attempts while slots are free: the highest priority first, then the one taken first. The first
-        in line is not overtaken by one that needs fewer slots, or a wide job might wait for ever."""
-        while (held := self._first_waiting()) is not None and self._slots_used + held.slots <= self._slots:
-            heapq.heappop(self._heap)
-            self._begin(held, now)
+        in line is not overtaken by one that needs fewer slots, or a wide job might wait for ever. Those who may go
+        ahead, go."""
+        while (held := self._first_waiting()) is not None:
+            if not self._ahead and self._slots_used + held.slots <= self._slots:
+                heapq.heappop(self._heap)
+                self._begin(held, now)
+            elif self._may_go_ahead(held):
+                heapq.heappop(self._heap)
+                self._hand_ahead(held)
+            else:
+                return
 
     def _first_waiting(self) -> Held | None:
         while self._heap:
-            held = self._held.get(self._heap[0][2])
-            if held is not None and held.begun_at is None:
+            _, sequence, id = self._heap[0]
+            held = self._held.get(id)
+            if held is not None and held.waits_here and held.sequence == sequence:
                 return held
             heapq.heappop(self._heap)
         return None
 
     def _begin(self, held: Held, now: float) -> None:
+        self._count_begun(held, now)
+        if held.job.kind == _SLEEP:
+            self._sleeping += 1
+            self._begin_sleep(held, now)
+            return
+        self.commands.append(self._start_of(held))
+        self._note_begun(held, now)
+
+    def _count_begun(self, held: Held, now: float) -> None:
         held.begun_at = now
         self._waiting -= 1
         self._slots_used += held.slots
         self.begun_total += 1
-        if held.job.kind == "sleep":
-            self._begin_sleep(held, now)
-            return
+
+    def _note_begun(self, held: Held, now: float) -> None:
         self.begun.append(held.id)
+        held.body = b""
+        if (timeout_s := self._maxima.timeout_of(held.job)) is not None:
+            self._timers.set((_TIMEOUT, held.id), now + timeout_s)
+
+    def _start_of(self, held: Held) -> Start:
         job, limits = held.job, self._maxima.limits_of(held.job)
         environment = self._environment(held)
-        self.commands.append(Start(*held.id, job.kind, held.line, held.body, job.dir, environment, limits))
-        held.body = b""
-        if (timeout_s := self._maxima.timeout_of(job)) is not None:
-            self._timers.set((_TIMEOUT, held.id), now + timeout_s)
+        return Start(*held.id, job.kind, held.line, held.body, job.dir, environment, limits, job.slots)
 
     def _begin_sleep(self, held: Held, now: float) -> None:
         try:
@@ -203,20 +256,85 @@ class Backlog:
             *(() if index is None else (("JOBYARD_INDEX", str(index)),)),
         )
 
+    # --- ahead of a free slot ----------------------------------------------------------------------------------
+
+    def _may_go_ahead(self, held: Held) -> bool:
+        if self._sleeping or held.slots != 1 or held.job.kind == _SLEEP:
+            return False
+        return self._ahead < min(AHEAD_MAX, int(self._slots * AHEAD_S / self._mean_s))
+
+    def _hand_ahead(self, held: Held) -> None:
+        held.is_ahead = True
+        self._ahead += 1
+        self.commands.append(self._start_of(held))
+
+    def _no_longer_ahead(self, held: Held) -> None:
+        held.is_ahead = held.is_asked_back = False
+        self._ahead -= 1
+
+    # --- what the executors tell -------------------------------------------------------------------------------
+
+    def hear(self, words: Iterable[Word], now: float) -> None:
+        """What is over comes first: whoever has begun may have its slot."""
+        later = []
+        for word in words:
+            if isinstance(word, Over):
+                self._is_over(word, now)
+            else:
+                later.append(word)
+        for word in later:
+            if isinstance(word, Begun):
+                self._has_begun(word, now)
+            elif isinstance(word, Returned):
+                self._has_returned(word)
+
+    def _is_over(self, over: Over, now: float) -> None:
+        held = self._held.get((over.ticket, over.attempt))
+        if held is None or held.waits_here:
+            return
+        if held.is_ahead:
+            self._no_longer_ahead(held)
+            self._count_begun(held, now)
+        self._mean_s += (max(over.outcome.seconds, SHORT_S) - self._mean_s) / MEAN_OF
+        self._end(held, over.outcome, over.output)
+
+    def _has_begun(self, begun: Begun, now: float) -> None:
+        held = self._held.get((begun.ticket, begun.attempt))
+        if held is not None and held.is_ahead:
+            self._no_longer_ahead(held)
+            self._count_begun(held, now)
+            self._note_begun(held, now)
+
+    def _has_returned(self, returned: Returned) -> None:
+        """Somebody long was in front of it, or it was asked back, or the spawner has died. In that case it was perhaps
+        to begin at once, and what the ledger knows as begun has to end."""
+        held = self._held.get((returned.ticket, returned.attempt))
+        if held is None or held.waits_here:
+            return
+        if not held.is_ahead:
+            self._end(held, Outcome(Verdict.CRASHED), b"")
+            return
+        is_wanted = held.stop is None and not held.is_asked_back
+        self._no_longer_ahead(held)
+        if is_wanted:
+            self._mean_s = LONG_S
+            self._put_in_line(held)
+            return
+        del self._held[held.id]
+        self._waiting -= 1
+        self._timers.cancel((_KILL, held.id))
+        if held.stop is not Stop.DROPPED:
+            self.let_go.append(held.id)
+
     # --- ending ------------------------------------------------------------------------------------------------
 
-    def over(self, over: Over) -> None:
-        """The executors' word that an attempt and its whole process group are gone."""
-        held = self._held.get((over.ticket, over.attempt))
-        if held is not None and held.begun_at is not None:
-            self._end(held, over.outcome, over.output)
-
     def end(self, id: AttemptId, stop: Stop, now: float, *, grace_s: float = KILL_GRACE_S) -> bool:
-        """Ends a begun attempt: SIGTERM to its group, SIGKILL after the grace. False when it is not begun here.
+        """Ends a begun attempt: SIGTERM to its group, SIGKILL after the grace. False when it is not begun here. One
+        that is ahead is taken back, or is ended so if it has begun.
 
         An attempt that is ending already keeps its first reason, but for a drop, after which nobody cares."""
         held = self._held.get(id)
-        if held is None or held.begun_at is None:
+        if held is None or held.waits_here:
             return False
         if held.stop is None or stop is Stop.DROPPED:
             first, held.stop = held.stop is None, stop
@@ -225,17 +343,20 @@ class Backlog:
         return True
 
     def _terminate(self, held: Held, now: float, grace_s: float) -> None:
-        assert held.begun_at is not None
-        if held.job.kind == "sleep":
+        if held.job.kind == _SLEEP:
+            assert held.begun_at is not None, "a sleep is never ahead"
             killed = Outcome(Verdict.FAILED, Reason.SIGNAL, 128 + signal.SIGTERM, now - held.begun_at)
             self._end(held, killed, b"")
             return
+        if held.is_ahead:
+            self.commands.append(TakeBack(*held.id))
         self.commands.append(Kill(*held.id, signal.SIGTERM))
         self._timers.set((_KILL, held.id), now + grace_s)
 
     def _end(self, held: Held, outcome: Outcome, output: bytes) -> None:
         del self._held[held.id]
         self._slots_used -= held.slots
+        self._sleeping -= held.job.kind == _SLEEP
         for what in (_SLEEP, _TIMEOUT, _KILL):
             self._timers.cancel((what, held.id))
         self.finished.append(Finished(held.id, _counted(outcome, held.stop), output, held.stop is Stop.DROPPED))
@@ -259,8 +380,11 @@ class Backlog:
         assert self._waiting == len(self._held) - len(begun), "the count of waiting attempts is off"
         assert self._slots_used == sum(held.slots for held in begun), "the count of used slots is off"
         assert self._slots_used <= self._slots or not begun, "more slots in use than there are"
+        assert self._ahead == sum(held.is_ahead for held in self._held.values()), "the count of those ahead is off"
+        assert self._sleeping == sum(held.job.kind == _SLEEP for held in begun), "the count of those asleep is off"
+        assert not self._ahead or not self._sleeping, "the spawner does not know of the slots of those asleep"
         for held in self._held.values():
-            assert held.stop is None or held.begun_at is not None, f"{attempt_name(*held.id)} ends before it began"
+            assert held.stop is None or not held.waits_here, f"{attempt_name(*held.id)} ends before it began"
 
     def __iter__(self) -> Iterator[Held]:
         return iter(self._held.values())

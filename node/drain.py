@@ -90,7 +90,7 @@ class Drain:
     def _hand_back(self) -> None:
         """First says that we drain, or what is handed back could be given to us again."""
         self.tell_counts()
-        waiting = self._backlog.give_back(self._backlog.waiting())
+        waiting = self._backlog.give_back_all()
         if waiting and self._outbox.link is not None:
             self._outbox.send(Returned(tuple(waiting)))
 

@@ -67,8 +67,7 @@ from node import backlog
 from node.backlog import NO_MAXIMA, Backlog, Maxima
 from node.desk import Desk
 from node.drain import Drain
-from node.executors import Begun as HasBegun
-from node.executors import Kill, Over, Peek, Printed, Start
+from node.executors import Order, Printed, Word
 from node.fallback import Fallback, Here
 from node.intake import Intake
 from node.missed import Missed
@@ -93,14 +92,14 @@ class Identity:
 class RunNow:
     """For the executors."""
 
-    batch: Sequence[Start | Kill | Peek]
+    batch: Sequence[Order]
 
 
 @attrs.frozen
 class Executed:
-    """From the executors: a batch of what has begun, what is over, and what was printed."""
+    """From the executors: a batch of what has happened there."""
 
-    reports: Sequence[HasBegun | Over | Printed]
+    reports: Sequence[Word]
     wall: float
 
 
@@ -459,11 +458,8 @@ class Worker:
 
     def _on_executed(self, event: Executed, now: float) -> None:
         self._wall = event.wall
-        for report in event.reports:
-            if isinstance(report, Over):
-                self._backlog.over(report)
-        looked = [report for report in event.reports if isinstance(report, Printed)]
-        if looked:
+        self._backlog.hear(event.reports, now)
+        if looked := [report for report in event.reports if isinstance(report, Printed)]:
             self._report(now)  # as above
         for report in looked:
             self._answer(self._peeks.printed(report))
@@ -472,9 +468,12 @@ class Worker:
         """Hands on what the backlog did in this step: beginnings and ends."""
         finished, self._backlog.finished = self._backlog.finished, []
         begun, self._backlog.begun = self._backlog.begun, []
+        let_go, self._backlog.let_go = self._backlog.let_go, []
         over = {done.id for done in finished}
         if self._linked and (running := tuple(id for id in begun if id not in over)):
             self._outbox.send_at_once(Begun(running))
+        if self._linked and let_go:
+            self._outbox.send(Returned(tuple(let_go)))
         for done in finished:
             if not done.unwanted and not self._fallback.settle(done, now, self._wall):
                 self._outcomes.keep(done.id, done.outcome, done.output)
@@ -484,6 +483,7 @@ class Worker:
             self._backlog.fill(now)
             if self._backlog.begun or self._backlog.finished:
                 self._report(now)
+        if finished or let_go:
             self._drain.exit_when_done(now)
 
     # --- the program -------------------------------------------------------------------------------------------

@@ -8,10 +8,14 @@ no process and is timed by the node's own machine.
               (trio) ◄═ Begun, Printed, Over ═══  (a loop) ├─ workers    warm Python processes, each runs child
                         (in batches)                       └─ guard      ends who uses more than he may
 
+More may be started than there are slots: what has none waits in the spawner's line, so that a slot that becomes free
+does not stand idle for as long as the node needs to hear of it and to decide. Nothing waits there for long: where
+nothing moves for a moment, all is Returned, and what is wanted back sooner is asked for with TakeBack.
+
 This module holds the values that cross that border, and imports neither trio nor a socket.
 """
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -50,6 +54,15 @@ class Start:
     dir: str | None = None  # None: an empty scratch directory, removed afterwards
     env: tuple[tuple[str, str], ...] = ()
     limits: Limits = NO_LIMITS
+    slots: int = 1
+
+
+@attrs.frozen
+class TakeBack:
+    """Do not begin this attempt. Answered by Returned where it had not begun; else nothing happens."""
+
+    ticket: str
+    attempt: int
 
 
 @attrs.frozen
@@ -74,11 +87,20 @@ class Peek:
 
 @attrs.frozen
 class Begun:
-    """The attempt has a process now: `pid` leads its session and its process group."""
+    """The attempt has a process now: `pid` leads its session and its process group. Not told of one that is over by the
+    time that it could be."""
 
     ticket: str
     attempt: int
     pid: int = 0
+
+
+@attrs.frozen
+class Returned:
+    """The attempt has not begun, and will not: it is the node's again."""
+
+    ticket: str
+    attempt: int
 
 
 @attrs.frozen
@@ -103,3 +125,7 @@ class Printed:
     running: bool
     stdout: bytes = b""
     stderr: bytes = b""
+
+
+Order: TypeAlias = Start | TakeBack | Kill | Peek
+Word: TypeAlias = Begun | Printed | Returned | Over  # what the node hears

@@ -61,6 +61,8 @@ LENGTHS_BYTES = 8
 PACKET_BYTES_MAX = 32 * 1024
 PIPE_BYTES = 64 * 1024
 READS_MAX = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
+ENCODING = sys.getfilesystemencoding(), "surrogateescape"
+TICK_NS = 3_000_000_000  # no file system has a coarser clock
 PR_SET_CHILD_SUBREAPER = 36
 
 _compact = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
@@ -80,6 +82,7 @@ class Worker:
         self._paths = paths
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self._own = "/"
+        self._stamp_of_empty: tuple[int, int, int] | None = None
         self._environ, self._base = os.environ, _in_bytes(env)
         self._umask = os.umask(0o022)
         os.umask(self._umask)
@@ -101,7 +104,7 @@ class Worker:
         if os.getpid() != self._pid:
             os._exit(head.get("exit", 0))  # the call has forked, and this is the other process
         self._leave(call, modules)
-        if "dir" not in call and not _is_empty(self._own):
+        if "dir" not in call and not self._own_is_empty():
             head["left"] = True
         if _is_dirty():
             head["dirty"] = True
@@ -126,14 +129,14 @@ class Worker:
         """Whatever a call has made of it: what every call finds, and `more`."""
         os.environ = self._environ  # noqa: B003  the same object, should a call have put another in its place
         wanted = {**self._base, **_in_bytes(more)}
-        if vars(os.environ).get("_data") == wanted:  # where there is no such thing, each name is looked at
+        present = vars(os.environ).get("_data") or dict(os.environb)  # its own table saves a look at each name
+        if present == wanted:
             return
-        environ = os.environb
-        for name in environ.keys() - wanted.keys():
-            del environ[name]
+        for name in present.keys() - wanted.keys():
+            del os.environb[name]
         for name, value in wanted.items():
-            if environ.get(name) != value:
-                environ[name] = value
+            if present.get(name) != value:
+                os.environb[name] = value
 
     def _input(self, stdin: bytes) -> io.TextIOWrapper:
         if stdin:
@@ -174,6 +177,22 @@ class Worker:
                 if any(_is_below(path.rstrip("/") + "/", sys.modules[name]) for path in self._paths):
                     self._stamps.setdefault(name, _stamp(name))
         sys.path_importer_cache.pop(directory, None)
+
+    def _own_is_empty(self) -> bool:
+        """Whether the directory still is as it was given to us. Where nothing has changed since it was found empty,
+        long after its last change, there is nothing to look for."""
+        try:
+            found = os.lstat(self._own)
+            stamp = found.st_ino, found.st_mode, found.st_ctime_ns
+            if stamp == self._stamp_of_empty:
+                return True
+            if found.st_mode != stat.S_IFDIR | 0o700 or os.listdir(self._own):
+                return False
+        except OSError:
+            return False
+        if found.st_ctime_ns < time.time_ns() - TICK_NS:
+            self._stamp_of_empty = stamp
+        return True
 
     # --- the call ------------------------------------------------------------------------------------------------
 
@@ -269,15 +288,7 @@ def _reader() -> io.TextIOWrapper:
 
 
 def _in_bytes(env: dict[str, str]) -> dict[bytes, bytes]:
-    return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
-
-
-def _is_empty(directory: str) -> bool:
-    """Whether it still is as it was given to us."""
-    try:
-        return os.lstat(directory).st_mode == stat.S_IFDIR | 0o700 and not os.listdir(directory)
-    except OSError:
-        return False
+    return {name.encode(*ENCODING): value.encode(*ENCODING) for name, value in env.items()}
 
 
 def _printed() -> bytes:
@@ -376,7 +387,7 @@ def _serve(control: socket.socket, worker: Worker) -> None:
 
 
 def _send(control: socket.socket, head: dict[str, Any], data: bytes) -> None:
-    text = json.dumps(head).encode()
+    text = _compact(head).encode()
     lengths = (4 + len(text) + len(data)).to_bytes(4, "big") + len(text).to_bytes(4, "big")
     control.sendall(lengths + text + data)
 

@@ -1,8 +1,9 @@
 """`Executors`: the node's handle on its spawner.
 
 Orders go in without waiting (`submit`), news come out by a callback in trio's thread. One socket and two tasks serve
-any number of attempts. Should the spawner die, then what it had started is killed, every attempt that it had been
-given is reported as crashed, and another spawner takes its place; orders it had not been given wait for the new one.
+any number of attempts. Should the spawner die, then what it had started is killed, every attempt that it may have
+begun is reported as crashed, those that it surely has not are returned, and another spawner takes its place; orders it
+had not been given wait for the new one.
 
 A spawner that lives and answers nothing (stopped, or stuck in the kernel) would keep every attempt for ever. So it is
 asked now and then, and killed when it has left that unanswered for a minute.
@@ -24,8 +25,9 @@ import structlog
 import trio
 
 from common.model import Outcome, Verdict
-from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
+from node.executors import NO_LIMITS, Limits, Order, Over, Peek, Printed, Returned, Start, Word
 from node.executors.leftovers import end_leftovers, now_ticks
+from node.executors.line import Tally
 from node.executors.wire import Frames, News, Setup, news_of, order_frames
 
 UP_WITHIN_S: Final = 15.0  # the first spawner: the start of Python, and the end of an older spawner
@@ -42,8 +44,9 @@ _PACKAGES = Path(__file__).parents[2]  # where `node` and `common` are
 
 @attrs.define
 class _Given:
-    """An attempt that the spawner has; `pid` and `heard_ticks` are set when it has begun."""
+    """An attempt that the spawner has, the how many-th; `pid` and `heard_ticks` are set when it has begun."""
 
+    number: int
     pid: int = 0
     heard_ticks: int = 0
 
@@ -57,38 +60,42 @@ class Executors:
         scratch_root: Path,
         owner: str,
         output_bytes_max: int,
-        report: Callable[[Sequence[Begun | Printed | Over]], None],
+        report: Callable[[Sequence[Word]], None],
+        slots: int = sys.maxsize,
         python: str = "",
         pythonpath: str = "",
         most: Limits = NO_LIMITS,
     ) -> None:
         """`owner` marks our processes and is unique to the data directory; `python` "" is the node's interpreter;
-        `most` is what the limits of an attempt are when it has none of its own.
+        `most` is what the limits of an attempt are when it has none of its own; what is started beyond `slots` waits.
 
         `report` is called in trio's thread with each batch of news, and must not block.
         """
         root = os.path.realpath(scratch_root)
-        self._setup = Setup(root, owner, output_bytes_max, python or sys.executable, pythonpath, most)
+        self._setup = Setup(root, owner, output_bytes_max, python or sys.executable, pythonpath, most, slots)
         self._report = report
         self._node_end: socket.socket | None = None  # while there is a spawner
-        self._orders: list[Start | Kill | Peek] = []  # while there is none
+        self._orders: list[Order] = []  # while there is none
         self._unsent: deque[memoryview] = deque()
         self._blocked = trio.Event()
         self._given: dict[tuple[str, int], _Given] = {}
+        self._given_total = 0  # to this spawner
+        self._tally: Tally | None = None  # of this spawner
         self._asked: set[int] = set()  # the peeks that the spawner has not yet answered
         self._scope = trio.CancelScope()
         self._ended: trio.Event | None = None
         self.spawner_pid: int | None = None
 
-    def submit(self, batch: Sequence[Start | Kill | Peek]) -> None:
-        """Have these orders carried out; never waits. Each Start is answered by one Over, mostly after a Begun; each
-        Peek by one Printed."""
+    def submit(self, batch: Sequence[Order]) -> None:
+        """Have these orders carried out; never waits. Each Start is answered by one Over, mostly after a Begun, or by
+        one Returned; each Peek by one Printed."""
         if self._node_end is None:
             self._orders += batch
             return
         for order in batch:
             if isinstance(order, Start):
-                self._given[order.ticket, order.attempt] = _Given()
+                self._given_total += 1
+                self._given[order.ticket, order.attempt] = _Given(self._given_total)
             elif isinstance(order, Peek):
                 self._asked.add(order.query_id)
         for frame in order_frames(batch):
@@ -116,6 +123,8 @@ class Executors:
                     await self._live_with_a_spawner(lambda: None)
                     await trio.sleep_until(next_at)
         finally:
+            if self._tally is not None:
+                self._close_tally()
             self._ended.set()
 
     async def close(self) -> None:
@@ -143,11 +152,12 @@ class Executors:
 
     async def _live_with_a_spawner(self, is_up: Callable[[], None]) -> None:
         """Start one, and exchange orders and news with it until it is dead."""
+        self._tally, self._given_total = Tally.made(), 0
         ours, theirs = socket.socketpair()
         with closing(trio.socket.from_stdlib_socket(ours)) as node_end:
             stream = trio.SocketStream(node_end)
             with theirs:
-                process = await self._start(theirs.fileno())
+                process = await self._start(theirs.fileno(), self._tally.fd)
             try:
                 self._node_end = ours
                 waiting, self._orders = self._orders, []
@@ -163,11 +173,11 @@ class Executors:
                 node_end.close()  # what a living spawner takes as the order to kill everything and exit
                 await _see_off(process)
 
-    async def _start(self, fd: int) -> trio.Process:
+    async def _start(self, fd: int, tally: int) -> trio.Process:
         setup = msgspec.json.encode(self._setup).decode()
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-P", "-m", "node.executors.spawner", str(fd), setup],
-            pass_fds=[fd],
+            [sys.executable, "-P", "-m", "node.executors.spawner", str(fd), str(tally), setup],
+            pass_fds=[fd, tally],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # what Ctrl-C sends goes to the foreground group
@@ -181,12 +191,22 @@ class Executors:
         begun = {given.pid: given.heard_ticks for given in self._given.values() if given.pid}
         root = Path(self._setup.scratch_root)
         await trio.to_thread.run_sync(end_leftovers, root, self._setup.owner, begun)
+        begun_total = self._close_tally()
         lost, self._given = self._given, {}
         asked, self._asked = self._asked, set()
         asked.discard(_PROBE.query_id)
         if lost or asked:
-            crashed = [Over(ticket, attempt, Outcome(Verdict.CRASHED)) for ticket, attempt in lost]
-            self._report([*crashed, *(Printed(query_id, running=False) for query_id in asked)])
+            returned = [Returned(*id) for id, given in lost.items() if given.number > begun_total]
+            crashed = [Over(*id, Outcome(Verdict.CRASHED)) for id, given in lost.items() if given.number <= begun_total]
+            self._report([*returned, *crashed, *(Printed(query_id, running=False) for query_id in asked)])
+
+    def _close_tally(self) -> int:
+        """How many of those that it was given the spawner has taken out of its line."""
+        tally, self._tally = self._tally, None
+        assert tally is not None, "a spawner that has lived had one"
+        number = tally.number
+        tally.close()
+        return number
 
     # --- orders and news ------------------------------------------------------------------------------------------
 
@@ -231,20 +251,26 @@ class Executors:
             while data := await stream.receive_some(READ_BYTES):
                 for frame in frames.feed(data):
                     news = news_of(frame)
-                    if news.begun or news.printed or news.over:
+                    if news.begun or news.returned or news.printed or news.over:
                         self._hear(news)
                     else:
                         is_up()
 
     def _hear(self, news: News) -> None:
+        ticks = now_ticks() if news.begun else 0
         for begun in news.begun:
-            self._given[begun.ticket, begun.attempt] = _Given(begun.pid, now_ticks())
+            given = self._given[begun.ticket, begun.attempt]
+            given.pid, given.heard_ticks = begun.pid, ticks
+        for returned in news.returned:
+            self._given.pop((returned.ticket, returned.attempt), None)
         for over in news.over:
             self._given.pop((over.ticket, over.attempt), None)
-        self._asked.difference_update(printed.query_id for printed in news.printed)
-        printed = [printed for printed in news.printed if printed.query_id != _PROBE.query_id]
-        if news.begun or printed or news.over:
-            self._report([*news.begun, *printed, *news.over])
+        printed = news.printed
+        if printed:
+            self._asked.difference_update(one.query_id for one in printed)
+            printed = [one for one in printed if one.query_id != _PROBE.query_id]
+        if news.begun or news.returned or printed or news.over:
+            self._report([*news.begun, *news.returned, *printed, *news.over])
 
 
 @contextmanager

@@ -154,7 +154,7 @@ class Capture:
     total_bytes = 0  # read, kept or not
     ended = False  # nobody holds the writing end any more, or we have stopped reading
     _kept: bytes | bytearray = b""
-    _watched = False
+    is_watched = False
 
     def __init__(self, loop: Loop, bytes_max: int, on_read: Callable[[], None]) -> None:
         self._loop, self._bytes_max, self._on_read = loop, bytes_max, on_read
@@ -175,13 +175,13 @@ class Capture:
 
     def watch(self) -> None:
         """Read whenever there is something, and call `on_read` afterwards."""
-        if not self.ended and not self._watched:
-            self._watched = True
+        if not self.ended and not self.is_watched:
+            self.is_watched = True
             self._loop.watch(self._fd, self._ready)
 
     def unwatch(self) -> None:
-        if self._watched:
-            self._watched = False
+        if self.is_watched:
+            self.is_watched = False
             self._loop.forget(self._fd)
 
     def read_out(self) -> None:
@@ -205,7 +205,7 @@ class Capture:
     def close(self) -> None:
         if not self.ended:
             self.ended = True
-            if self._watched:
+            if self.is_watched:
                 self._loop.forget(self._fd)
             os.close(self._fd)
 

@@ -1,6 +1,7 @@
 """The spawner: the process that starts a node's jobs, and that kills them when the node is gone.
 
-    python -m node.executors.spawner FD SETUP          FD is one end of a socket pair, SETUP is a `wire.Setup` in JSON
+    python -m node.executors.spawner FD TALLY SETUP    FD is one end of a socket pair, TALLY a descriptor of the memory
+                                                       of `line.Tally`, SETUP is a `wire.Setup` in JSON
 
 Rules: one thread, one loop, no trio. It is the parent of all jobs and alone touches them. When the socket ends, be
 it because the node has closed it or because the node was killed, every process group is killed at once and the
@@ -16,7 +17,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +26,13 @@ import msgspec
 
 from common.limits import KIB
 from common.model import Outcome
-from node.executors import Begun, Kill, Over, Peek, Printed, Start
+from node.executors import Begun, Kill, Over, Peek, Printed, Returned, Start, TakeBack
 from node.executors.calls import KINDS, Call
 from node.executors.commands import Command, Commands
 from node.executors.fences import be_taken_first
 from node.executors.guard import Guard
 from node.executors.leftovers import lock_path
+from node.executors.line import Line, Tally
 from node.executors.loop import Channel, Loop
 from node.executors.processes import Family
 from node.executors.scratch import Scratch
@@ -39,7 +42,10 @@ from node.executors.wire import Frames, Setup, news_frames, orders_of
 from node.executors.workers import Workers
 
 PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
-BEGUN_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames
+NEWS_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames; an
+# end waits so long at most, while there is enough to begin: the node's step for many is hardly longer than for one
+STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
+NAP_S: Final = 0.0005  # while every worker has enough to do: what comes meanwhile is dealt with at once
 SWEEP_S: Final = 1.0  # a directory that nobody has needed for so long is removed
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -47,7 +53,7 @@ IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 class Spawner:
     """Takes orders, keeps what runs, and collects the news for the node."""
 
-    def __init__(self, node: socket.socket, setup: Setup) -> None:
+    def __init__(self, node: socket.socket, tally: Tally, setup: Setup) -> None:
         mark = mark_of(setup.owner, setup.scratch_root)
         self._environment = base_environment(os.environ, mark)
         os.environ["PATH"] = self._environment["PATH"]
@@ -58,8 +64,12 @@ class Spawner:
         self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
         self._workers = Workers(loop, self._family, guard, self._scratch, self._environment, setup, self._back)
         self._is_sweeping = False
+        self._line = Line(setup.slots, tally)
         self._running: dict[tuple[str, int], Command | Call] = {}
+        self._commands_running = 0
+        self._watches_line = self._will_report = False
         self._begun: dict[tuple[str, int], Begun] = {}
+        self._returned: list[Returned] = []
         self._printed: list[Printed] = []
         self._over: list[Over] = []
         self._frames = Frames()
@@ -72,10 +82,16 @@ class Spawner:
             self._report()  # an empty one: up, and holding the lock
             while self._node_is_there:
                 self._loop.turn(wait=not self._scratch.untidy)
+                self._advance()
                 if self._scratch.untidy or self._scratch.lost:
                     self._tidy()
-                if self._over or self._printed:
+                calls_are_plenty = not self._commands_running and self._workers.are_busy_for_long
+                if self._printed or self._returned or (self._over and not calls_are_plenty and not self._line.is_long):
                     self._report()
+                elif self._over:
+                    self._report_soon()
+                if calls_are_plenty and self._line.is_full:
+                    time.sleep(NAP_S)
         finally:
             kill_sessions(self._family.kill_all())
 
@@ -93,10 +109,32 @@ class Spawner:
     def _take(self, data: bytes) -> None:
         for frame in self._frames.feed(data):
             orders = orders_of(frame)
+            now = time.monotonic()
             for start in orders.starts:
-                self._start(start)
+                self._line.add(start, now)
+            self._advance()
+            self._take_back(orders.back)
             self._kill(orders.kills)
             self._peek(orders.peeks)
+
+    def _advance(self) -> None:
+        """Begin what there is room for; and where a worker can be given a call before it has ended another, do."""
+        if not self._line:
+            return
+        now = time.monotonic()
+        while (start := self._line.next(now)) is not None:
+            self._start(start)
+        while (start := self._line.first) is not None and start.kind in KINDS and self._give_ahead(start):
+            self._line.take(now)
+        if self._line and not self._watches_line:
+            self._watches_line = True
+            self._loop.after(STALL_S, self._return_stalled)
+
+    def _return_stalled(self) -> None:
+        """Somebody long is in front: others may run sooner elsewhere, or are more urgent than what is here."""
+        self._watches_line = False
+        if time.monotonic() - self._line.moved_at >= STALL_S:
+            self._returned += [Returned(start.ticket, start.attempt) for start in self._line.clear()]
 
     def _start(self, start: Start) -> None:
         try:
@@ -119,29 +157,53 @@ class Spawner:
         finally:
             os.chdir("/")  # or a file system could not be unmounted for our sake
         self._running[start.ticket, start.attempt] = command
+        self._commands_running += 1
         self._has_begun(start, command)
 
     def _start_call(self, start: Start) -> None:
         if start.dir is not None:
             enter_directory(start, self._scratch)
             os.chdir("/")
-        call = Call(start, self._took, self._grew, functools.partial(self._ended, start, None))
-        self._workers.begin(call)
+        self._workers.begin(self._call(start, self._took))
+
+    def _give_ahead(self, start: Start) -> bool:
+        """To a worker that runs another call; whether one could take it."""
+        worker = self._workers.ready_for(start)
+        if worker is None:
+            return False
+        try:
+            return worker.give_ahead(self._call(start, self._took_over))
+        except Refused:
+            return False  # it is refused when its turn has come
+
+    def _call(self, start: Start, on_taken: Callable[[Call], None]) -> Call:
+        return Call(start, on_taken, self._grew, functools.partial(self._ended, start, None))
 
     def _took(self, call: Call) -> None:
         self._running[call.start.ticket, call.start.attempt] = call
+
+    def _took_over(self, call: Call) -> None:
+        """Its worker has ended another call, which has given its slot back."""
+        self._line.occupy(call.start)
+        self._took(call)
 
     def _grew(self, call: Call) -> None:
         self._has_begun(call.start, call)
 
     def _back(self, calls: Sequence[Call]) -> None:
-        for call in calls:
-            self._start(call.start)
+        """These were given ahead."""
+        self._line.put_back([call.start for call in calls], time.monotonic())
 
     def _has_begun(self, start: Start, running: Command | Call) -> None:
-        if not self._begun:
-            self._loop.after(BEGUN_WAIT_S, self._report_begun)
+        self._report_soon()
         self._begun[start.ticket, start.attempt] = Begun(start.ticket, start.attempt, running.pid)
+
+    def _take_back(self, back: Sequence[TakeBack]) -> None:
+        if back:
+            self._workers.take_back()
+        for order in back:
+            if self._line.remove((order.ticket, order.attempt)):
+                self._returned.append(Returned(order.ticket, order.attempt))
 
     def _kill(self, kills: Sequence[Kill]) -> None:
         for kill in kills:
@@ -165,7 +227,9 @@ class Spawner:
 
     def _ended(self, start: Start, lent: str | None, outcome: Outcome, output: bytes, unused: bool) -> None:
         id = start.ticket, start.attempt
-        self._running.pop(id, None)
+        if isinstance(self._running.pop(id, None), Command):
+            self._commands_running -= 1
+        self._line.free(start)
         self._begun.pop(id, None)  # one that is over at once need not be known to have begun
         self._give_back(lent, unused=unused)
         self._over.append(Over(*id, outcome, output))
@@ -182,15 +246,22 @@ class Spawner:
         if self._is_sweeping:
             self._loop.after(SWEEP_S, self._sweep)
 
-    def _report_begun(self) -> None:
-        if self._begun:
+    def _report_soon(self) -> None:
+        if not self._will_report:
+            self._will_report = True
+            self._loop.after(NEWS_WAIT_S, self._report_now)
+
+    def _report_now(self) -> None:
+        self._will_report = False
+        if self._begun or self._over:
             self._report()
 
     def _report(self) -> None:
         begun, self._begun = list(self._begun.values()), {}
+        returned, self._returned = self._returned, []
         printed, self._printed = self._printed, []
         over, self._over = self._over, []
-        for frame in news_frames(begun, printed, over):
+        for frame in news_frames(begun, returned, printed, over):
             self._node.send(frame)
 
 
@@ -214,11 +285,13 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)
-    setup = msgspec.json.decode(sys.argv[2], type=Setup)
+    tally = Tally(int(sys.argv[2]))
+    os.set_inheritable(tally.fd, False)
+    setup = msgspec.json.decode(sys.argv[3], type=Setup)
     os.chdir("/")
     be_taken_first()
     hold_lock(lock_path(setup.scratch_root))
-    spawner = Spawner(socket.socket(fileno=fd), setup)
+    spawner = Spawner(socket.socket(fileno=fd), tally, setup)
     gc.freeze()  # what is there now stays: the collector need not look at it again for every few jobs
     spawner.run()
 

@@ -5,6 +5,7 @@ the socket and the tests share it. msgspec encodes the attrs classes as they are
 the same machine, so there is no foreign version to refuse and nobody to distrust.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -12,7 +13,7 @@ import attrs
 import msgspec
 
 from common.limits import BATCH_BYTES, BATCH_ITEMS_MAX
-from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Order, Over, Peek, Printed, Returned, Start, TakeBack
 
 HEADER_BYTES: Final = 4
 
@@ -27,23 +28,26 @@ class Setup:
     python: str
     pythonpath: str  # directories separated by colons
     most: Limits = NO_LIMITS  # what the node allows: calls that have no others share their workers
+    slots: int = sys.maxsize  # what is started beyond these waits in line
 
 
 @attrs.frozen
 class Orders:
-    """Node to spawner. The starts of one frame come before its kills, and these before its peeks."""
+    """Node to spawner. The starts of one frame come first, then what is taken back, then kills, then peeks."""
 
     starts: Sequence[Start] = ()
+    back: Sequence[TakeBack] = ()
     kills: Sequence[Kill] = ()
     peeks: Sequence[Peek] = ()
 
 
 @attrs.frozen
 class News:
-    """Spawner to node. What has begun comes first, then what has been printed, then what is over. An empty one says
-    that the spawner is up."""
+    """Spawner to node. What has been printed comes first, then what is over; who has begun is not over. An empty one
+    says that the spawner is up."""
 
     begun: Sequence[Begun] = ()
+    returned: Sequence[Returned] = ()
     printed: Sequence[Printed] = ()
     over: Sequence[Over] = ()
 
@@ -55,26 +59,29 @@ orders_of = msgspec.msgpack.Decoder(Orders).decode
 news_of = msgspec.msgpack.Decoder(News).decode
 
 
-def order_frames(batch: Sequence[Start | Kill | Peek]) -> Iterator[bytes]:
+def order_frames(batch: Sequence[Order]) -> Iterator[bytes]:
     """The frames that carry a batch. The starts come first: a kill or peek of an attempt of this batch finds it."""
     for part in _parts([order for order in batch if isinstance(order, Start)]):
         yield _frame(Orders(starts=part))
+    back = [order for order in batch if isinstance(order, TakeBack)]
     kills = [order for order in batch if isinstance(order, Kill)]
     peeks = [order for order in batch if isinstance(order, Peek)]
-    if kills or peeks:
-        yield _frame(Orders(kills=kills, peeks=peeks))
+    if back or kills or peeks:
+        yield _frame(Orders((), back, kills, peeks))
 
 
-def news_frames(begun: Sequence[Begun], printed: Sequence[Printed], over: Sequence[Over]) -> Iterator[bytes]:
-    """The frames that carry what has happened, at least one."""
-    for part in _parts(printed):
-        yield _frame(News(begun, part))
-        begun = ()
-    first, *others = list(_parts(over)) or [[]]
-    if begun or first or not printed:
-        yield _frame(News(begun, over=first))
-    for rest in others:
-        yield _frame(News(over=rest))
+def news_frames(
+    begun: Sequence[Begun], returned: Sequence[Returned], printed: Sequence[Printed], over: Sequence[Over]
+) -> Iterator[bytes]:
+    """The frames that carry what has happened, at least one. What has begun is in the last: it may have the slot of
+    what is over."""
+    for shown in _parts(printed):
+        yield _frame(News(printed=shown))
+    *parts, last = list(_parts(over)) or [[]]
+    for part in parts:
+        yield _frame(News(over=part))
+    if begun or returned or last or not printed:
+        yield _frame(News(begun, returned, over=last))
 
 
 def _parts(values: Sequence[T]) -> Iterator[list[T]]:

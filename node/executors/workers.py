@@ -16,6 +16,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from signal import SIGKILL
 from typing import Final
 
@@ -25,7 +26,7 @@ import msgspec
 from common.codec import replace
 from common.limits import KIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
-from node.executors import Limits
+from node.executors import NO_LIMITS, Limits, Start
 from node.executors.calls import LENGTHS_BYTES, Answer, Call, Result, answer_of, result_of, too_long, worker_setup
 from node.executors.commands import DRAIN_S, YOUNG_S, ended_by_fence, outcome_of_breach, outcome_of_exit
 from node.executors.guard import Guard
@@ -37,6 +38,8 @@ from node.executors.wire import Frames, Setup
 
 CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
 PACKET_BYTES_MAX: Final = 32 * KIB  # what is longer goes over the stream
+GIVEN_MAX: Final = 32  # calls in the hands of one worker: the shortest possible ones, for a millisecond
+GIVEN_MIN: Final = 16  # so many that it will not be idle in the next half of a millisecond
 
 
 class Workers:
@@ -58,6 +61,7 @@ class Workers:
         self._env = env
         self._setup = worker_setup([path for path in setup.pythonpath.split(os.pathsep) if path], env)
         self._most = setup.most
+        self._may_be_given_ahead = attrs.evolve(setup.most, files=None, output_bytes=None) == NO_LIMITS
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._idle: list[Worker] = []
         self._busy: dict[Worker, None] = {}
@@ -77,6 +81,25 @@ class Workers:
             self._looks = True
             self._loop.after(YOUNG_S, self._look)
         worker.run(call)
+
+    def ready_for(self, start: Start) -> "Worker | None":
+        """Who runs a call and could be given this one to run next: the worker that has the fewest. A call whose use is
+        watched is not given ahead, because nobody would know where its use begins; nor one that needs more slots than
+        the call before it leaves, or a directory that is not there for all."""
+        if not self._may_be_given_ahead or start.slots != 1 or start.dir is not None or start.limits != self._most:
+            return None
+        able = (worker for worker in self._busy if worker.takes_more)
+        return min(able, key=attrgetter("given"), default=None)
+
+    def take_back(self) -> None:
+        """Have every worker hand back what it has not begun."""
+        for worker in list(self._busy):
+            worker.take_back()
+
+    @property
+    def are_busy_for_long(self) -> bool:
+        """Whether every worker that runs a call has others to run after it."""
+        return bool(self._busy) and min(worker.given for worker in self._busy) >= GIVEN_MIN
 
     def idle(self, worker: "Worker") -> None:
         self._busy.pop(worker, None)
@@ -161,6 +184,30 @@ class Worker:
             self._giving.send(frame[:LENGTHS_BYTES])
             self._control.send(frame[LENGTHS_BYTES:])
 
+    @property
+    def given(self) -> int:
+        """How many calls it has."""
+        return len(self._calls)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it runs a call, and may be given others to run after it."""
+        if not self._is_ready or self._for_one_call or self._reply is not None or self.prints.is_watched:
+            return False
+        return self._own is not None and 0 < self.given < GIVEN_MAX and self._calls[0].start.slots == 1
+
+    def give_ahead(self, call: Call) -> bool:
+        """To be run after the others; False where it is too long for that."""
+        frame = call.frame(None)
+        if len(frame) > PACKET_BYTES_MAX:
+            return False
+        try:
+            self._giving.send(frame, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        self._calls.append(call)
+        return True
+
     def _frame(self, call: Call) -> bytes:
         if call.start.dir is not None or self._own is not None:
             return call.frame(None)
@@ -207,12 +254,12 @@ class Worker:
 
     def _runs(self, call: Call) -> bool:
         """Whether it runs this call, surely: then it goes on with no other until we have heard of its end."""
-        self._take_back()
+        self.take_back()
         while not self._control.closed and self._control.read():
             pass
         return bool(self._calls) and self._calls[0] is call
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
         """Whoever reads a packet has it: what we can read it has not begun, and will not. The first of its calls is its
         own from the beginning, also while it is starting."""
         packets: list[bytes] = []
@@ -260,11 +307,11 @@ class Worker:
             self._own = None
         if answer.dirty or self._for_one_call:
             self._reply = answer, value
-            self._take_back()
+            self.take_back()
             self.process.signal_group(SIGKILL)
             return
         if answer.left:
-            self._take_back()
+            self.take_back()
             self._control.send(b"\n")  # it waits for this, so that we could take back what has the old directory
         self.prints.unwatch()
         self._end(result_of(answer, value, call.nothing), unused=True)
@@ -274,7 +321,7 @@ class Worker:
             self._workers.idle(self)
 
     def _move_to_another(self) -> None:
-        self._take_back()
+        self.take_back()
         call = self._calls.popleft()
         self._workers.gone(self)
         self.process.signal_group(SIGKILL)
@@ -303,7 +350,7 @@ class Worker:
         self._code = code
         while not self._control.closed and self._control.read():
             pass  # what it said before it died counts
-        self._take_back()
+        self.take_back()
         self.prints.read_out()
         if not self._calls or self.prints.ended:
             self._finish()

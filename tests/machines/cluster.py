@@ -34,7 +34,7 @@ from common.limits import SYNC_WITHIN_S
 from common.memory import Memory
 from common.messages import PROTOCOL, AttemptId, Begun, Hello, Message, Refused, Result, Welcome
 from common.model import Outcome, Verdict
-from node.executors import Kill, Over, Peek, Printed, Start
+from node.executors import Kill, Order, Over, Peek, Printed, Start
 from node.worker import Executed, Identity, RunNow, Worker
 
 PERIODS = Periods(
@@ -396,7 +396,7 @@ class Cluster:
             case _:
                 raise AssertionError(f"a node asked for {action}")
 
-    def _execute(self, node: Node, command: Start | Kill | Peek) -> None:
+    def _execute(self, node: Node, command: Order) -> None:
         id = (command.ticket, command.attempt)
         if isinstance(command, Peek):
             stdout, stderr = node.printed.get(id, (b"", b""))
@@ -407,7 +407,7 @@ class Cluster:
             node.started.append(id)
             node.running[id] = command
             self.starts[id] = self.starts.get(id, 0) + 1
-        else:
+        elif isinstance(command, Kill):
             node.killed.append(command)
 
     # --- what tests do --------------------------------------------------------------------------------------------

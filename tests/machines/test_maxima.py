@@ -5,7 +5,7 @@ import pytest
 from common.model import Job, Outcome, Reason, Verdict
 from common.timers import Timers
 from node.backlog import Backlog, Maxima
-from node.executors import Kill, Limits, Over, Start
+from node.executors import Kill, Limits, Order, Over, Start
 
 
 class Bench:
@@ -26,12 +26,12 @@ class Bench:
         assert isinstance(order, Start)
         return order
 
-    def orders(self) -> list[Start | Kill]:
-        orders, self.backlog.commands = self.backlog.commands, []
+    def orders(self) -> list[Order]:
+        orders, self.backlog.commands = list(self.backlog.commands), []
         self.backlog.check()
         return orders
 
-    def wake(self, now: float) -> list[Start | Kill]:
+    def wake(self, now: float) -> list[Order]:
         for name in self.timers.due(now):
             assert isinstance(name, tuple)
             self.backlog.due(*name, now)
@@ -66,7 +66,7 @@ def test_no_attempt_runs_longer_than_the_node_allows(
     killed = bench.wake(holds_s)
     if kind == "sh":
         assert killed == [Kill("aaaaaa-1", 1, 15)]
-        bench.backlog.over(Over("aaaaaa-1", 1, Outcome(Verdict.FAILED, Reason.SIGNAL, 143)))
+        bench.backlog.hear([Over("aaaaaa-1", 1, Outcome(Verdict.FAILED, Reason.SIGNAL, 143))], holds_s)
     (done,) = bench.backlog.finished
     assert (done.outcome.verdict, done.outcome.reason, done.outcome.exit) == (Verdict.FAILED, Reason.TIMEOUT, 143)
 

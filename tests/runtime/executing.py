@@ -1,5 +1,6 @@
 """A spawner with a node of a few lines around it, for the tests of the executors."""
 
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 import trio
 
 from common.limits import MIB
-from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Start
+from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Peek, Printed, Returned, Start, TakeBack, Word
 from node.executors.handle import Executors
 
 OWNER = "k3f7qa"
@@ -19,7 +20,7 @@ class Yard:
     """Submits attempts one ticket after another, and keeps what was reported of each."""
 
     def __init__(
-        self, data_directory: Path, *, output_bytes_max: int, python: str, pythonpath: str, most: Limits
+        self, data_directory: Path, *, output_bytes_max: int, python: str, pythonpath: str, most: Limits, slots: int
     ) -> None:
         self._most = most
         self.scratch_root = data_directory / "scratch"
@@ -31,11 +32,15 @@ class Yard:
             python=python,
             pythonpath=pythonpath,
             most=most,
+            slots=slots,
         )
         self.begun: dict[str, Begun] = {}
         self.over: dict[str, Over] = {}
+        self.returned: dict[str, Returned] = {}
         self.printed: dict[int, Printed] = {}
-        self.reports: list[Begun | Printed | Over] = []  # all of them, in order
+        self.reports: list[Word] = []  # all of them, in order
+        self.insists = False  # what is returned is started again
+        self._starts: dict[str, Start] = {}
         self._news = trio.Event()
         self._number = 0
 
@@ -44,11 +49,15 @@ class Yard:
         self._number += 1
         ticket = f"{OWNER}-{self._number}"
         limits = Limits(**more.pop("limits", {})).within(self._most)  # type: ignore[arg-type]
-        self.executors.submit([Start(ticket, 1, kind, line, limits=limits, **more)])  # type: ignore[arg-type]
+        self._starts[ticket] = Start(ticket, 1, kind, line, limits=limits, **more)  # type: ignore[arg-type]
+        self.executors.submit([self._starts[ticket]])
         return ticket
 
     def kill(self, ticket: str, signal: int) -> None:
         self.executors.submit([Kill(ticket, 1, signal)])
+
+    def take_back(self, *tickets: str) -> None:
+        self.executors.submit([TakeBack(ticket, 1) for ticket in tickets])
 
     async def peek(self, ticket: str, stdout_at: int = 0, stderr_at: int = 0) -> Printed:
         self._number += 1
@@ -73,12 +82,15 @@ class Yard:
         await self._until(lambda: ticket in self.over)
         return self.over[ticket]
 
+    async def return_of(self, ticket: str) -> None:
+        await self._until(lambda: ticket in self.returned)
+
     async def _until(self, condition: Callable[[], bool]) -> None:
         with trio.fail_after(BOUND_S):
             while not condition():
                 await self._news.wait()
 
-    def _report(self, news: Sequence[Begun | Printed | Over]) -> None:
+    def _report(self, news: Sequence[Word]) -> None:
         self.reports += news
         for value in news:
             if isinstance(value, Begun):
@@ -87,8 +99,14 @@ class Yard:
             elif isinstance(value, Printed):
                 assert value.query_id not in self.printed, f"query {value.query_id} was answered twice"
                 self.printed[value.query_id] = value
+            elif isinstance(value, Returned):
+                assert value.ticket not in {**self.begun, **self.over}, f"{value.ticket} had begun"
+                if self.insists:
+                    self.executors.submit([self._starts[value.ticket]])
+                else:
+                    self.returned[value.ticket] = value
             else:
-                assert value.ticket not in self.over, f"{value.ticket} was over twice"
+                assert value.ticket not in {**self.over, **self.returned}, f"{value.ticket} was over twice"
                 self.over[value.ticket] = value
         self._news.set()
         self._news = trio.Event()
@@ -102,8 +120,11 @@ async def yard_in(
     python: str = "",
     pythonpath: str = "",
     most: Limits = NO_LIMITS,
+    slots: int = sys.maxsize,
 ) -> AsyncIterator[Yard]:
-    yard = Yard(data_directory, output_bytes_max=output_bytes_max, python=python, pythonpath=pythonpath, most=most)
+    yard = Yard(
+        data_directory, output_bytes_max=output_bytes_max, python=python, pythonpath=pythonpath, most=most, slots=slots
+    )
     async with yard.executors.running():
         yield yard
 

@@ -18,6 +18,7 @@ import pytest
 from node.executors import Start
 from node.executors import scratch as scratching
 from node.executors.leftovers import end_leftovers, lock_path, now_ticks
+from node.executors.line import Tally
 from node.executors.scratch import ENTRIES_PER_TURN, Scratch
 from node.executors.surroundings import MARK, enter_directory, mark_of
 from node.executors.wire import Setup, order_frames
@@ -134,13 +135,15 @@ def test_it_waits_until_an_older_spawner_has_let_go_of_the_lock(root: Path) -> N
 def spawner_at(root: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """A spawner without a node: its process, and the node's end of its socket."""
     ours, theirs = socket.socketpair()
+    tally = Tally.made()
     setup = msgspec.json.encode(Setup(str(root), OWNER, 1 << 20, sys.executable, "")).decode()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "node.executors.spawner", str(theirs.fileno()), setup],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-m", "node.executors.spawner", str(theirs.fileno()), str(tally.fd), setup],
+            pass_fds=[theirs.fileno(), tally.fd],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
+    tally.close()
     ours.settimeout(20)
     return process, ours
 

@@ -19,20 +19,22 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+import node.backlog
 from common.messages import AttemptId
 from common.model import Outcome, Reason, Verdict
-from node.executors import Begun, Kill, Over, Peek, Printed, Start
+from node.executors import Begun, Kill, Order, Over, Peek, Printed, Returned, Start, TakeBack, Word
 from node.executors.commands import outcome_of_exit
 from tests.simulation.agenda import Agenda
 from tests.simulation.network import Waiter
 
 BEGIN_S: Final = (0.001, 0.01)  # from the order to the process
-SHORT_S: Final = (0.002, 0.2)  # of a job that says nothing of its time
+SHORT_S: Final = ((0.002, 0.2), (0.0005, 0.01))  # of a job that says nothing of its time, by the boot
 CRASH_S: Final = (0.0, 0.05)
 SIGNAL_S: Final = (0.0005, 0.01)  # from a signal to the end
+STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
 REPORT_S: Final = (0.0001, 0.001)
 
-News = Begun | Over | Printed
+node.backlog.LONG_S = 0.01  # type: ignore[misc]  # or hardly any would go ahead of a slot in a story so short
 
 
 class Place(Protocol):
@@ -66,26 +68,33 @@ class Running:
 class Executors:
     """All jobs of one boot of a node."""
 
-    def __init__(self, agenda: Agenda, chance: random.Random, place: Place) -> None:
+    def __init__(self, agenda: Agenda, chance: random.Random, place: Place, slots: int) -> None:
         self._agenda = agenda
         self._chance = chance
         self._place = place
+        self._short_s = chance.choice(SHORT_S)
         self._running: dict[AttemptId, Running] = {}
-        self._news: list[News] = []
+        self._free = slots
+        self._line: list[Start] = []
+        self._moved_at = 0.0
+        self._news: list[Word] = []
         self._reporter = Waiter()
 
-    def submit(self, batch: Sequence[Start | Kill | Peek]) -> None:
+    def submit(self, batch: Sequence[Order]) -> None:
         if not self._place.alive:
             return
         for order in batch:
             if isinstance(order, Start):
-                self._start(order)
+                self._line.append(order)
+                self._advance()
+            elif isinstance(order, TakeBack):
+                self._take_back(order)
             elif isinstance(order, Kill):
                 self._kill(order)
             else:
                 self._peek(order)
 
-    async def report(self, report: Callable[[Sequence[News]], None]) -> None:
+    async def report(self, report: Callable[[Sequence[Word]], None]) -> None:
         """Hands the node its news, in batches, as the task of a process does that reads a pipe."""
         while True:
             if not self._news:
@@ -97,11 +106,35 @@ class Executors:
     def lose_all(self) -> int:
         """The spawner has died: nothing of what ran is left, and the node is told so. Returns how many ran."""
         lost, self._running = list(self._running.values()), {}
+        line, self._line = self._line, []
         for job in lost:
             self._over(job, Outcome(Verdict.CRASHED), b"")
+        for start in line:
+            self._tell(Returned(start.ticket, start.attempt))
         return len(lost)
 
     # --- orders --------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        while self._line and self._line[0].slots <= self._free:
+            self._free -= self._line[0].slots
+            self._moved_at = trio.current_time()
+            self._start(self._line.pop(0))
+        if self._line:
+            self._later((STALL_S, STALL_S), self._return_stalled)
+
+    def _return_stalled(self) -> None:
+        if trio.current_time() >= self._moved_at + STALL_S:
+            line, self._line = self._line, []
+            for start in line:
+                self._tell(Returned(start.ticket, start.attempt))
+
+    def _take_back(self, order: TakeBack) -> None:
+        for start in self._line:
+            if (start.ticket, start.attempt) == (order.ticket, order.attempt):
+                self._line.remove(start)
+                self._tell(Returned(order.ticket, order.attempt))
+                return
 
     def _start(self, start: Start) -> None:
         job = Running(start)
@@ -145,7 +178,7 @@ class Executors:
         elif word in ("sleep", "stubborn"):
             self._agenda.after(argument, lambda: self._exit(job, 0))
         else:
-            self._later(SHORT_S, lambda: self._exit(job, int(argument) if word == "exit" else 0))
+            self._later(self._short_s, lambda: self._exit(job, int(argument) if word == "exit" else 0))
 
     def _signal(self, job: Running, number: int) -> None:
         if number == signal.SIGKILL or _behaviour(job.start.line)[0] != "stubborn":
@@ -165,12 +198,14 @@ class Executors:
 
     def _over(self, job: Running, outcome: Outcome, output: bytes) -> None:
         job.ended = True
+        self._free += job.start.slots
         self._place.job_over(job.id, outcome)
         self._tell(Over(*job.id, outcome, output))
+        self._advance()
 
     # --- time ----------------------------------------------------------------------------------------------------
 
-    def _tell(self, news: News) -> None:
+    def _tell(self, news: Word) -> None:
         def arrives() -> None:
             self._news.append(news)
             self._reporter.wake()

@@ -96,7 +96,7 @@ class Boot:
             self._connect,
             awake_max=self.world.knobs.awake_max,
         )
-        self.executors = Executors(world.agenda, world.jobs_chance, self)
+        self.executors = Executors(world.agenda, world.jobs_chance, self, settings.slots)
         self._stop = node.stop
         self._is_up(node.worker, node.who.boot_id)
         async with trio.open_nursery() as nursery:

@@ -1,0 +1,187 @@
+"""More is started than there are slots: it waits in the spawner's line, or in the hands of a worker that is busy."""
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from common.model import Outcome, Reason, Verdict
+from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
+
+pytestmark = pytest.mark.system
+
+JOBS = """
+import os, time
+
+def says(what): print(what); return [what, os.getpid()]
+def shouts(what): os.write(2, b"x" * what); return [what, os.getpid()]
+def sleeps(seconds): time.sleep(seconds); return os.getpid()
+def dies(code): os._exit(code)
+def litters():
+    open("left", "w").close()
+    return os.listdir(".")
+def looks(): return os.listdir(".")
+def leaves_a_child():
+    if not os.fork(): time.sleep(100)
+"""
+
+
+@pytest.fixture
+async def yard(tmp_path: Path) -> AsyncIterator[Yard]:
+    """Two slots and two warm workers."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "jobs.py").write_text(JOBS)
+    async with yard_in(tmp_path, pythonpath=f"{tmp_path}/lib", slots=2) as yard:
+        for ticket in [yard.start("py", "jobs:sleeps [0.2]") for _ in range(2)]:
+            await yard.end_of(ticket)
+        yield yard
+
+
+@pytest.fixture
+def insisting(yard: Yard) -> Yard:
+    """As a node, it starts again what was returned because a new worker took its time."""
+    yard.insists = True
+    return yard
+
+
+async def value(yard: Yard, ticket: str) -> object:
+    over = await yard.end_of(ticket)
+    assert over.outcome.verdict is Verdict.SUCCEEDED, stderr(over).decode()
+    return json.loads(stdout(over))
+
+
+# --- the line ----------------------------------------------------------------------------------------------------
+
+
+async def test_no_more_run_at_once_than_there_are_slots_and_all_run_in_order(insisting: Yard, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    lines = [f"echo + {number} >> {log}; sleep 0.01; echo - {number} >> {log}" for number in range(12)]
+    for ticket in [insisting.start("sh", line, slots=2 if number == 5 else 1) for number, line in enumerate(lines)]:
+        assert (await insisting.end_of(ticket)).outcome.verdict is Verdict.SUCCEEDED
+    running: set[int] = set()
+    begun = []
+    for sign, number in (line.split() for line in log.read_text().splitlines()):
+        if sign == "+":
+            running.add(int(number))
+            begun.append(int(number))
+        else:
+            running.remove(int(number))
+        assert sum(2 if number == 5 else 1 for number in running) <= 2
+    assert all(abs(number - place) <= 1 for place, number in enumerate(begun)), "two that begin together may swap"
+
+
+async def test_what_stands_behind_a_long_attempt_is_returned_without_being_asked_for(yard: Yard) -> None:
+    for _ in range(2):
+        await yard.begin("exec", "sleep 100")
+    tickets = [yard.start("exec", "true"), yard.start("py", "jobs:says [1]")]
+    for ticket in tickets:
+        await yard.return_of(ticket)
+    assert not yard.begun.keys() & set(tickets)
+
+
+async def test_what_is_taken_back_never_begins_and_what_has_begun_goes_on(yard: Yard, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    running = [yard.start("sh", f"sleep 0.04; echo {number}") for number in range(2)]
+    waiting = [yard.start("sh", f"echo >> {mark}") for _ in range(3)]
+    yard.take_back(*running, *waiting[:2], "unknown-1")
+    for ticket in waiting[:2]:
+        await yard.return_of(ticket)
+    for ticket in (*running, waiting[2]):
+        assert (await yard.end_of(ticket)).outcome.verdict is Verdict.SUCCEEDED
+    assert mark.read_text() == "\n"
+
+
+async def test_what_had_not_begun_when_the_spawner_was_killed_is_returned_and_the_rest_has_crashed(yard: Yard) -> None:
+    assert yard.executors.spawner_pid is not None
+    os.kill(yard.executors.spawner_pid, signal.SIGSTOP)
+    unread = [yard.start("exec", "true") for _ in range(3)]
+    os.kill(yard.executors.spawner_pid, signal.SIGKILL)
+    for ticket in unread:
+        await yard.return_of(ticket)
+    begun = [(await yard.begin("exec", "sleep 100"))[0] for _ in range(2)]
+    in_line = yard.start("exec", "true")
+    os.kill(yard.executors.spawner_pid, signal.SIGKILL)
+    await yard.return_of(in_line)
+    for ticket in begun:
+        assert (await yard.end_of(ticket)).outcome == Outcome(Verdict.CRASHED)
+
+
+# --- calls in the hands of a worker ------------------------------------------------------------------------------
+
+
+async def test_calls_go_to_the_workers_that_run_already_and_each_keeps_what_it_printed(insisting: Yard) -> None:
+    tickets = [insisting.start("py", f"jobs:{'says' if number % 3 else 'shouts'} [{number}]") for number in range(300)]
+    pids = Counter[int]()
+    for number, ticket in enumerate(tickets):
+        what, pid = await value(insisting, ticket)  # type: ignore[misc]
+        assert what == number
+        assert stderr(insisting.over[ticket]) == (b"%d\n" % number if number % 3 else b"x" * number)
+        pids[pid] += 1
+    assert len(pids) == 2
+    assert min(pids.values()) > 30, "both have worked"
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict", "reason"),
+    [
+        ("jobs:dies [4]", Verdict.FAILED, Reason.EXIT),
+        ("jobs:leaves_a_child", Verdict.SUCCEEDED, None),
+        ("jobs:litters", Verdict.SUCCEEDED, None),
+    ],
+)
+async def test_what_a_call_does_to_its_worker_or_its_directory_hurts_none_of_those_behind_it(
+    insisting: Yard, line: str, verdict: Verdict, reason: Reason | None
+) -> None:
+    tickets = [insisting.start("py", line if number % 20 == 3 else "jobs:looks") for number in range(100)]
+    for number, ticket in enumerate(tickets):
+        over = await insisting.end_of(ticket)
+        if number % 20 == 3:
+            assert (over.outcome.verdict, over.outcome.reason) == (verdict, reason)
+        else:
+            assert stdout(over) == b"[]\n"
+
+
+async def test_calls_behind_a_long_one_are_run_by_another_worker(insisting: Yard) -> None:
+    long = insisting.start("py", "jobs:sleeps [100]")
+    tickets = [insisting.start("py", f"jobs:sleeps [0.00{number % 3}]") for number in range(30)]
+    assert len({await value(insisting, ticket) for ticket in tickets}) == 1
+    assert long in insisting.begun
+    assert long not in insisting.over
+
+
+async def test_a_kill_ends_the_call_it_is_meant_for_and_no_other_of_its_worker(insisting: Yard) -> None:
+    killed = 0
+    for _ in range(10):
+        tickets = [insisting.start("py", f"jobs:sleeps [{0.002 if number else 0.03}]") for number in range(20)]
+        for ticket in tickets[::4]:
+            insisting.kill(ticket, signal.SIGTERM)
+        for number, ticket in enumerate(tickets):
+            over = await insisting.end_of(ticket)
+            if number % 4:
+                assert over.outcome.verdict is Verdict.SUCCEEDED
+        killed += insisting.over[tickets[0]].outcome.reason is Reason.SIGNAL
+    assert killed, "all kills came too late, so nothing was tested"
+
+
+async def test_calls_taken_back_from_a_worker_do_not_begin(yard: Yard) -> None:
+    first = [yard.start("py", "jobs:sleeps [0.004]") for _ in range(2)]
+    behind = [yard.start("py", "jobs:says [1]") for _ in range(20)]
+    yard.take_back(*behind)
+    await until(lambda: yard.returned.keys() | yard.over.keys() >= set(behind))
+    assert len(yard.returned.keys() & set(behind)) > 15, "two at most are in front of them"
+    for ticket in first:
+        await value(yard, ticket)
+
+
+async def test_a_look_at_a_call_finds_what_it_has_printed_and_nothing_of_others(insisting: Yard) -> None:
+    tickets = [insisting.start("py", f"jobs:says [{number}]") for number in range(20)]
+    long = insisting.start("sh", "echo here; sleep 0.04")
+    await insisting.peek(tickets[-1])
+    for number, ticket in enumerate(tickets):
+        await value(insisting, ticket)
+        assert stderr(insisting.over[ticket]) == b"%d\n" % number
+    await insisting.end_of(long)
