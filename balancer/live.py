@@ -20,7 +20,7 @@ from balancer.runs import Run, Runs, Seen
 from common.codec import glance, unpack
 from common.effects import Table
 from common.memory import Memory
-from common.model import State, index_of, parse_ticket, ticket_key, ticket_of
+from common.model import State, index_of, is_element, parse_ticket, ticket_key, ticket_of
 
 _SCAN: Final = 5000
 _NOBODY: Final = Order()  # of a group that has no live job; never added to
@@ -43,7 +43,7 @@ class Live:
 
     def get(self, name: str) -> Entry | None:
         entry = self.awake.get(name)
-        if entry is not None or not self._resting or index_of(name) is not None:
+        if entry is not None or not self._resting or is_element(name):
             return entry
         entry = self._looked_at.get(name)
         if entry is None and (packed := self._memory.get(Table.LIVE, ticket_key(name))) is not None:
@@ -53,8 +53,8 @@ class Live:
     def __contains__(self, name: str) -> bool:
         if name in self.awake:
             return True
-        rests = self._resting and index_of(name) is None
-        return bool(rests) and self._memory.get(Table.LIVE, ticket_key(name)) is not None
+        may_rest = self._resting and not is_element(name)
+        return bool(may_rest) and self._memory.get(Table.LIVE, ticket_key(name)) is not None
 
     def __len__(self) -> int:
         return len(self.awake) + self._resting

@@ -19,7 +19,7 @@ import attrs
 import msgspec
 
 from balancer.arrays import Array
-from common.model import Reason, State, index_of, parse_ticket
+from common.model import Reason, State, is_element, parse_ticket
 
 _ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
@@ -94,7 +94,7 @@ class Entry:
     @property
     def is_element(self) -> bool:
         """Whether it is one of an array's."""
-        return index_of(self.ticket) is not None
+        return is_element(self.ticket)
 
     @property
     def waits_for_a_node(self) -> bool:

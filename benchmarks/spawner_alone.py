@@ -151,8 +151,11 @@ def limit(command: Sequence[str], jobs: int) -> Cost:
         each.stdin.flush()
     own_s, children_s, wall_s = -started_s, 0.0, 0.0
     for each in running:
+        assert each.stdin is not None
         assert each.stdout is not None
         wall_s = max(wall_s, float(each.stdout.read()))
+        each.stdin.close()
+        each.stdout.close()
         os.waitid(os.P_PID, each.pid, os.WEXITED | os.WNOWAIT)
         itself_s = _processor_s(each.pid)
         _, status, used = os.wait4(each.pid, 0)

@@ -191,6 +191,11 @@ def array_of(text: str) -> str:
     return text.partition("_")[0] if "_" in text else text
 
 
+def is_element(text: str) -> bool:
+    """Whether a ticket is that of an element of an array."""
+    return "_" in text
+
+
 def index_of(text: str) -> int | None:
     """The index of an element; None for any other ticket."""
     return int(text.partition("_")[2]) if "_" in text else None
@@ -205,10 +210,10 @@ def is_prefix(text: str) -> bool:
 def ticket_key(text: str) -> bytes:
     """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended; the
     elements of an array follow it, by index."""
-    prefix, number = array_of(text).split("-")
-    index = index_of(text)
+    of, _, index = text.partition("_")
+    prefix, number = of.split("-")
     key = prefix.encode() + int(number).to_bytes(8, "big")
-    return key if index is None else key + index.to_bytes(_INDEX_BYTES, "big")
+    return key + int(index).to_bytes(_INDEX_BYTES, "big") if index else key
 
 
 def ticket_of(key: bytes) -> str:

@@ -63,8 +63,8 @@ class Spawner:
         guard = Guard(loop, self._family)
         self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
         self._workers = Workers(loop, self._family, guard, self._scratch, self._environment, setup, self._back)
-        self._line = Line(setup.slots, tally)
         self._is_sweeping = False
+        self._line = Line(setup.slots, tally)
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._commands_running = 0
         self._watches_line = self._will_report = False

@@ -319,8 +319,8 @@ def test_a_step_drops_no_more_than_so_many_records(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(chronicle, "EVENTS_BYTES_MAX", 0)
     monkeypatch.setattr(chronicle, "_DROP_SCANS_MAX", 2)
     book.step("event")
-    assert len(book.records) == 201 - 32
-    for _ in range(10):
+    assert len(book.records) == 201 - 1 - 16
+    for _ in range(12):
         book.step("event")
     assert len(book.records) == 1
 
