@@ -26,6 +26,7 @@ import attrs
 
 from benchmarks import yardsticks
 from node.executors import Limits, Start
+from node.executors.line import Tally
 from node.executors.wire import Frames, news_of, order_frames
 
 HERE: Final = Path(__file__).resolve().parents[1]
@@ -57,13 +58,16 @@ class Alone:
             "scratch_root": str(directory / "scratch"),
             "owner": "k3f7qa",
             "output_bytes_max": 1 << 20,
+            "slots": 1,
             "python": sys.executable,
             "pythonpath": "",
         }
+        self._tally = Tally.made()
+        fds = theirs.fileno(), self._tally.fd
         with theirs:
             self._process = subprocess.Popen(  # as node/executors/handle.py does
-                [sys.executable, "-P", "-m", "node.executors.spawner", str(theirs.fileno()), json.dumps(setup)],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", "node.executors.spawner", *map(str, fds), json.dumps(setup)],
+                pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(checkout)},
@@ -91,6 +95,7 @@ class Alone:
     def close(self) -> float:
         """End it; the processor time of all that it had started."""
         self.node_end.close()
+        self._tally.close()
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         own_s = self.processor_s()
         _, status, used = os.wait4(self._process.pid, 0)

@@ -167,6 +167,7 @@ def test_a_balancer_from_a_copy_loses_no_job_that_it_took_in_since(yard: Path) -
         ended = cluster.submit("n3")
         ((name, id),) = cluster.where(ended)
         cluster.finish(name, id, output=b"kept")
+        cluster.sync()
     put_back(yard, "balancer")
     with machines(yard, NOW + 100) as (cluster, stores):
         ledger_id = directory_id(stores["balancer"])
