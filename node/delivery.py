@@ -17,6 +17,7 @@ Pure; everything durable goes through the Memory.
 """
 
 from collections import deque
+from typing import Final
 
 import msgspec
 
@@ -44,6 +45,10 @@ class _Sent(msgspec.Struct):
     """What is looked at in a packed job each time it is sent."""
 
     submitted_wall: float = 0.0
+    body_bytes: int = 0
+
+
+_NO_LEASE: Final = OwnLease(0, "")
 
 
 class Delivery:
@@ -208,10 +213,11 @@ class Delivery:
         submissions: list[Submission] = []
         while self._room() and (self._unsent or self._read_on()):
             name = self._unsent.popleft()
-            if self._memory.get(Table.JOBS, ticket_key(name)) is None:
-                self.damaged += [name] if name in self._live else []
-            elif name in self._live or self._still_to_tell(name):
-                submissions.append(self._send(name, wall))
+            job, live = self._memory.get(Table.JOBS, ticket_key(name)), name in self._live
+            if job is None:
+                self.damaged += [name] if live else []
+            elif live or self._still_to_tell(name):
+                submissions.append(self._send(name, job, wall, ended=not live))
         if self._history_after is not None and not self._unsent:
             submissions += self._ended_to_send(wall)
         return submissions
@@ -239,7 +245,8 @@ class Delivery:
             for key, _ in chunk:
                 if not self._room():
                     break
-                submissions.append(self._send(ticket_of(key), wall))
+                job = self._memory.get(Table.JOBS, key) or b""
+                submissions.append(self._send(ticket_of(key), job, wall, ended=True))
                 self._telling.add(submissions[-1].ticket)
                 self._history_after = key
             if not chunk:
@@ -257,26 +264,25 @@ class Delivery:
             self._memory.put(Table.META, _LEDGER, self._learning)
             self._learning = None
 
-    def _send(self, name: str, wall: float) -> Submission:
-        key = ticket_key(name)
-        get = self._memory.get
-        job = get(Table.JOBS, key) or b""
-        lease = self._live.lease(name) or OwnLease(0, "")
+    def _send(self, name: str, job: bytes, wall: float, *, ended: bool) -> Submission:
+        key, number, get = ticket_key(name), number_of(name), self._memory.get
+        seen = glance(_Sent, job) if job else _Sent()
+        lease = self._live.lease(name) or _NO_LEASE
         submission = Submission(
             name,
             job,
-            get(Table.BODIES, key) or b"",
-            get(Table.ENDED, key) or b"",
-            get(Table.OUTPUTS, key) or b"",
+            (get(Table.BODIES, key) or b"") if seen.body_bytes else b"",
+            (get(Table.ENDED, key) or b"") if ended else b"",
+            (get(Table.OUTPUTS, key) or b"") if ended else b"",
             told=name not in self._untold,
-            outlived=self._outlived if number_of(name) <= self._issued_before else 0,
-            age_s=max(0.0, wall - glance(_Sent, job).submitted_wall) if job else 0.0,
+            outlived=self._outlived if number <= self._issued_before else 0,
+            age_s=max(0.0, wall - seen.submitted_wall) if job else 0.0,
             attempt=lease.attempt,
             boot_id=lease.boot_id,
         )
-        if number_of(name) > self._sent:
-            self._sent = number_of(name)
-            self._memory.put(Table.META, _SENT, b"%d" % self._sent)
+        if number > self._sent:
+            self._sent = number
+            self._memory.put(Table.META, _SENT, b"%d" % number)
         size = len(submission.job) + len(submission.body) + len(submission.output)
         self._in_flight[name] = size
         self._bytes_in_flight += size
