@@ -95,8 +95,8 @@ class Node:
         return status
 
     def _sent_off(self) -> None:
+        self._serving.flush()  # first, because somebody waits for it
         self._dial.flush()
-        self._serving.flush()
 
 
 def maxima(settings: NodeSettings) -> Maxima:
