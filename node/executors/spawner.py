@@ -42,7 +42,7 @@ from node.executors.wire import Frames, Setup, news_frames, orders_of
 from node.executors.workers import Workers
 
 PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
-NEWS_WAIT_S: Final = 0.005  # a beginning waits for company, which for a short job is its own end: half the frames; an
+NEWS_WAIT_S: Final = 0.01  # a beginning waits for company, which for a short job is its own end: half the frames; an
 # end waits so long at most, while there is enough to begin: the node's step for many is hardly longer than for one
 STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
 NAP_S: Final = 0.0005  # while every worker has enough to do: what comes meanwhile is dealt with at once
