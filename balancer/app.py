@@ -2,19 +2,28 @@
 data directory and the port.
 """
 
+from functools import partial
+
 import structlog
 import trio
 
 from balancer.assembly import Balancer
 from common import __version__, certificates
 from common.limits import LINKS_UNPROVEN_MAX
+from common.runtime import logs
 from common.runtime.observers import Health, Log, tell_quarantined, write_address
 from common.runtime.outside import real
 from common.runtime.ports import files_for, listen
-from common.runtime.program import on_signals
+from common.runtime.program import on_signals, run_program
 from common.runtime.store import open_store
 from common.runtime.tls import tell_readable_key
 from common.settings import BalancerSettings, describe
+
+
+def start(settings: BalancerSettings) -> int:
+    """Makes this process the balancer; returns the exit status."""
+    logs.configure(settings.log_format, settings.log_level, program="balancer")
+    return run_program(partial(run, settings))
 
 
 async def run(settings: BalancerSettings) -> int:

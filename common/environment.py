@@ -1,21 +1,18 @@
 """From environment variables to the fields of an attrs class, with every problem told at once.
 
 A field made by `setting` carries a Setting as metadata, which is all that reading it, checking names and helping
-people need. `read` structures a class from what is set (cattrs gathers what is wrong with all fields), and puts the
-default where a value is bad, so that the caller can go on looking for problems.
+people need. `read` makes an instance of a class from what is set, and leaves the default where a value is bad, so that
+the caller can go on looking for problems.
 
 Pure apart from the files of secrets that it is told to read. It knows no setting by name: `common/settings.py` does.
 """
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Set
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import attrs
-import cattrs
-from cattrs.gen import make_dict_structure_fn, override
 
 from common.errors import shown
 from common.values import Reader
@@ -71,17 +68,23 @@ def settings_of(cls: type[Any]) -> dict[str, Setting]:
 
 def read(cls: type[T], environ: Mapping[str, str]) -> tuple[T, list[str]]:
     """An instance of `cls`, and a line for each problem; a bad value leaves its field at the default."""
+    settings = settings_of(cls)
     given: dict[str, _Given] = {}
+    values: dict[str, object] = {}
     problems: list[str] = []
-    for field, told in settings_of(cls).items():
+    for field, told in settings.items():
         try:
             found = _secret_in(environ, told) if told.secret else _text_in(environ, told)
         except ValueError as error:
             problems.append(str(error))
         else:
             given |= {field: found} if found else {}
-    settings, refused = _structure(cls, {field: found.text for field, found in given.items()})
-    return settings, problems + [f"{given[field].shown}: {refused[field]}" for field in given if field in refused]
+    for field, found in given.items():
+        try:
+            values[field] = settings[field].read(found.text)
+        except ValueError as error:
+            problems.append(f"{found.shown}: {error}")
+    return cls(**values), problems
 
 
 def unknown_names(environ: Mapping[str, str], known: Set[str]) -> Iterator[str]:
@@ -139,33 +142,3 @@ def _secret_of(path: Path) -> str:
     if not secret.strip():
         raise ValueError("it is empty")
     return secret.decode(errors="surrogateescape").strip()  # as Python decodes the environment
-
-
-# --- reading it ------------------------------------------------------------------------------------------------
-
-_converter: Final = cattrs.Converter(detailed_validation=True)
-
-
-def _structure(cls: type[T], texts: Mapping[str, str]) -> tuple[T, dict[str, str]]:
-    """An instance of `cls`, and for each field whose text is refused the reason."""
-    structure = _structure_fn(cls)
-    try:
-        return structure(texts, cls), {}
-    except cattrs.ClassValidationError as group:
-        refused = {note.name: str(error) for error, note in group.group_exceptions()[0]}
-    return structure({field: text for field, text in texts.items() if field not in refused}, cls), refused
-
-
-@cache
-def _structure_fn(cls: type[T]) -> Callable[[Mapping[str, Any], Any], T]:
-    """Reads each field as its setting says; a field without one keeps its default."""
-    settings = settings_of(cls)
-    overrides: dict[str, Any] = {
-        field.name: _read_as(settings[field.name]) if field.name in settings else override(omit=True)
-        for field in attrs.fields(cls)
-    }
-    return make_dict_structure_fn(cls, _converter, **overrides)
-
-
-def _read_as(told: Setting) -> Any:
-    return override(struct_hook=lambda text, _: told.read(text))

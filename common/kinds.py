@@ -16,6 +16,7 @@ import attrs
 from common.durations import parse_duration
 from common.errors import shown
 
+KINDS: Final = ("sh", "exec", "argv", "py", "call", "sleep")
 SHELL: Final = ("/bin/sh", "-c")
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9_@%+=:,./ -]*")  # none of it means anything to a shell

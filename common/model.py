@@ -62,9 +62,6 @@ class Verdict(enum.StrEnum):
     CRASHED = "crashed"  # lost with the spawner that ran it: counts as a crash
 
 
-KINDS: Final = ("sh", "exec", "argv", "py", "call", "sleep")
-
-
 class Job(Record, frozen=True):
     """What a client asked for, for ever unchanged. Its body (standard input) is stored beside it."""
 

@@ -11,9 +11,9 @@ import attrs
 
 from common.arrays import line_of, parse_indexes
 from common.errors import Code, Refusal, shown
-from common.kinds import check_line
+from common.kinds import KINDS, check_line
 from common.limits import LIST_LIMIT_DEFAULT, WATCH_TICKETS_MAX
-from common.model import KINDS, Job, parse_ticket
+from common.model import Job, parse_ticket
 from common.options import (
     EVENTS_OPTIONS,
     GROUP_OPTIONS,

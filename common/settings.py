@@ -22,12 +22,12 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from common import certificates, environment, values
+from common import certificates, directories, environment, values
 from common.certificates import TlsSettings
 from common.environment import setting, settings_of
 from common.errors import shown
+from common.kinds import KINDS
 from common.limits import BODY_BYTES_MAX, GIB, MIB, PYTHON_OUTPUT_BYTES_MAX
-from common.model import KINDS
 
 KEY_CHARACTERS_MIN: Final = 16  # 64 bits even of plain hexadecimal digits
 NODE_TIMEOUT_S_MIN: Final = 0.1  # below it, a node that is only busy would be presumed gone
@@ -124,7 +124,7 @@ class BalancerSettings(CommonSettings):
         "JOBYARD_HTTP_LISTEN", values.or_off(values.address), "127.0.0.1:8081", _HTTP_HELP
     )
     data_dir: Path = setting(  # noqa: RUF009 (a Path is as immutable as a str)
-        "JOBYARD_DATA_DIR", _path, "./data/balancer", _DATA_HELP
+        directories.VARIABLE, _path, directories.DEFAULTS["balancer"], _DATA_HELP
     )
     dispatch_period_s: float = setting(
         "DISPATCH_PERIOD JOBYARD_DISPATCH_PERIOD",
@@ -191,9 +191,9 @@ class NodeSettings(CommonSettings):
         "JOBYARD_HTTP_LISTEN", values.or_off(values.address), values.OFF, _HTTP_HELP
     )
     data_dir: Path = setting(  # noqa: RUF009 (a Path is as immutable as a str)
-        "JOBYARD_DATA_DIR",
+        directories.VARIABLE,
         _path,
-        "./data/node",
+        directories.DEFAULTS["node"],
         f"{_DATA_HELP}; DIRECTORY/* takes the first directory in it that no other node uses",
     )
     local_fallback_s: float | None = setting(
@@ -306,8 +306,9 @@ class NodeSettings(CommonSettings):
 
 S = TypeVar("S", bound=CommonSettings)
 
+PROGRAMS: Final[dict[str, type[CommonSettings]]] = {"balancer": BalancerSettings, "node": NodeSettings}
 KNOWN_NAMES: Final = NAMES_OF_OTHERS.union(
-    *(told.variables for cls in (BalancerSettings, NodeSettings) for told in settings_of(cls).values())
+    *(told.variables for cls in PROGRAMS.values() for told in settings_of(cls).values())
 )
 
 # --- from the environment --------------------------------------------------------------------------------------

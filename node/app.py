@@ -12,10 +12,12 @@ import structlog
 import trio
 
 from common import __version__, certificates
-from common.runtime.observers import Health, Log, idle_alone_s_max, tell_quarantined, write_address
+from common.runtime import logs
+from common.runtime.observers import Health, Log, tell_quarantined, write_address
 from common.runtime.outside import real
 from common.runtime.ports import files_for, listen
-from common.runtime.program import on_signals
+from common.runtime.program import on_signals, run_program
+from common.runtime.pulse import idle_alone_s_max
 from common.runtime.store import Store, open_store
 from common.runtime.tls import dial, tell_readable_key
 from common.settings import NodeSettings, describe
@@ -23,6 +25,12 @@ from node.assembly import Node, identity_of, maxima
 from node.dial import Connect
 from node.executors.handle import Executors
 from node.executors.leftovers import end_leftovers
+
+
+def start(settings: NodeSettings) -> int:
+    """Makes this process a node; returns the exit status."""
+    logs.configure(settings.log_format, settings.log_level, program="node", node=settings.node_name)
+    return run_program(partial(run, settings))
 
 
 async def run(settings: NodeSettings) -> int:

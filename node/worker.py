@@ -34,6 +34,7 @@ from common.events import (
     StoreLevel,
 )
 from common.history import History
+from common.kinds import KINDS
 from common.limits import OWN_JOBS_AWAKE_MAX, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION, SYNC_WITHIN_S
 from common.memory import Memory
 from common.messages import (
@@ -61,7 +62,7 @@ from common.messages import (
     SendAgain,
     Taken,
 )
-from common.model import KINDS, Ended, Job, Reason, State, array_of
+from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog
 from node.backlog import NO_MAXIMA, Backlog, Maxima

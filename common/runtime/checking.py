@@ -28,20 +28,6 @@ NOT_OURS: Final = 2
 FINDINGS_SHOWN_MAX: Final = 1000
 
 
-def add_directory_words(parser: argparse.ArgumentParser) -> None:
-    """The words of the command line that are about a directory, and need no settings."""
-    parser.add_argument(
-        "--check", type=Path, metavar="DIR", help="say whether this data directory is sound; it may be in use"
-    )
-    parser.add_argument(
-        "--copy",
-        type=Path,
-        nargs=2,
-        metavar=("DIR", "TARGET"),
-        help="copy a data directory, which may be in use, whole",
-    )
-
-
 def look_at_directory(given: argparse.Namespace, program: str, rules: Rules) -> int:
     """Does what these words ask for; returns the exit status."""
     return check(given.check, program, rules) if given.check else copy(*given.copy)

@@ -7,22 +7,19 @@ address cannot be had, 74 the store failed, 75 the data directory is in use, 78 
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
 
 from common.certificates import Unusable
-from common.runtime.observers import health_problem
+from common.runtime.command_line import EX_CONFIG
 from common.runtime.owning import InUse, StoreError
 from common.runtime.ports import CannotListen
-from common.settings import SettingsError
 
 EX_UNAVAILABLE: Final = 69
 EX_IOERR: Final = 74
 EX_TEMPFAIL: Final = 75
-EX_CONFIG: Final = 78
 
 
 def run_program(main: Callable[[], Awaitable[int]]) -> int:
@@ -58,21 +55,6 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def tell_problems(error: SettingsError) -> int:
-    """Bad settings: one line for each problem, on standard error."""
-    for problem in error.problems:
-        print(problem, file=sys.stderr)
-    return EX_CONFIG
-
-
-def tell_health(directory: Path) -> int:
-    """For health checks: says what is wrong, if something is."""
-    problem = health_problem(directory)
-    if problem is not None:
-        print(problem, file=sys.stderr)
-    return int(problem is not None)
 
 
 async def on_signals(first: Callable[[], None], again: Callable[[], None]) -> None:

@@ -18,7 +18,8 @@ import attrs
 import cloudpickle
 
 from common import lines
-from common.model import KINDS, State
+from common.kinds import KINDS
+from common.model import State
 
 PREFIX: Final = "fakeab"
 Reply = Callable[[], bytes]  # makes the reply when its turn has come

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -14,14 +13,8 @@ from common.effects import Effects, Put, Table, Write
 from common.events import LinkClosed, LinkOpened, Received
 from common.messages import Poll
 from common.runtime.driver import Driver, Step
-from common.runtime.observers import (
-    UNHEALTHY_AFTER_S,
-    Health,
-    Pulse,
-    health_problem,
-    idle_alone_s_max,
-    write_address,
-)
+from common.runtime.observers import Health, write_address
+from common.runtime.pulse import UNHEALTHY_AFTER_S, Pulse, health_problem, idle_alone_s_max
 from common.runtime.store import NoRoom, Room
 
 ALONE_S_MAX = 15.0
@@ -194,8 +187,8 @@ async def test_a_driver_that_waits_for_its_disk_is_found(
 def test_what_ran_before_the_machine_was_started_does_not_count(tmp_path: Path) -> None:
     clock = Clock()
     Health(tmp_path, clock=clock)(step())
-    pulse = attrs.evolve(read(tmp_path), machine="the last time")
-    (tmp_path / "health").write_text(json.dumps(attrs.asdict(pulse)))
+    pulse = read(tmp_path)._replace(machine="the last time")
+    (tmp_path / "health").write_text(json.dumps(pulse._asdict()))
     assert "since this machine was started" in (health_problem(tmp_path, clock.now) or "")
 
 
@@ -223,8 +216,8 @@ def test_on_a_shared_volume_each_host_looks_at_its_own(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         Health(tmp_path / name, clock=clock)(step())
         clock.now += 60
-    other = attrs.evolve(read(tmp_path / "2"), host=f"not-{socket.gethostname()}")
-    (tmp_path / "2" / "health").write_text(json.dumps(attrs.asdict(other)))
+    other = read(tmp_path / "2")._replace(host=f"not-{socket.gethostname()}")
+    (tmp_path / "2" / "health").write_text(json.dumps(other._asdict()))
     assert "no progress for 60 s" in (health_problem(tmp_path / "*", clock.now - 60) or "")
     assert "nothing has run" in (health_problem(tmp_path / "elsewhere" / "*") or "")
 

@@ -94,6 +94,18 @@ def test_settings_of_the_environment_reach_the_programs(compose: Compose) -> Non
     assert balancer["cluster_key"] == node["cluster_key"] == "(hidden)"
 
 
+UNCOMPILED = """\
+import os, sys, balancer.app, node.app
+specs = [spec for module in list(sys.modules.values()) if (spec := getattr(module, '__spec__', None))]
+print(*(spec.name for spec in specs if spec.cached and not os.path.exists(spec.cached)))
+"""
+
+
+def test_a_program_that_starts_in_a_container_finds_all_that_it_imports_compiled(compose: Compose) -> None:
+    """It could not keep what it compiles: each start and each health check would do it again."""
+    assert compose.docker("exec", compose.container("node1"), "python3", "-c", UNCOMPILED).split() == []
+
+
 def started(compose: Compose, service: str) -> dict[str, Any]:
     """The start-up log line of a service."""
     lines = compose("logs", "--no-color", "--no-log-prefix", service).splitlines()
