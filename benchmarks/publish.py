@@ -1,20 +1,20 @@
-"""Writes a result into the documents: `python -m benchmarks.publish RESULTS.json`. Nobody types a figure.
+"""Writes a result into the documents: `python -m benchmarks.publish RESULTS.json …`. Nobody types a figure. Of several
+runs, which took different quantities, one result is made.
 
 What goes to `docs/performance/` is the result itself and a plot of each measure; what stands between two markers in
 `docs/performance.md` is made from that copy, and a test makes it again and compares.
 """
 
 import argparse
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks import installing
 from benchmarks.drawing import draw
 from benchmarks.report import publication
-from benchmarks.results import Result, load
+from benchmarks.results import Result, joined, load
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 DOCUMENT: Final = REPOSITORY / "docs" / "performance.md"
@@ -62,14 +62,13 @@ def _pictures(result: Result, directory: Path) -> list[str]:
     return [f"{name}.png" for name in measures if (directory / f"{name}.png").exists()]
 
 
-def publish(results: Path, document: Path) -> list[Path]:
+def publish(results: Sequence[Path], document: Path) -> list[Path]:
     """Returns what was written. A result that cannot be read, or a document without its markers, changes nothing."""
-    load(results)
+    result = joined([load(path) for path in results])
     directory = document.resolve().with_suffix("")
     replaced(document.read_text(encoding="utf-8"), "")
     directory.mkdir(exist_ok=True)
-    if results.resolve() != (directory / "results.json").resolve():
-        shutil.copyfile(results, directory / "results.json")
+    result.save(directory / "results.json")
     drawn = draw(directory)
     for old in {*directory.glob("*.png")} - {path.resolve() for path in drawn}:
         old.unlink()
@@ -79,7 +78,7 @@ def publish(results: Path, document: Path) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Writes the tables and plots of a result into docs/performance.md.")
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     try:
         for path in publish(parser.parse_args().results, DOCUMENT):
             print(path)

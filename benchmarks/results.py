@@ -15,6 +15,7 @@ import attrs
 import cattrs
 
 FORMAT: Final = 1
+_OF_THE_MACHINE: Final = ("model", "processors", "memory", "kernel", "Python")
 
 
 @attrs.frozen
@@ -97,6 +98,24 @@ def load(path: Path) -> Result:
     if raw.get("format") != FORMAT:
         raise ValueError(f"{path} has format {raw.get('format')}, and this is format {FORMAT}")
     return cattrs.structure(raw, Result)
+
+
+def joined(results: Sequence[Result]) -> Result:
+    """One result of several runs on one machine, each of which took other quantities; of what more than one took, the
+    first counts alone: figures of different runs do not compare. Raises ValueError where the machines differ."""
+    first = results[0]
+    for other in results[1:]:
+        if any(other.machine.get(name) != first.machine.get(name) for name in _OF_THE_MACHINE):
+            raise ValueError(f"the runs of {first.when} and {other.when} were made on different machines")
+        taken = {quantity.key for quantity in first.quantities}
+        first = attrs.evolve(
+            first,
+            quantities=first.quantities + tuple(each for each in other.quantities if each.key not in taken),
+            systems=first.systems + tuple(each for each in other.systems if each not in first.systems),
+            figures=first.figures + tuple(each for each in other.figures if each.quantity not in taken),
+            absent=first.absent + tuple(each for each in other.absent if each.quantity and each.quantity not in taken),
+        )
+    return first
 
 
 def advantage(quantity: Quantity, ours: float, theirs: float) -> float:

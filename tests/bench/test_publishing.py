@@ -12,10 +12,10 @@ from benchmarks.asking import FULL
 from benchmarks.bars import BARS, Found, Growth, growths, judge
 from benchmarks.measures import quantities, takes
 from benchmarks.report import report
-from benchmarks.results import Absent, Figure, load
+from benchmarks.results import Absent, Figure, joined, load
 from benchmarks.running import YARDSTICKS
 from benchmarks.systems.catalogue import OURS
-from tests.bench.examples import measured, result, rows
+from tests.bench.examples import RATE, measured, result, rows
 
 # --- results and tables ------------------------------------------------------------------------------------------
 
@@ -32,6 +32,21 @@ def test_a_result_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has format 99"):
         load(path)
     assert json.loads(path.read_text())["format"] == 99
+
+
+def test_of_two_runs_that_took_the_same_the_first_counts_and_what_it_did_not_take_is_the_others() -> None:
+    first = result([Figure("noop_py", OURS, (3.0,)), Figure("noop_py", "safe", (1.0,))])
+    second = result([Figure("noop_py", "fast", (9.0,)), Figure("more", OURS, (5.0,))])
+    more = attrs.evolve(RATE, key="more")
+    both = joined([first, attrs.evolve(second, quantities=(RATE, more))])
+    assert both.figures == (*first.figures, Figure("more", OURS, (5.0,)))
+    assert both.quantities == (*first.quantities, more)
+    assert both.systems == first.systems
+
+
+def test_runs_on_two_machines_are_not_joined() -> None:
+    with pytest.raises(ValueError, match="different machines"):
+        joined([result([]), attrs.evolve(result([]), machine={"processors": "64"})])
 
 
 def test_a_table_has_the_median_the_spread_and_how_many_times_better_we_are() -> None:
@@ -234,7 +249,7 @@ def test_publishing_keeps_the_result_and_makes_the_document_from_it(
     monkeypatch.setattr(publish, "draw", draw)
     (tmp_path / "speed").mkdir()
     (tmp_path / "speed" / "trip.png").touch()  # of an earlier run, that had more
-    publish.publish(results, document)
+    publish.publish([results], document)
     assert [path.name for path in sorted((tmp_path / "speed").iterdir())] == ["makespan.png", "results.json"]
     assert load(tmp_path / "speed" / "results.json") == load(results)
     assert publish.between(document.read_text()) == publish.published(tmp_path / "speed")
