@@ -13,7 +13,8 @@ stopped, it waits in the pipe; the job itself goes on.
 
 import random
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 import attrs
@@ -34,7 +35,16 @@ SIGNAL_S: Final = (0.0005, 0.01)  # from a signal to the end
 STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
 REPORT_S: Final = (0.0001, 0.001)
 
-node.backlog.LONG_S = 0.01  # type: ignore[misc]  # or hardly any would go ahead of a slot in a story so short
+
+@contextmanager
+def soon_thought_short() -> Iterator[None]:
+    """A few short attempts are enough to have others go ahead of a slot, or hardly any would in a story so short."""
+    long_s = node.backlog.LONG_S
+    node.backlog.LONG_S = 0.01  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        node.backlog.LONG_S = long_s  # type: ignore[misc]
 
 
 class Place(Protocol):

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 import trio
 
-from common.codec import pack
+from common.codec import pack, replace
 from common.effects import Delete, Effects, Put, Table, Write
 from common.events import Knocked, LinkClosed, Received
 from common.messages import PROTOCOL, Hello, Info, Reported
@@ -300,7 +300,7 @@ async def test_a_machine_whose_invariants_do_not_hold_is_noticed(history: Histor
 
 async def test_an_end_that_changes_is_noticed(ended: History) -> None:
     with pytest.raises(Violation, match="ended twice"):
-        ended.commit(BALANCER, Put(Table.ENDED, KEY, pack(attrs.evolve(SUCCEEDED, exit=1))))
+        ended.commit(BALANCER, Put(Table.ENDED, KEY, pack(replace(SUCCEEDED, exit=1))))
 
 
 async def test_an_end_of_an_attempt_that_is_not_over_is_noticed(leased: History) -> None:
@@ -309,14 +309,14 @@ async def test_an_end_of_an_attempt_that_is_not_over_is_noticed(leased: History)
 
 
 async def test_an_end_of_another_attempt_than_the_last_is_noticed(leased: History) -> None:
-    leased.run(outcome=attrs.evolve(GOOD, verdict=Verdict.FAILED, reason=Reason.EXIT, exit=1))
+    leased.run(outcome=replace(GOOD, verdict=Verdict.FAILED, reason=Reason.EXIT, exit=1))
     leased.lease(attempt=2)
     with pytest.raises(Violation, match="ended with attempt 1, and the last lease is"):
         leased.end()
 
 
 async def test_an_end_that_tells_another_outcome_is_noticed(leased: History) -> None:
-    leased.run(outcome=attrs.evolve(GOOD, verdict=Verdict.FAILED, reason=Reason.EXIT, exit=3))
+    leased.run(outcome=replace(GOOD, verdict=Verdict.FAILED, reason=Reason.EXIT, exit=3))
     with pytest.raises(Violation, match="is recorded as"):
         leased.end()
 
@@ -352,7 +352,7 @@ async def test_an_end_that_is_lost_is_noticed(ended: History) -> None:
 
 
 async def test_an_origin_that_knows_another_end_is_noticed(ended: History) -> None:
-    other = attrs.evolve(SUCCEEDED, seconds=0.7)
+    other = replace(SUCCEEDED, seconds=0.7)
     with pytest.raises(Violation, match="as the end of k3f7qa-1, and the ledger"):
         ended.commit("n1", Delete(Table.LIVE, KEY), Put(Table.ENDED, KEY, pack(other)))
 

@@ -32,6 +32,7 @@ from tests.simulation import determinism
 from tests.simulation.agenda import Agenda
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Fault, Faults
+from tests.simulation.jobs import soon_thought_short
 from tests.simulation.network import Manners, Network
 from tests.simulation.process import BALANCER, Boot
 
@@ -114,7 +115,7 @@ class World:
 
     async def run(self, story: Callable[["World"], Awaitable[T]]) -> T:
         """Boots everything, runs the story, ends everything. Raises what the story, a watcher or a program raised."""
-        with self._quiet():
+        with self._quiet(), soon_thought_short():
             try:
                 async with trio.open_nursery() as self._nursery:
                     for process in self.processes:

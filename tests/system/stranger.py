@@ -4,9 +4,8 @@ import secrets
 import socket
 from typing import Final, Self
 
-import attrs
-
 from common import auth, frames
+from common.codec import replace
 from common.messages import PROTOCOL, Challenge, Hello, Message, Proof
 
 ANSWER_S_MAX: Final = 10.0
@@ -57,7 +56,7 @@ class Stranger:
 
     def shake_hands(self, key: bytes, **changes: object) -> Message | None:
         """As a node does that has this key; what comes after the proof: Welcome, or Refused."""
-        hello = attrs.evolve(HELLO, nonce=secrets.token_bytes(32), **changes)  # type: ignore[arg-type]
+        hello = replace(HELLO, nonce=secrets.token_bytes(32), **changes)  # type: ignore[arg-type]
         self.send(hello)
         challenge = self.receive()
         if not isinstance(challenge, Challenge):
