@@ -77,6 +77,7 @@ from common.messages import (
 from common.model import Ended, Report, State, index_of
 from common.timers import Timers
 
+GATHER_S: Final = 0.005  # between two steps while every node has enough to do for longer than that
 LEVEL_PERIOD_S: Final = 0.1  # how often waiting jobs may be moved
 
 
@@ -205,7 +206,8 @@ class Dispatcher:
         if "level" not in self._timers and not recalled and self._rounds.uneven():
             self._timers.set("level", now + LEVEL_PERIOD_S)
         self._ledger.all.step_is_over()
-        return Effects(self._memory.take(), self._outbox.take())
+        gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
+        return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s)
 
     def committed(self) -> None:
         self._memory.committed()

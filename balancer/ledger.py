@@ -20,6 +20,7 @@ from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
 from balancer.ends import Ends
+from balancer.known import Known
 from balancer.live import Live
 from balancer.queue import Queue
 from balancer.records import TRANSITIONS, Entry, LiveRecord
@@ -65,6 +66,7 @@ class Ledger:
         self._chronicle = chronicle
         self._chance = chance
         self._live = Live(memory, awake_max)
+        self._known = Known(memory, self._live)
         self.elements = Elements(memory, self._live.awake)
         self._sequence = 0
         self.ends = Ends(memory, history, chronicle, chance)
@@ -147,11 +149,7 @@ class Ledger:
     def knows(self, ticket: str) -> bool:
         """Whether this ticket, or the array that it is an element of, has arrived: live, ended, expired, forgotten a
         moment ago, or as another name."""
-        array = array_of(ticket)
-        if ticket in self._live or (array != ticket and array in self._live):
-            return True
-        tables = (Table.ENDED, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES)
-        return any(self._memory.get(table, ticket_key(array)) is not None for table in tables)
+        return ticket in self._known
 
     def __len__(self) -> int:
         return len(self._live)

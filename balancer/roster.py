@@ -99,6 +99,7 @@ class Roster:
         self._nodes_max = nodes_max
         self._nodes: dict[str, Node] = {}
         self._by_link: dict[int, Node] = {}
+        self._origins: dict[str, str] = {}  # those that were asked for: prefix → id
         self._looked_at = 0.0
         self._looked_late = False
 
@@ -136,8 +137,9 @@ class Roster:
 
     def origin(self, prefix: str) -> str | None:
         """The id of the node that issues tickets with these characters, if one was ever met."""
-        id = self._memory.get(Table.ORIGINS, prefix.encode())
-        return None if id is None else id.decode()
+        if prefix not in self._origins and (id := self._memory.get(Table.ORIGINS, prefix.encode())) is not None:
+            self._origins[prefix] = id.decode()
+        return self._origins.get(prefix)
 
     # --- coming and going --------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
 from common.messages import AttemptId, Recall
 
+PLENTY: Final = 64  # slots that are waited for: a node does some five a millisecond of the shortest jobs
 RECALLS_MAX: Final = 256  # jobs moved at once: enough to level quickly, few enough to change course
 WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node holds in memory
 
@@ -106,6 +107,11 @@ class Rounds:
         self._ledger.in_line_again(entry)
         self._outbox.to(node).leases.append(lease)
         self._chronicle.tell("job.dispatched", entry.ticket, attempt=lease.attempt, node=node.record.name)
+
+    def all_have_plenty(self) -> bool:
+        """Whether every node that takes jobs has enough of them to do for some milliseconds, however short they are."""
+        nodes = [node for node in self._roster.connected() if node.takes_jobs]
+        return bool(nodes) and all(node.slots_leased >= node.record.slots + PLENTY for node in nodes)
 
     # --- calling back --------------------------------------------------------------------------------------------
 

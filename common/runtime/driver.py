@@ -1,6 +1,6 @@
 """The driver: the whole imperative shell around a machine, and the only one who obeys *durable, then visible*.
 
-    wait for an event, at most until the machine's next deadline
+    wait for an event, at most until the machine's next deadline; for more of them, where the machine says so
     take whatever else is already there ── hand all of it to the machine
     perform what need not wait for the writes (see common/effects.py)
     commit all writes in one transaction
@@ -15,6 +15,7 @@ that is ahead of its disk must not speak.
 """
 
 import gc
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -114,6 +115,7 @@ class Driver:
         self._events: deque[object] = deque()
         self._arrived = trio.Event()
         self._next_room_check = 0.0
+        self._gathers_until = -math.inf
         self.exit_status: int | None = None
 
     def post(self, event: object) -> None:
@@ -149,6 +151,8 @@ class Driver:
             if not self._events:
                 self._arrived = trio.Event()  # what the last one has announced is taken in already
                 await self._arrived.wait()
+        if trio.current_time() < self._gathers_until:
+            await trio.sleep_until(self._gathers_until)
 
     async def _step(self) -> None:
         now = trio.current_time()
@@ -171,6 +175,7 @@ class Driver:
             elif not isinstance(action, Note):
                 self._performers[type(action)](action)
         self._performed()
+        self._gathers_until = trio.current_time() + effects.gather_s if effects.gather_s else -math.inf
         step = Step(events, effects, commit_s, now)
         for observer in self._observers:
             observer(step)

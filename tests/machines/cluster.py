@@ -272,6 +272,7 @@ class Cluster:
                 return True
         return any(self._look(node) or (self.reading and self.read(node)) for node in list(self.nodes.values()))
 
+    gathers = False  # whether the balancer's next step would wait for company
     frozen: frozenset[str] = frozenset()
     wall_offset = 0.0  # how far the calendar was set
     seed = 0  # of what the balancer leaves to chance
@@ -336,6 +337,7 @@ class Cluster:
         self.balancer.disk.commit(list(effects.writes))
         self.balancer.machine.committed()
         self.balancer.machine.check()
+        self.gathers = effects.gather_s > 0
         for action in effects.actions:
             self._perform_for_balancer(action)
 

@@ -8,7 +8,7 @@ import pytest
 
 from balancer.placement import Level, Load, moves
 from balancer.roster import Node, NodeRecord
-from balancer.rounds import WEIGHT_BYTES_MAX, Contest, room_bytes
+from balancer.rounds import PLENTY, WEIGHT_BYTES_MAX, Contest, room_bytes
 from common.messages import Dispatch, RequestOfRes, ResReq, Result
 from tests.machines.cluster import PERIODS, Cluster
 
@@ -239,3 +239,14 @@ def test_whoever_would_be_chosen_among_all_is_chosen_without_looking_at_all(seed
             chosen.load.given += 1
             chosen.weight_bytes += weight
             chosen.leases["given"] = None  # type: ignore[assignment]
+
+
+def test_the_balancer_gathers_while_every_node_has_plenty_and_at_no_other_time() -> None:
+    cluster = Cluster(2, slots=1)
+    for _ in range(2 * (1 + PLENTY)):
+        assert not cluster.gathers
+        cluster.submit("n1")
+    assert cluster.gathers
+    (id,) = cluster.nodes["n2"].running
+    cluster.finish("n2", id)
+    assert not cluster.gathers

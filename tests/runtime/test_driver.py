@@ -228,3 +228,20 @@ async def test_a_call_runs_in_place_until_one_is_slow_and_then_for_a_while_in_a_
         took.append(took_s)
         await run(call)
     assert threads == [4, 5, 6, 9, 10, 11, 12, 13], "and a slow one in a thread begins the count anew"
+
+
+async def test_a_step_that_nobody_waits_for_gathers_company(autojump_clock: trio.abc.Clock) -> None:
+    class Patient(Script):
+        def handle(self, events: Sequence[object], now: float) -> Effects:
+            effects = super().handle(events, now)
+            return Effects(effects.writes, effects.actions, gather_s=0.1 if 1 in events else 0.0)
+
+    machine = Patient()
+    driver = make(machine, Disk([]))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        for event in (1, 2, 3, 4, 5, None):
+            driver.post(event)
+            await trio.sleep(0.04)
+    posted = [[event for event in batch if event in (1, 2, 3, 4, 5)] for batch in machine.batches]
+    assert [batch for batch in posted if batch] == [[1], [2, 3], [4], [5]]
