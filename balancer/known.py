@@ -2,13 +2,12 @@
 names of jobs.
 
 Nearly every ticket that is asked for is newer than all of its origin's before it, because an origin sends its jobs in
-the order of their numbers. So the newest of each origin is remembered, and for what is newer no table is looked through.
+the order of their numbers. So the newest of each origin is remembered, and for what is newer, no table is looked at.
 
 Pure.
 """
 
-from collections.abc import Container
-from typing import Final
+from typing import Final, Protocol
 
 from common.effects import Table
 from common.memory import Memory
@@ -18,8 +17,14 @@ _TABLES: Final = (Table.ENDED, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES)
 _BEHIND_ALL: Final = b"\xff" * 16  # behind any key that goes on from a prefix
 
 
+class Live(Protocol):
+    """The tickets of all that has not ended."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+
 class Known:
-    def __init__(self, memory: Memory, live: Container[object]) -> None:
+    def __init__(self, memory: Memory, live: Live) -> None:
         self._memory = memory
         self._live = live
         self._newest: dict[str, int] = {}  # by prefix: no ticket of a higher number has arrived, or was asked for
