@@ -30,6 +30,7 @@ class Arrivals:
             first = self._ledger.first_name(ticket)
             return Arrival(alias_of=first if first != ticket else None)
         job = unpack(Job, submission.job)
+        self._ledger.has_arrived(ticket)
         if job.key is not None:
             claimed = self._claim(job.key, ticket, job, submission)
             if claimed is not None:

@@ -27,35 +27,42 @@ class Known:
     def __init__(self, memory: Memory, live: Live) -> None:
         self._memory = memory
         self._live = live
-        self._newest: dict[str, int] = {}  # by prefix: no ticket of a higher number has arrived, or was asked for
+        self._newest: dict[str, int] = {}  # by prefix: no ticket of a higher number has arrived
 
     def __contains__(self, ticket: str) -> bool:
-        """Whether this ticket, or the array that it is an element of, has arrived. What has not is taken for arrived
-        from now on, as far as the newest goes: whoever asks is about to take it in."""
+        """Whether this ticket, or the array that it is an element of, has arrived."""
         array = array_of(ticket)
-        if self._is_newer(array):
+        prefix, number = _parsed(array)
+        if number > self._newest_of(prefix):
             return False
         if ticket in self._live or (array != ticket and array in self._live):
             return True
         return any(self._memory.get(table, ticket_key(array)) is not None for table in _TABLES)
 
-    def _is_newer(self, ticket: str) -> bool:
-        parsed = parse_ticket(ticket)
-        assert parsed is not None, f"{ticket} is no ticket"
-        prefix, number = parsed
-        newest = self._newest.get(prefix)
-        if newest is None:
-            newest = self._newest[prefix] = self._newest_on_disk(prefix.encode())
-        if number <= newest:
-            return False
-        self._newest[prefix] = number
-        return True
+    def arrived(self, ticket: str) -> None:
+        """To be told of whatever is about to be written down under a ticket that was not known."""
+        prefix, number = _parsed(ticket)
+        self._newest[prefix] = max(number, self._newest_of(prefix))
+
+    def _newest_of(self, prefix: str) -> int:
+        """0 where no ticket of this origin was ever heard of; that is not remembered, because anybody may ask."""
+        if prefix in self._newest:
+            return self._newest[prefix]
+        newest = self._newest_on_disk(prefix.encode())
+        if newest:
+            self._newest[prefix] = newest
+        return newest
 
     def _newest_on_disk(self, prefix: bytes) -> int:
         newest = 0
         for table in (Table.LIVE, *_TABLES):
             last = self._memory.scan(table, prefix=prefix, after=prefix + _BEHIND_ALL, limit=1, backwards=True)
             for key, _ in last:
-                _, number = parse_ticket(ticket_of(key)) or ("", 0)
-                newest = max(newest, number)
+                newest = max(newest, _parsed(ticket_of(key))[1])
         return newest
+
+
+def _parsed(ticket: str) -> tuple[str, int]:
+    parsed = parse_ticket(ticket)
+    assert parsed is not None, f"{ticket} is no ticket"
+    return parsed

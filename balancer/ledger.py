@@ -144,12 +144,17 @@ class Ledger:
     def learn_alias(self, ticket: str, first: str) -> None:
         """An origin tells that this ticket of its own is another name of a job."""
         if not self.knows(ticket):
+            self.has_arrived(ticket)
             self._memory.put(Table.ALIASES, ticket_key(ticket), first.encode())
 
     def knows(self, ticket: str) -> bool:
         """Whether this ticket, or the array that it is an element of, has arrived: live, ended, expired, forgotten a
         moment ago, or as another name."""
         return ticket in self._known
+
+    def has_arrived(self, ticket: str) -> None:
+        """Something is about to be written down under this ticket, which was not known."""
+        self._known.arrived(ticket)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -403,6 +408,7 @@ class Ledger:
         packed = self._memory.get(Table.JOBS, ticket_key(ticket))
         if packed is None or self._history.expired(ticket):
             return False
+        self.has_arrived(ticket)
         job = unpack(Job, packed)
         sequence = self._live.arrived_as(ticket) or self.next_in_order()
         record = LiveRecord(sequence, job.kind, group=job.group, outnumbered=ATTEMPTS_PER_LEDGER)

@@ -166,6 +166,10 @@ class Backlog:
     def waiting(self) -> list[AttemptId]:
         return [held.id for held in self._held.values() if held.begun_at is None]
 
+    def given(self) -> list[AttemptId]:
+        """Those that have begun or may begin at any moment."""
+        return [held.id for held in self._held.values() if not held.waits_here]
+
     def running(self) -> list[AttemptId]:
         return [held.id for held in self._held.values() if held.begun_at is not None]
 
@@ -259,7 +263,7 @@ class Backlog:
     # --- ahead of a free slot ----------------------------------------------------------------------------------
 
     def _may_go_ahead(self, held: Held) -> bool:
-        if self._sleeping or held.slots != 1 or held.job.kind == _SLEEP:
+        if self._sleeping or held.slots != 1 or held.job.kind == _SLEEP or self._mean_s >= AHEAD_S:
             return False
         return self._ahead < min(AHEAD_MAX, int(self._slots * AHEAD_S / self._mean_s))
 
@@ -295,7 +299,8 @@ class Backlog:
         if held.is_ahead:
             self._no_longer_ahead(held)
             self._count_begun(held, now)
-        self._mean_s += (max(over.outcome.seconds, SHORT_S) - self._mean_s) / MEAN_OF
+        if over.outcome.verdict is not Verdict.CRASHED and over.outcome.reason is not Reason.CANNOT_START:
+            self._mean_s += (max(over.outcome.seconds, SHORT_S) - self._mean_s) / MEAN_OF
         self._end(held, over.outcome, over.output)
 
     def _has_begun(self, begun: Begun, now: float) -> None:
@@ -304,6 +309,8 @@ class Backlog:
             self._no_longer_ahead(held)
             self._count_begun(held, now)
             self._note_begun(held, now)
+            if held.stop is not None:  # it was told so before it had begun
+                self._kill(held, now)
 
     def _has_returned(self, returned: Returned) -> None:
         """Somebody long was in front of it, or it was asked back, or the spawner has died. In that case it was perhaps
@@ -350,6 +357,9 @@ class Backlog:
             return
         if held.is_ahead:
             self.commands.append(TakeBack(*held.id))
+        self._kill(held, now, grace_s)
+
+    def _kill(self, held: Held, now: float, grace_s: float = KILL_GRACE_S) -> None:
         self.commands.append(Kill(*held.id, signal.SIGTERM))
         self._timers.set((_KILL, held.id), now + grace_s)
 

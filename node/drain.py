@@ -115,7 +115,7 @@ class Drain:
 
     def interrupt(self, now: float) -> None:
         """The grace is over."""
-        for id in self._backlog.running():
+        for id in self._backlog.given():
             self._backlog.end(id, Stop.INTERRUPTED, now, grace_s=_INTERRUPT_GRACE_S)
 
     def exit_when_done(self, now: float) -> None:

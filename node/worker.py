@@ -484,8 +484,7 @@ class Worker:
             self._backlog.fill(now)
             if self._backlog.begun or self._backlog.finished:
                 self._report(now)
-        if finished or let_go:
-            self._drain.exit_when_done(now)
+        self._drain.exit_when_done(now)
 
     # --- the program -------------------------------------------------------------------------------------------
 

@@ -87,6 +87,7 @@ class Store:
         self._lock_fd = own(directory)
         try:
             self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
+            self._env.reader_check()  # whoever was killed while reading would keep pages from being used again
             found = self._known_format()  # before anything is made in it
             self._check_pages()
             self._bring_up_to_date(found)

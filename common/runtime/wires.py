@@ -25,6 +25,7 @@ from common.runtime.bell import Bell
 from common.runtime.sockets import GONE_CHECK_S, is_reset
 
 _READS_PER_ROUND: Final = 8  # of one socket: half a MiB, before the others have their turn
+ROUND_S: Final = 0.01  # after which nothing more is read before everybody else in the program has had a turn
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR  # told whatever one asks for
 _GONE_TEXT: Final = "the client is gone"
 
@@ -69,10 +70,13 @@ class Switchboard:
         with self._open() as epoll:
             while True:
                 await trio.lowlevel.wait_readable(epoll.fileno())
+                ends_at = trio.current_time() + ROUND_S
                 for fd, events in epoll.poll(0):
                     wire = self._wires.get(fd)
                     if wire is not None:
                         wire.happened(events)
+                    if trio.current_time() >= ends_at:
+                        break  # the others are told of again, when everybody else has had a turn
 
     @contextmanager
     def _open(self) -> Iterator[select.epoll]:
@@ -141,6 +145,7 @@ class SocketWire:
 
     def _read(self) -> None:
         """What is there, but for a large body no more than its share of the round."""
+        ends_at = trio.current_time() + ROUND_S
         for _ in range(_READS_PER_ROUND):
             try:
                 data = os.read(self.fd, READ_BYTES)
@@ -151,7 +156,7 @@ class SocketWire:
                 return
             if self._talk is not None:
                 self._talk.received(data)
-            if len(data) < READ_BYTES or not self.interest & select.EPOLLIN:
+            if len(data) < READ_BYTES or not self.interest & select.EPOLLIN or trio.current_time() >= ends_at:
                 return
 
     def _write(self, data: memoryview) -> bool:

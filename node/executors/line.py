@@ -54,7 +54,7 @@ class Line:
     def __init__(self, slots: int, tally: Tally) -> None:
         self._slots = self._free = slots
         self._tally = tally
-        self._waiting: deque[tuple[int, Start]] = deque()  # with its number, from 1
+        self._waiting: deque[tuple[int, Start, float]] = deque()  # with its number, from 1, and since when
         self._last = 0
         self.moved_at = 0.0
 
@@ -72,16 +72,20 @@ class Line:
     def first(self) -> Start | None:
         return self._waiting[0][1] if self._waiting else None
 
+    def waits_s(self, now: float) -> float:
+        """How long the first has waited."""
+        return now - self._waiting[0][2] if self._waiting else 0.0
+
     def add(self, start: Start, now: float) -> None:
         if not self._waiting:
             self.moved_at = now
         self._last += 1
-        self._waiting.append((self._last, start))
+        self._waiting.append((self._last, start, now))
 
     def put_back(self, starts: Sequence[Start], now: float) -> None:
         """These were taken out, and have not begun: they are the first again."""
         self.moved_at = now
-        self._waiting.extendleft((0, start) for start in reversed(starts))
+        self._waiting.extendleft((0, start, now) for start in reversed(starts))
 
     def next(self, now: float) -> Start | None:
         """Take out the first, if there is room for it; it has its slots then."""
@@ -93,7 +97,7 @@ class Line:
 
     def take(self, now: float) -> Start:
         """Take out the first, whether there is room or not."""
-        number, start = self._waiting.popleft()
+        number, start, _ = self._waiting.popleft()
         self._tally.number = max(number, self._tally.number)
         self.moved_at = now
         return start
@@ -115,7 +119,7 @@ class Line:
     def clear(self) -> list[Start]:
         """Take out all: they will not begin."""
         waiting, self._waiting = self._waiting, deque()
-        return [start for _, start in waiting]
+        return [start for _, start, _ in waiting]
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -45,6 +45,8 @@ PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a
 NEWS_WAIT_S: Final = 0.01  # a beginning waits for company, which for a short job is its own end: half the frames; an
 # end waits so long at most, while there is enough to begin: the node's step for many is hardly longer than for one
 STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
+WAIT_S_MAX: Final = 0.2  # and so does what has waited for so long, although it moves
+TRY_AGAIN_S: Final = 0.002  # while a worker has still to take up its first call, it can be asked for no other
 NAP_S: Final = 0.0005  # while every worker has enough to do: what comes meanwhile is dealt with at once
 SWEEP_S: Final = 1.0  # a directory that nobody has needed for so long is removed
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -70,6 +72,8 @@ class Spawner:
         self._watches_line = self._will_report = False
         self._begun: dict[tuple[str, int], Begun] = {}
         self._returned: list[Returned] = []
+        self._wanted_back: list[TakeBack] = []  # of calls that could not be had back yet
+        self._signals: dict[tuple[str, int], int] = {}  # for them
         self._printed: list[Printed] = []
         self._over: list[Over] = []
         self._frames = Frames()
@@ -131,9 +135,11 @@ class Spawner:
             self._loop.after(STALL_S, self._return_stalled)
 
     def _return_stalled(self) -> None:
-        """Somebody long is in front: others may run sooner elsewhere, or are more urgent than what is here."""
+        """Somebody long is in front, or many are longer than those before them: others may run sooner elsewhere, or are
+        more urgent than what is here."""
         self._watches_line = False
-        if time.monotonic() - self._line.moved_at >= STALL_S:
+        now = time.monotonic()
+        if now - self._line.moved_at >= STALL_S or self._line.waits_s(now) >= WAIT_S_MAX:
             self._returned += [Returned(start.ticket, start.attempt) for start in self._line.clear()]
 
     def _start(self, start: Start) -> None:
@@ -180,7 +186,14 @@ class Spawner:
         return Call(start, on_taken, self._grew, functools.partial(self._ended, start, None))
 
     def _took(self, call: Call) -> None:
-        self._running[call.start.ticket, call.start.attempt] = call
+        id = call.start.ticket, call.start.attempt
+        self._running[id] = call
+        if (number := self._signals.pop(id, None)) is not None:  # not now: its end may have come in the same read
+            self._loop.after(0.0, functools.partial(self._signal, id, number))
+
+    def _signal(self, id: tuple[str, int], number: int) -> None:
+        if (running := self._running.get(id)) is not None:
+            running.signal(number)
 
     def _took_over(self, call: Call) -> None:
         """Its worker has ended another call, which has given its slot back."""
@@ -199,17 +212,30 @@ class Spawner:
         self._begun[start.ticket, start.attempt] = Begun(start.ticket, start.attempt, running.pid)
 
     def _take_back(self, back: Sequence[TakeBack]) -> None:
-        if back:
-            self._workers.take_back()
+        if not back:
+            return
+        self._workers.take_back()
         for order in back:
-            if self._line.remove((order.ticket, order.attempt)):
-                self._returned.append(Returned(order.ticket, order.attempt))
+            id = order.ticket, order.attempt
+            if self._line.remove(id):
+                self._signals.pop(id, None)
+                self._returned.append(Returned(*id))
+            elif self._workers.hold_ahead(id):
+                if not self._wanted_back:
+                    self._loop.after(TRY_AGAIN_S, self._take_back_again)
+                self._wanted_back.append(order)
+
+    def _take_back_again(self) -> None:
+        back, self._wanted_back = self._wanted_back, []
+        self._take_back(back)
 
     def _kill(self, kills: Sequence[Kill]) -> None:
         for kill in kills:
-            running = self._running.get((kill.ticket, kill.attempt))
-            if running is not None:
-                running.signal(kill.signal)
+            id = kill.ticket, kill.attempt
+            if self._workers.hold_ahead(id):
+                self._signals[id] = kill.signal  # should it begin before it comes back
+            else:
+                self._signal(id, kill.signal)
 
     def _peek(self, peeks: Sequence[Peek]) -> None:
         """Answer in order: who is told that an attempt does not run here has heard before how it ended."""

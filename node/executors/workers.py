@@ -16,6 +16,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter
 from signal import SIGKILL
 from typing import Final
@@ -105,6 +106,10 @@ class Workers:
         """Have every worker hand back what it has not begun."""
         for worker in list(self._busy):
             worker.take_back()
+
+    def hold_ahead(self, id: tuple[str, int]) -> bool:
+        """Whether a worker was given this call ahead, and has not begun it."""
+        return any(worker.holds_ahead(id) for worker in self._busy)
 
     @property
     def are_busy_for_long(self) -> bool:
@@ -267,11 +272,20 @@ class Worker:
             pass
         return bool(self._calls) and self._calls[0] is call
 
+    def holds_ahead(self, id: tuple[str, int]) -> bool:
+        """Whether this call is behind the one that it runs."""
+        return any((call.start.ticket, call.start.attempt) == id for call in islice(self._calls, 1, None))
+
     def take_back(self) -> None:
         """Whoever reads a packet has it: what we can read it has not begun, and will not. While we read it may take one
-        out of the midst. The first of its calls is its own from the beginning, also while it is starting."""
+        out of the midst. The first of its calls is its own from the beginning; while it has still to take that up,
+        nothing comes back, because it would take up another that we could not know of."""
         packets: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
+            if self._calls and not self.process.ended:
+                front = self._taking.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+                if number_of(front) == self._calls[0].number:
+                    return
             while len(packets) < len(self._calls):
                 packets.append(self._taking.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT))
         if packets and len(packets) == len(self._calls):

@@ -192,8 +192,9 @@ def test_a_cancelled_one_that_had_begun_is_ended_and_killed_after_its_grace() ->
     bench = Bench()
     begun, (id,) = bench.two_and_ahead(1)
     bench.backlog.end(id, Stop.CANCELLED, bench.now)
-    bench.orders()
+    assert bench.orders() == [TakeBack(*id), Kill(*id, 15)]
     bench.hear(over(begun[0]), Begun(*id, pid=7))
+    assert bench.orders() == [Kill(*id, 15)], "the first may have found nobody"
     (due,) = bench.timers.due(bench.timers.next() or 0.0)
     assert isinstance(due, tuple)
     bench.backlog.due(*due, bench.now)
@@ -228,3 +229,30 @@ def test_a_dozen_short_ones_are_seen_before_the_first_goes_ahead() -> None:
         bench = Bench(short_ones=seen)
         ids = bench.take(10)
         assert started(bench.fill()) == ids[:2]
+
+
+@pytest.mark.parametrize("slots", [1, 8, 64])
+def test_nothing_goes_ahead_behind_long_ones_however_many_slots_there_are(slots: int) -> None:
+    """Or it would come and go between node and spawner, and no recall would find it."""
+    timers = Timers()
+    backlog = Backlog(slots=slots, node_name="n1", timers=timers)
+    ids = [(f"aaaaaa-{number}", 1) for number in range(1, slots + 20)]
+    for id in ids:
+        backlog.take(id, Job("exec", "true"), b"")
+    backlog.fill(0.0)
+    assert len(backlog.commands) == slots
+    assert backlog.give_back(ids) == ids[slots:]
+
+
+def test_ends_without_a_duration_say_nothing_of_how_long_attempts_take() -> None:
+    timers = Timers()
+    backlog = Backlog(slots=8, node_name="n1", timers=timers)
+    for number in range(1, 100):
+        backlog.take((f"aaaaaa-{number}", 1), Job("exec", "true"), b"")
+        backlog.fill(0.0)
+        backlog.hear([Over(f"aaaaaa-{number}", 1, Outcome(Verdict.CRASHED))], 0.0)
+    for number in range(100, 120):
+        backlog.take((f"aaaaaa-{number}", 1), Job("exec", "true"), b"")
+    backlog.commands.clear()
+    backlog.fill(0.0)
+    assert len(backlog.commands) == 8

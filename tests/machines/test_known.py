@@ -29,6 +29,7 @@ def test_what_is_known_is_what_is_live_or_in_a_table_whatever_was_asked_before(s
         ticket = f"{chance.choice(('aaaaaa', 'aaaaab', 'aaaaac'))}-{chance.randrange(1, 45)}"
         assert (ticket in known) == (ticket in arrived)
         if chance.random() < 0.3:
+            known.arrived(ticket)
             arrived.add(ticket)
             live.add(ticket)
         elif ticket in live and chance.random() < 0.5:
@@ -42,3 +43,12 @@ def test_an_element_is_known_by_its_array() -> None:
     known = Known(Memory(disk), {"aaaaaa-3"})
     assert "aaaaaa-3_7" in known
     assert "aaaaaa-4_7" not in known
+
+
+def test_to_ask_for_what_nobody_has_leaves_nothing_behind() -> None:
+    known = Known(Memory(Disk()), set())
+    known.arrived("aaaaaa-3")
+    for number in range(100):
+        assert f"aaaa{'abcdefghij'[number // 10]}{'abcdefghij'[number % 10]}-7" not in known
+    assert "aaaaaa-999999999999999999" not in known
+    assert known._newest == {"aaaaaa": 3}

@@ -172,7 +172,7 @@ async def test_a_kill_ends_the_call_it_is_meant_for_and_no_other_of_its_worker(i
 
 
 async def test_calls_taken_back_from_a_worker_do_not_begin(yard: Yard) -> None:
-    first = [yard.start("py", "jobs:sleeps [0.004]") for _ in range(2)]
+    first = [yard.start("py", "jobs:sleeps [0.1]") for _ in range(2)]
     behind = [yard.start("py", "jobs:says [1]") for _ in range(20)]
     yard.take_back(*behind)
     await until(lambda: yard.returned.keys() | yard.over.keys() >= set(behind))

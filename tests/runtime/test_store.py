@@ -309,3 +309,23 @@ class _Failing:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._env, name)
+
+
+def test_one_that_was_killed_while_it_read_keeps_no_page_from_being_used_again(tmp_path: Path) -> None:
+    """Somebody else has the directory open all the time, or the table of readers would be made anew."""
+    Store(tmp_path, 1 << 30).close()
+    opened_by = "import lmdb, os, sys; env = lmdb.open(sys.argv[1], lib_version=0, max_dbs=64, max_readers=16);"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{opened_by} print(flush=True); input()", str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        other.stdout.readline()
+        killed = f"{opened_by} reading = env.begin(); os.kill(os.getpid(), 9)"
+        subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
+        store = Store(tmp_path, 1 << 30)
+        try:
+            assert store._env.reader_check() == 0, "there is none left to be found"
+        finally:
+            store.close()
+            other.communicate(b"\n")
