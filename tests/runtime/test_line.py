@@ -94,9 +94,10 @@ async def test_what_is_taken_back_never_begins_and_what_has_begun_goes_on(yard: 
     yard.take_back(*running, *waiting[:2], "unknown-1")
     for ticket in waiting[:2]:
         await yard.return_of(ticket)
-    for ticket in (*running, waiting[2]):
+    for ticket in running:
         assert (await yard.end_of(ticket)).outcome.verdict is Verdict.SUCCEEDED
-    assert mark.read_text() == "\n"
+    await until(lambda: waiting[2] in {**yard.over, **yard.returned})  # where all is slow, it comes back unasked
+    assert (mark.read_text() if mark.exists() else "") == "\n" * (waiting[2] in yard.over)
 
 
 async def test_what_had_not_begun_when_the_spawner_was_killed_is_returned_and_the_rest_has_crashed(yard: Yard) -> None:
