@@ -111,6 +111,8 @@ def test_a_job_that_fails_ends_its_workflow(jobyard: Jobyard) -> None:
 def test_ctrl_c_cancels_the_jobs_of_a_workflow(jobyard: Jobyard) -> None:
     process = snakemake(jobyard, NAPS)
     until("the job runs", (jobyard.directory / "begun").exists, within_s=60.0)
+    logs = jobyard.directory / ".snakemake" / "log"
+    until("snakemake knows it", lambda: any("external jobid" in log.read_text() for log in logs.glob("*.log")))
     process.send_signal(signal.SIGINT)
     said = output_of(process)
     assert process.returncode != 0
