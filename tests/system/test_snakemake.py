@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,7 @@ rule fails:
     output: "never.txt"
     shell: "echo it cannot be done >&2; exit 3"
 """
+REGISTERED_S: Final = 1.5
 NAPS: Final = """
 rule naps:
     output: "never.txt"
@@ -113,6 +115,7 @@ def test_ctrl_c_cancels_the_jobs_of_a_workflow(jobyard: Jobyard) -> None:
     until("the job runs", (jobyard.directory / "begun").exists, within_s=60.0)
     logs = jobyard.directory / ".snakemake" / "log"
     until("snakemake knows it", lambda: any("external jobid" in log.read_text() for log in logs.glob("*.log")))
+    time.sleep(REGISTERED_S)  # it says so a moment before it would cancel the job, and nothing tells when it would
     process.send_signal(signal.SIGINT)
     said = output_of(process)
     assert process.returncode != 0
