@@ -73,7 +73,6 @@ class Spawner:
         self._begun: dict[tuple[str, int], Begun] = {}
         self._returned: list[Returned] = []
         self._wanted_back: list[TakeBack] = []  # of calls that could not be had back yet
-        self._signals: dict[tuple[str, int], int] = {}  # for them
         self._printed: list[Printed] = []
         self._over: list[Over] = []
         self._frames = Frames()
@@ -186,14 +185,7 @@ class Spawner:
         return Call(start, on_taken, self._grew, functools.partial(self._ended, start, None))
 
     def _took(self, call: Call) -> None:
-        id = call.start.ticket, call.start.attempt
-        self._running[id] = call
-        if (number := self._signals.pop(id, None)) is not None:  # not now: its end may have come in the same read
-            self._loop.after(0.0, functools.partial(self._signal, id, number))
-
-    def _signal(self, id: tuple[str, int], number: int) -> None:
-        if (running := self._running.get(id)) is not None:
-            running.signal(number)
+        self._running[call.start.ticket, call.start.attempt] = call
 
     def _took_over(self, call: Call) -> None:
         """Its worker has ended another call, which has given its slot back."""
@@ -218,7 +210,6 @@ class Spawner:
         for order in back:
             id = order.ticket, order.attempt
             if self._line.remove(id):
-                self._signals.pop(id, None)
                 self._returned.append(Returned(*id))
             elif self._workers.hold_ahead(id):
                 if not self._wanted_back:
@@ -231,11 +222,9 @@ class Spawner:
 
     def _kill(self, kills: Sequence[Kill]) -> None:
         for kill in kills:
-            id = kill.ticket, kill.attempt
-            if self._workers.hold_ahead(id):
-                self._signals[id] = kill.signal  # should it begin before it comes back
-            else:
-                self._signal(id, kill.signal)
+            running = self._running.get((kill.ticket, kill.attempt))
+            if running is not None:
+                running.signal(kill.signal)
 
     def _peek(self, peeks: Sequence[Peek]) -> None:
         """Answer in order: who is told that an attempt does not run here has heard before how it ended."""
