@@ -5,10 +5,11 @@ import random
 import pytest
 
 from balancer.known import Known
+from common.codec import pack
 from common.effects import Table
 from common.memory import Memory
-from common.model import ticket_key
-from tests.machines.cluster import Disk
+from common.model import Job, ticket_key
+from tests.machines.cluster import Cluster, Disk
 
 TABLES = (Table.ENDED, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES)
 
@@ -52,3 +53,15 @@ def test_to_ask_for_what_nobody_has_leaves_nothing_behind() -> None:
         assert f"aaaa{'abcdefghij'[number // 10]}{'abcdefghij'[number % 10]}-7" not in known
     assert "aaaaaa-999999999999999999" not in known
     assert known._newest == {"aaaaaa": 3}
+
+
+def test_the_ledger_knows_another_name_that_it_has_learned_and_a_job_of_which_only_the_job_is_left() -> None:
+    cluster = Cluster(1)
+    assert cluster.balancer is not None
+    ledger = cluster.balancer.machine._ledger
+    ledger.has_arrived("aaaaaz-1")
+    ledger.learn_alias("aaaaaz-5", "aaaaaa-1")
+    assert ledger.knows("aaaaaz-5")
+    cluster.balancer.disk.tables[Table.JOBS][ticket_key("aaaaaz-9")] = pack(Job("sh", "true"))
+    assert ledger.fail_lost("aaaaaz-9", cluster.wall)
+    assert ledger.knows("aaaaaz-9")

@@ -1,12 +1,14 @@
 """DRAIN and UNDRAIN: a node takes no more, hands back what waits and finishes what runs; and how a stop differs."""
 
 import random
+import signal
 
 from common.effects import Exit, Note, Reply
 from common.events import Stop
-from common.messages import Farewell, Info, Poll, Result, Returned
+from common.messages import Acknowledged, Drop, Farewell, Info, Poll, Result, Returned
 from common.model import Outcome, Verdict
-from node.executors import Over, Start
+from node.executors import Kill, Over, Start
+from node.executors import Returned as HasReturned
 from node.worker import Executed
 from tests.machines.alone import Alone
 from tests.machines.cluster import Cluster
@@ -202,3 +204,32 @@ def test_the_work_of_a_drained_node_is_done_by_the_others() -> None:
     cluster.submit("n2")
     cluster.submit("n2")
     assert cluster.counts() == {"n1": 1, "n2": 1}
+
+
+def with_one_ahead() -> Alone:
+    """Two run, and the third was handed to the executors ahead of a slot."""
+    node = Alone(slots=2)
+    for number in range(100, 150):
+        node.dispatch(f"bbbbbb-{number}")
+        node.step(Executed([Over(f"bbbbbb-{number}", 1, Outcome(Verdict.SUCCEEDED, exit=0))], node.wall))
+        node.receive(Acknowledged(((f"bbbbbb-{number}", 1),)))
+    started = [done.ticket for done in node.dispatch(T1, T2, T3) if isinstance(done, Start)]
+    assert started == [T1, T2, T3]
+    return node
+
+
+def test_when_the_grace_is_over_what_went_ahead_and_may_have_begun_is_ended_too() -> None:
+    node = with_one_ahead()
+    node.step(Stop())
+    killed = [done.ticket for done in node.advance(10.0) if isinstance(done, Kill) and done.signal == signal.SIGTERM]
+    assert sorted(killed) == [T1, T2, T3]
+
+
+def test_a_stopping_node_whose_last_one_was_dropped_before_it_began_leaves_at_once() -> None:
+    node = with_one_ahead()
+    node.step(Stop())
+    node.receive(Drop(((T3, 1),)))
+    node.step(Executed([Over(ticket, 1, Outcome(Verdict.SUCCEEDED, exit=0)) for ticket in (T1, T2)], node.wall))
+    assert not any(isinstance(done, Farewell) for done in node.receive(Acknowledged(((T1, 1), (T2, 1)))))
+    left = node.step(Executed([HasReturned(T3, 1)], node.wall))
+    assert any(isinstance(done, Farewell) for done in left)

@@ -3,14 +3,18 @@
 import json
 import os
 import signal
-from collections import Counter
+import socket
+import struct
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from common.model import Outcome, Reason, Verdict
+from node.executors.workers import Worker
 from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
@@ -207,3 +211,30 @@ async def test_a_look_at_a_call_finds_what_it_has_printed_and_nothing_of_others(
         await value(insisting, ticket)
         assert stderr(insisting.over[ticket]) == b"%d\n" % number
     await insisting.end_of(long)
+
+
+async def test_what_has_waited_too_long_is_returned_although_the_line_moves(yard: Yard) -> None:
+    tickets = [yard.start("sh", "sleep 0.03") for _ in range(60)]
+    await until(lambda: len(yard.over) + len(yard.returned) == len(tickets) + 2)
+    assert len(yard.returned) > 20, "all of them would take a second"
+
+
+def test_nothing_is_taken_back_from_a_worker_that_has_still_to_take_up_its_first_call() -> None:
+    """It could take up another meanwhile, of which we would not know."""
+    giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with giving, taking:
+        back: list[object] = []
+        worker = object.__new__(Worker)
+        worker._giving, worker._taking = giving, taking
+        worker._workers, worker.process = SimpleNamespace(on_back=back.extend), SimpleNamespace(ended=False)  # type: ignore[assignment]
+        calls = [SimpleNamespace(number=number) for number in (1, 2, 3)]
+        worker._calls = deque(calls)  # type: ignore[arg-type]
+        packets = [struct.pack(">III", 8, 0, call.number) for call in calls]
+        for packet in packets:
+            giving.send(packet)
+        worker.take_back()
+        assert back == []
+        assert taking.recv(100) == packets[0], "it takes up its first"
+        worker.take_back()
+        assert back == calls[1:]
+        assert list(worker._calls) == calls[:1]

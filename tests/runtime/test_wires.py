@@ -1,5 +1,6 @@
 """The bytes of a connection: read in rounds, written at once, and told to whoever speaks over it and to nobody else."""
 
+import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from common.limits import MIB, READ_BYTES
+from common.runtime import wires
 from common.runtime.bell import Bell
 from common.runtime.wires import SocketWire, StreamWire, Switchboard, Wire, wire_of
 
@@ -250,3 +252,39 @@ async def test_a_bell_that_is_rung_before_anybody_waits_is_heard() -> None:
     bell.ring()
     with trio.fail_after(1):
         await bell.wait()
+
+
+async def test_whoever_says_much_is_not_read_to_its_end_before_others_have_had_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wires, "ROUND_S", -1.0)
+    told: list[str] = []
+    board = Switchboard()
+
+    async def tick() -> None:
+        while True:
+            told.append("turn")
+            await trio.lowlevel.checkpoint()
+
+    async with AsyncExitStack() as open_, trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        for name in ("one", "other"):
+            client = await trio.open_tcp_stream("127.0.0.1", listeners[0].socket.getsockname()[1])
+            server = await listeners[0].accept()
+            for stream in (client, server):
+                await open_.enter_async_context(stream)
+            await client.send_all(bytes(2 * READ_BYTES))
+            wire = SocketWire(board, server)
+            talk = Listener(wire)
+            talk.received = lambda data, name=name: told.append(name)  # type: ignore[method-assign,misc]
+            nursery.start_soon(wire.carry, talk)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(tick)
+        nursery.start_soon(board.run)
+        with trio.fail_after(5):
+            while len(told) - told.count("turn") < 4:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    await listeners[0].aclose()
+    heard = [at for at, what in enumerate(told) if what != "turn"]
+    assert all(later - before > 1 for before, later in itertools.pairwise(heard)), "a turn between any two reads"
