@@ -47,7 +47,6 @@ class Intake:
         self._history = history
         self._keys = Keys(memory)
         self._last = 0
-        self._packed: tuple[Job | None, bytes] = None, b""
         self._live = Live(prefix, memory, awake_max)
         self.delivery = Delivery(prefix, memory, history, self._live, awake_max)
 
@@ -64,7 +63,7 @@ class Intake:
         self._memory.put(Table.META, _LAST, b"%d" % self._last)
         name = ticket(self.prefix, self._last)
         key = ticket_key(name)
-        self._memory.put(Table.JOBS, key, self._record(job))
+        self._memory.put(Table.JOBS, key, pack(job))
         if body:
             self._memory.put(Table.BODIES, key, body)
         self._memory.put(Table.LIVE, key, b"")
@@ -73,12 +72,6 @@ class Intake:
         self._live.enter(name, Own(first_state(job), 0, now), hold=bool(job.delay_s))
         self.delivery.add(name)
         return name
-
-    def _record(self, job: Job) -> bytes:
-        """The job as it is kept; equal jobs of one read are one value."""
-        if job is not self._packed[0]:
-            self._packed = job, pack(job)
-        return self._packed[1]
 
     def claimed(self, key: str) -> Claim | None:
         """Which job this node knows under a key."""

@@ -14,7 +14,6 @@ from common.errors import Code
 from common.events import StoreLevel
 from common.keys import fingerprint
 from common.limits import ANSWER_WAIT_S, STORE_FULL_FRACTION
-from common.model import Job
 from common.timers import Timers
 from node.desk import Desk
 from node.drain import Drain
@@ -32,14 +31,13 @@ class Submissions:
         self._outbox = outbox
         self._claims: dict[str, list[tuple[int, bool]]] = {}  # keyed tickets → who waits for the ledger's word
         self._claimed: dict[int, str] = {}  # query → the keyed ticket that it waits for
-        self._undated = self._last = Job("", "")  # the last that was taken in, before and after it got its date
         self.total = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._claims.values()))
 
     def take(self, query_id: int, query: lines.Submit, wall: float, now: float) -> None:
-        job, linked = self._dated(query.job, wall), self._outbox.link is not None
+        job, linked = replace(query.job, submitted_wall=wall), self._outbox.link is not None
         claim = None if job.key is None else self._intake.claimed(job.key)
         if claim is not None and claim.fingerprint != fingerprint(job, query.body):
             self._outbox.reply(query_id, lines.err(Code.CONFLICT, conflict(job.key or "", claim.ticket)))
@@ -55,13 +53,6 @@ class Submissions:
             self._claim(query_id, ticket, query.wait, now)  # the ledger may know the key already
         else:
             self._accepted(query_id, ticket, query.wait, now)
-
-    def _dated(self, job: Job, wall: float) -> Job:
-        """The job as it is taken in at this moment. Who says the same line many times in one read means equal jobs,
-        and the parser gives one value for all of them."""
-        if job is not self._undated or wall != self._last.submitted_wall:
-            self._undated, self._last = job, replace(job, submitted_wall=wall)
-        return self._last
 
     def _accepted(self, query_id: int, ticket: str, wait: bool, now: float) -> None:
         """The job is durable with this step: tell its client, or let it wait for the end (RUN)."""
