@@ -23,6 +23,7 @@ from common.runtime.tls import HandshakeFailed, NotTls, handshake
 CONNECTIONS_MAX: Final = 64  # a dashboard in some browsers, scrapers and scripts; never a load that jobs would feel
 IDLE_S: Final = 30.0  # for a whole request head to come in, and between two requests
 SEND_S: Final = 10.0  # for one write to be taken by the other side
+GONE_S: Final = 1.0  # for what is under way when the other side has gone
 REQUEST_BYTES_MAX: Final = 16 * 1024  # of a request's head
 
 App: TypeAlias = Callable[
@@ -91,7 +92,8 @@ class Server:
         try:
             with trio.fail_after(HANDSHAKE_S):
                 await handshake(stream)
-            await TCPServer(self._app, self._config, self._context, {}, cast(Any, guarded)).run()
+            with guarded.life:
+                await TCPServer(self._app, self._config, self._context, {}, cast(Any, guarded)).run()
         except NotTls as error:
             await error.answer(_NO_TLS)
         except trio.TooSlowError:
@@ -109,6 +111,7 @@ class Guarded:
         plain = socket_of(stream)
         assert plain is not None, "HTTP is served on sockets"
         self.socket = plain.socket
+        self.life = trio.CancelScope()  # of all that is done for it
 
     async def send_all(self, data: bytes) -> None:
         with trio.move_on_after(self._send_s) as scope:
@@ -118,7 +121,13 @@ class Guarded:
             raise trio.BrokenResourceError("the client does not read")
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return bytes(await self._stream.receive_some(max_bytes))
+        data = b""
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        finally:
+            if not data:  # Hypercorn would keep its place until it has been idle for long enough
+                self.life.deadline = trio.current_time() + GONE_S
+        return data
 
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream):

@@ -140,10 +140,14 @@ def text_up_to(most_bytes: int) -> Callable[[str], str]:
 
 def application(routes: Mapping[str, Endpoint], *, token: str | None, listens_on: str) -> "Guard":
     """The ASGI application with these routes; GET and HEAD of each."""
-    app = Starlette(
-        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()],
-        exception_handlers={Refused: _tell_refused, TooSlow: _tell_slow, HTTPException: _tell_unknown(sorted(routes))},  # type: ignore[dict-item]
-    )
+    handlers: dict[Any, Any] = {
+        Refused: _tell_refused,
+        TooSlow: _tell_slow,
+        HTTPException: _tell_unknown(sorted(routes)),
+        Exception: _tell_failed,  # which the guard logs
+    }
+    described = [Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()]
+    app = Starlette(routes=described, exception_handlers=handlers)
     return Guard(app, token, listens_on)
 
 
@@ -153,6 +157,10 @@ async def _tell_refused(_: Request, refusal: Refused) -> Response:
 
 async def _tell_slow(_: Request, problem: TooSlow) -> Response:
     return error(Refused(Code.UNAVAILABLE, f"{problem}; /healthz says whether the program makes progress"))
+
+
+async def _tell_failed(_: Request, __: Exception) -> Response:
+    return error(Refused(Code.INTERNAL, "an error of ours, which is in the log; the cluster goes on"))
 
 
 def _tell_unknown(paths: list[str]) -> Callable[[Request, HTTPException], Awaitable[Response]]:
@@ -177,12 +185,9 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
         if scope["type"] != "http":
             return
-        begun = False
 
         async def told(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
@@ -192,9 +197,6 @@ class Guard:
             await (self._app if refusal is None else error(refusal))(scope, receive, told)
         except Exception:
             log.exception("http.request_failed", path=scope["path"])
-            if not begun:
-                failed = Refused(Code.INTERNAL, "an error of ours, which is in the log; the cluster goes on")
-                await error(failed)(scope, receive, told)
         finally:
             self._requests -= 1
 
