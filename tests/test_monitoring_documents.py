@@ -14,7 +14,14 @@ from common.runtime.tally import ENDS, OUTCOMES, REDISPATCHES, Tally
 
 ROOT: Final = Path(__file__).parents[1]
 MONITORING: Final = ROOT / "docs/monitoring"
-NUMBERS: Final = dict.fromkeys(("outcomes_stale_total", "attempts_leased_total", "jobs_submitted_total", "jobs_live", "attempts_begun_total", "attempts_running", "attempts_waiting", "attempts_leased_here_total", "outcomes_unacknowledged", "slots", "linked", "draining", "connections", "queries_total", "connections_refused_total"), 0.0)  # fmt: skip
+NUMBERS: Final[dict[str, float]] = dict.fromkeys(
+    (
+        "outcomes_stale_total", "attempts_leased_total", "jobs_submitted_total", "jobs_live", "attempts_begun_total",
+        "attempts_running", "attempts_waiting", "attempts_leased_here_total", "outcomes_unacknowledged", "slots",
+        "linked", "draining", "connections", "queries_total", "connections_refused_total",
+    ),
+    0.0,
+)  # fmt: skip
 FIGURES: Final[dict[str, Any]] = {
     "statistics": NUMBERS,
     "jobs": {"queued": 1, "running": 1},

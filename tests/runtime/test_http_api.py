@@ -68,6 +68,23 @@ async def test_jobs_that_rest_on_disk_are_told_as_those_in_memory(tmp_path: Path
     assert await all_pages(yard, "/api/v1/jobs?state=running") == []
 
 
+async def test_a_page_that_had_to_look_at_too_much_is_short_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("balancer.views.LIST_SCAN_MAX", 4)
+    yard = Yard(tmp_path, slots=1)
+    jobs = [yard.cluster.submit("n1") for _ in range(10)]
+    first = await yard.shown("/api/v1/jobs?state=running")
+    assert (first["jobs"], first["cursor"] is None) == ([], False)
+    assert await all_pages(yard, "/api/v1/jobs?state=running") == jobs[:1]
+
+
+async def test_pages_of_what_is_not_queued_go_on_too(tmp_path: Path) -> None:
+    yard = Yard(tmp_path, slots=8)
+    jobs = [yard.cluster.submit("n1") for _ in range(8)]
+    assert await all_pages(yard, "/api/v1/jobs?state=running") == jobs[::-1]
+
+
 async def test_state_and_group_choose_among_jobs(tmp_path: Path) -> None:
     yard = Yard(tmp_path, slots=2)
     inside = [yard.cluster.submit("n1", "group=g sh true") for _ in range(5)]
@@ -275,7 +292,8 @@ async def test_no_more_requests_are_under_way_than_are_allowed(tmp_path: Path) -
         for _ in range(REQUESTS_MAX):
             nursery.start_soon(yard.get, "/api/v1/overview")
         await trio.testing.wait_all_tasks_blocked()
-        assert (await yard.refused("/api/v1/overview"))[:2] == (503, "UNAVAILABLE")
+        status, _, message = await yard.refused("/api/v1/overview")
+        assert (status, message) == (503, f"{REQUESTS_MAX} requests are under way; try again later")
         nursery.cancel_scope.cancel()
     yard.deaf = False
     assert (await yard.get("/api/v1/overview")).status_code == 200
@@ -305,6 +323,15 @@ async def test_a_machine_that_does_not_answer_is_unavailable_and_not_asked_any_l
     assert len(yard.asking) == 0
     assert (await yard.get("/readyz")).status_code == 503
     assert (await yard.get("/metrics")).status_code == 503
+
+
+async def test_a_question_that_nobody_waits_for_any_more_is_taken_back(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    yard = Yard(tmp_path)
+    with pytest.raises(TooSlow):
+        await yard.asking.ask("follow", since=(await yard.shown("/api/v1/events"))["cursor"])
+    assert len(yard.machine._clerk) == 0
 
 
 # --- health ------------------------------------------------------------------------------------------------------

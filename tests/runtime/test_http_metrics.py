@@ -194,6 +194,14 @@ async def test_the_wait_of_a_job_is_from_its_submission_or_the_end_of_its_delay(
     assert found["jobyard_oldest_queued_seconds"] == 0
 
 
+async def test_a_delay_is_no_time_in_the_queue(tmp_path: Path) -> None:
+    yard = Yard(tmp_path, nodes=1, slots=0)
+    yard.cluster.submit("n1", "delay=20s sh true")
+    assert (await values(yard))["jobyard_oldest_queued_seconds"] == 0
+    yard.cluster.advance(30)
+    assert (await values(yard))["jobyard_oldest_queued_seconds"] == pytest.approx(10, abs=0.1)
+
+
 def test_only_the_first_lease_of_a_job_ends_its_wait() -> None:
     tally = Tally(lambda: 107.0)
     job = pack(Job("sh", "true", submitted_wall=100.0))
