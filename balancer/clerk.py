@@ -20,6 +20,7 @@ from balancer.explanations import Explanations, Rules
 from balancer.group_orders import GroupOrders, Orders
 from balancer.listing import Listing
 from balancer.outbox import Outbox
+from balancer.placement import InForce
 from balancer.questions import NEXT_EVENT, Parked, Question, arrival_of, end_of, end_of_array, return_of
 from balancer.records import Entry
 from balancer.referrals import Referral, Referrals
@@ -45,6 +46,7 @@ class Clerk:
         self,
         books: Books,
         rules: Rules,
+        in_force: InForce,
         timers: Timers,
         outbox: Outbox,
         orders: Orders,
@@ -57,7 +59,7 @@ class Clerk:
         self._statistics = statistics
         self._parked = Parked()
         self._referrals = Referrals(books.roster, outbox, self._parked)
-        self._explanations = Explanations(books, rules)
+        self._explanations = Explanations(books, rules, in_force)
         self._listing = Listing(books, self._explanations)
         self._watches = Watches(books, self._referrals, self._parked, self._answer)
         self._group_orders = GroupOrders(books, orders, self._parked, self._answer)

@@ -16,6 +16,7 @@ import attrs
 
 from balancer.arrays import Array
 from balancer.books import Books, Found
+from balancer.placement import InForce
 from balancer.queue import Needs
 from balancer.records import Entry
 from balancer.roster import Node
@@ -51,7 +52,6 @@ class Rules:
     eager: bool
     round_s: float
     jobs_per_round_max: int
-    backlog_max: int
     node_timeout_s: float
     nodes_max: int
 
@@ -59,9 +59,9 @@ class Rules:
 class Reasons:
     """Why live jobs are where they are. Good for one answer: what is found out of a kind and a width is kept."""
 
-    def __init__(self, books: Books, rules: Rules) -> None:
+    def __init__(self, books: Books, in_force: InForce) -> None:
         self._books = books
-        self._rules = rules
+        self._in_force = in_force
         self._prospects: dict[Needs, tuple[Why, float]] = {}
 
     def of(self, entry: Entry) -> Why:
@@ -81,12 +81,13 @@ class Reasons:
     def _prospect(self, needs: Needs) -> tuple[Why, float]:
         """How far the jobs with these needs come, and what one may weigh that comes all the way."""
         nodes = _here(self._books)
-        why = max((obstacle(node, needs, 0, self._rules) for node in nodes), key=_STAGES.index, default=Why.NO_NODE)
-        able = (node for node in nodes if node.takes_jobs and can_run(node, *needs))
-        return why, max((room_bytes(node, self._rules.backlog_max) for node in able), default=0)
+        obstacles = [obstacle(node, needs, 0, self._in_force) for node in nodes]
+        why = max(obstacles, key=_STAGES.index, default=Why.NO_NODE)
+        with_room = (node for node, obstacle in zip(nodes, obstacles, strict=True) if obstacle is Why.NEXT_ROUND)
+        return why, max((room_bytes(node) for node in with_room), default=0)
 
 
-def obstacle(node: Node, needs: Needs, weight_bytes: int, rules: Rules) -> Why:
+def obstacle(node: Node, needs: Needs, weight_bytes: int, in_force: InForce) -> Why:
     """What keeps a node that is connected from being given a job with these needs; NEXT_ROUND where nothing does."""
     kind, slots = needs
     if kind not in node.record.kinds:
@@ -95,7 +96,8 @@ def obstacle(node: Node, needs: Needs, weight_bytes: int, rules: Rules) -> Why:
         return Why.TOO_WIDE
     if not node.takes_jobs:
         return Why.DRAINING
-    return Why.NO_FREE_SLOT if weight_bytes > room_bytes(node, rules.backlog_max) else Why.NEXT_ROUND
+    has_room = in_force.placement.room(node.load, slots, in_force.terms)
+    return Why.NEXT_ROUND if has_room and weight_bytes <= room_bytes(node) else Why.NO_FREE_SLOT
 
 
 def _here(books: Books) -> list[Node]:
@@ -105,12 +107,13 @@ def _here(books: Books) -> list[Node]:
 class Explanations:
     """Answers EXPLAIN."""
 
-    def __init__(self, books: Books, rules: Rules) -> None:
+    def __init__(self, books: Books, rules: Rules, in_force: InForce) -> None:
         self._books = books
         self._rules = rules
+        self._in_force = in_force
 
     def reasons(self) -> Reasons:
-        return Reasons(self._books, self._rules)
+        return Reasons(self._books, self._in_force)
 
     def reply(self, found: Found, now: float) -> bytes:
         """The reply to EXPLAIN of a job that the ledger has, and that has not expired."""
@@ -193,7 +196,7 @@ class Explanations:
         if node.link is None or not node.ready:
             return f"{'lost' if node.lost else 'not connected'}, last heard {_ago(node, now)} ago"
         record = entry.record
-        match obstacle(node, (record.kind, record.slots), record.bytes, self._rules):
+        match obstacle(node, (record.kind, record.slots), record.bytes, self._in_force):
             case Why.KIND_NOT_ALLOWED:
                 return f"does not allow {record.kind} (JOBYARD_JOB_KINDS)"
             case Why.TOO_WIDE:
@@ -209,8 +212,11 @@ class Explanations:
         running = sum(entry.begun for entry in node.leases.values())
         waiting = len(node.leases) - running
         text = f"busy: {running} running on {_count(node.record.slots, 'slot')}, {waiting} waiting there"
-        if node.load.count - node.record.slots >= self._rules.backlog_max:
-            return f"{text} (JOBYARD_BACKLOG_MAX={self._rules.backlog_max})"
+        placement, terms = self._in_force.placement, self._in_force.terms
+        if placement.late and node.load.taken:
+            return f"{text}; with placement={placement.name} a job is given to free slots only"
+        if node.load.count - node.record.slots >= terms.backlog_max:
+            return f"{text} (JOBYARD_BACKLOG_MAX={terms.backlog_max})"
         return f"{text}, which together with this one are more than it may hold in memory"
 
     def _waited_for(self, tickets: Sequence[str]) -> list[str]:

@@ -53,7 +53,6 @@ class Node:
     report: Report = attrs.field(factory=Report)
     leases: dict[str, Entry] = attrs.field(factory=dict)  # unfinished, in the order in which they were given
     weight_bytes: int = 0  # of the leases' jobs and bodies
-    slots_leased: int = 0  # that the leases need; more than there are means that some of them wait
     leased_at_exchange: frozenset[str] = frozenset()  # tickets, at the last timed exchange of results
     recalling: bool = False  # a Recall is unanswered
     starved: bool = False  # jobs of it were left unacknowledged, because the store was full
@@ -72,7 +71,7 @@ class Node:
     def give(self, entry: Entry) -> None:
         self.leases[entry.ticket] = entry
         self.weight_bytes += entry.record.bytes
-        self.slots_leased += entry.record.slots
+        self.load.taken += entry.record.slots
         self.load.count += 1
         self.load.given += 1
 
@@ -81,7 +80,7 @@ class Node:
         entry = self.leases.pop(ticket, None)
         if entry is not None:
             self.weight_bytes -= entry.record.bytes
-            self.slots_leased -= entry.record.slots
+            self.load.taken -= entry.record.slots
             self.load.count -= 1
 
     def exposed(self) -> set[str]:
@@ -199,7 +198,7 @@ class Roster:
         for node in self:
             assert node.load.count == len(node.leases), f"the count of {node.record.name} is off"
             needed = sum(entry.record.slots for entry in node.leases.values())
-            assert node.slots_leased == needed, f"the slots of {node.record.name} are off"
+            assert node.load.taken == needed, f"the slots of {node.record.name} are off"
             for ticket, entry in node.leases.items():
                 assert entry.record.leased, f"{ticket} is listed at {node.record.name} and not leased"
                 assert entry.record.node_id == node.id, f"{ticket} is listed at {node.record.name}, not its node"
