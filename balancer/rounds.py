@@ -18,7 +18,7 @@ from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.placement import InForce, Load, Placement, Rank, Terms
-from balancer.queue import Needs
+from balancer.queue import Needs, Place
 from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
@@ -180,12 +180,8 @@ class Contests:
         return [node for node in self._roster.connected() if node.takes_jobs and can_run(node, *needs)]
 
     def kept_for(self, needs: Needs, already: Set[str]) -> set[str]:
-        """The node that is kept from those who come after a job that needs several slots and has to wait for them:
-        the one with the most free. Others get none of them, so there are never fewer, until it can begin."""
-        if not self._placement.late or needs[1] == 1:
-            return set()
-        able = [node for node in self._able(needs) if node.id not in already]
-        return {min(able, key=lambda node: (-node.load.free, node.id)).id} if able else set()
+        """The node that is kept from those who come after a job of this line, which has found no room."""
+        return keep(needs, self._able(needs), already) if self._placement.late else set()
 
 
 class Contest:
@@ -220,6 +216,27 @@ class Contest:
 
 def can_run(node: Node, kind: str, slots: int) -> bool:
     return kind in node.record.kinds and slots <= node.record.slots
+
+
+def keep(needs: Needs, able: Iterable[Node], already: Set[str]) -> set[str]:
+    """A job that needs several slots keeps the node with the most free ones for itself, where jobs go to free slots:
+    else narrow ones would take each slot that falls free. As they get none there, there are ever more of them, until
+    it can begin."""
+    best = min(
+        (node for node in able if node.id not in already), key=lambda node: (-node.load.free, node.id), default=None
+    )
+    return {best.id} if best is not None and needs[1] > 1 else set()
+
+
+def kept_from(place: Place, heads: Iterable[tuple[Place, Needs]], roster: Roster, in_force: InForce) -> set[str]:
+    """The nodes that are kept for jobs that go before this place."""
+    kept = set[str]()
+    nodes = [node for node in roster.connected() if node.takes_jobs] if in_force.placement.late else []
+    for head, needs in heads:
+        able = [node for node in nodes if can_run(node, *needs)]
+        if head < place and not any(in_force.placement.room(node.load, needs[1], in_force.terms) for node in able):
+            kept |= keep(needs, able, kept)
+    return kept
 
 
 def room_bytes(node: Node) -> float:

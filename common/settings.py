@@ -173,8 +173,8 @@ class BalancerSettings(CommonSettings):
         "JOBYARD_PLACEMENT",
         values.one_of(*PLACEMENTS),
         "level",
-        "who gets the next job; level: the counts of the nodes stay as equal as possible; the others give jobs to free "
-        "slots only: random; round-robin; least-loaded: the most free slots; shortest-wait: where it begins the soonest",
+        "who gets the next job; level: the counts of the nodes stay as equal as possible; the others give jobs to "
+        "free slots: random, round-robin, least-loaded (the most free slots), shortest-wait (it begins the soonest)",
     )
     backlog_max: int = setting(
         "JOBYARD_BACKLOG_MAX",

@@ -7,8 +7,13 @@ import attrs
 import pytest
 
 from balancer.placement import HIDDEN_S, POLICIES, Load, Placement, Terms
+from common.errors import Refusal
 from common.model import Outcome, Verdict
+from common.requests import read_request
+from common.why import Why
+from tests.machines.asking import Asker
 from tests.machines.cluster import PERIODS, Cluster
+from tests.machines.test_explain import explained, row
 
 LATE = [name for name, make in POLICIES.items() if make(random.Random(0)).late]
 AT_ONCE = Terms()
@@ -294,3 +299,90 @@ def test_what_waits_moves_to_a_free_slot(policy: str) -> None:
     loads[1].taken = 3
     if policy != "shortest-wait":
         assert list(placement.moves(loads, Terms())) == []
+
+
+# --- at run time -----------------------------------------------------------------------------------------------
+
+
+def test_any_node_tells_which_policy_is_in_force_and_puts_another_in_force() -> None:
+    cluster = Cluster(2, slots=1)
+    assert cluster.say("n2", "placement") == "OK placement=level\n"
+    assert cluster.say("n1", "PLACEMENT Least-Loaded") == "OK placement=least-loaded\n"
+    assert cluster.say("n2", "placement") == "OK placement=least-loaded\n"
+    for _ in range(5):
+        cluster.submit("n1")
+    assert cluster.counts() == {"n1": 1, "n2": 1}
+
+
+def test_a_policy_takes_effect_with_the_same_step() -> None:
+    cluster = Cluster(1, slots=1, placement="random")
+    for _ in range(5):
+        cluster.submit("n1")
+    assert cluster.counts() == {"n1": 1}
+    cluster.say("n1", "placement level")
+    assert cluster.counts() == {"n1": 5}
+
+
+def test_a_change_is_told_once_in_the_log_and_in_the_chronicle() -> None:
+    cluster = Cluster(1)
+    cluster.say("n1", "placement level")
+    cluster.say("n1", "placement random")
+    cluster.say("n1", "placement random")
+    assert [note.fields for note in cluster.notes if note.event == "placement.changed"] == [
+        {"placement": "random", "earlier": "level"}
+    ]
+    events = cluster.say("n1", "events") or ""
+    assert events.count('"event":"placement.changed","placement":"random","earlier":"level"') == 1
+
+
+def test_an_unknown_policy_is_refused_and_nothing_changes() -> None:
+    cluster = Cluster(1)
+    for words in ("fairest", "random level"):
+        with pytest.raises(Refusal, match="level, random, round-robin, least-loaded, shortest-wait are allowed"):
+            read_request(b"PLACEMENT", [], words.encode(), body_bytes=None, kinds=())
+    assert Asker(cluster).say("placement", policy="fairest").startswith("ERR BAD_REQUEST there is no policy 'fairest'")
+    assert cluster.say("n1", "placement") == "OK placement=level\n"
+
+
+def test_after_a_start_the_setting_counts_again() -> None:
+    cluster = Cluster(1, placement="round-robin")
+    cluster.say("n1", "placement level")
+    cluster.kill_balancer()
+    cluster.start_balancer()
+    cluster.dial("n1")
+    assert cluster.say("n1", "placement") == "OK placement=round-robin\n"
+
+
+def test_what_waits_on_nodes_when_jobs_are_bound_late_runs_where_a_slot_falls_free() -> None:
+    cluster = Cluster(2, slots=1)
+    for _ in range(10):
+        cluster.submit("n1")
+    cluster.say("n1", "placement random")
+    while ids := list(cluster.nodes["n2"].running):
+        for id in ids:
+            cluster.finish("n2", id)
+        cluster.advance(0.2)
+    assert cluster.counts() == {"n1": 1, "n2": 0}, "all but the one that has begun there has moved"
+
+
+# --- explained -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_job_that_waits_is_told_by_which_policy(policy: str) -> None:
+    cluster = Cluster(1, slots=1, placement=policy, periods=attrs.evolve(PERIODS, backlog_max=0))
+    cluster.submit("n1")
+    code, lines = explained(cluster, cluster.submit("n1"))
+    assert code == Why.NO_FREE_SLOT
+    assert row(lines, "placement").startswith(f"{policy}: ")
+    assert row(lines, "nodes").startswith("n1: busy: 1 running on 1 slot, 0 waiting there")
+
+
+def test_a_node_that_is_kept_for_a_wider_job_is_told_to_be_kept() -> None:
+    cluster = Cluster(1, slots=3, placement="least-loaded")
+    cluster.submit("n1")
+    wide, narrow = cluster.submit("n1", "slots=3 sh true"), cluster.submit("n1")
+    code, lines = explained(cluster, narrow)
+    assert code == Why.NO_FREE_SLOT
+    assert row(lines, "nodes") == "n1: 2 free slots, kept for a job that goes first and needs more"
+    assert row(explained(cluster, wide)[1], "nodes") == "n1: busy: 1 running on 3 slots, 0 waiting there"
