@@ -207,8 +207,7 @@ class Dispatcher:
         self._tell_of_ends(now)
         self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
-        recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
-        if "level" not in self._timers and not recalled and self._rounds.uneven(now):
+        if "level" not in self._timers and self._rounds.uneven(now):
             self._timers.set("level", now + LEVEL_PERIOD_S)
         self._ledger.all.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0

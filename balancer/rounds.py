@@ -46,11 +46,13 @@ class Rounds:
         self._outbox = outbox
         self._jobs_max = jobs_max
         self._chronicle = chronicle
+        self._is_due = False  # a round, for what was called back; where they are only started by their timer
 
     # --- handing out ---------------------------------------------------------------------------------------------
 
     def round(self, now: float, wall: float) -> int:
         """Hands out at most MAX_NUM_JOBS_DISPATCH jobs; returns how many."""
+        self._is_due = False
         given, contests = 0, Contests(self._roster, self._in_force.placement, self._in_force.terms_at(now))
         while given < self._jobs_max and self._give_next(contests, wall):
             given += 1
@@ -111,7 +113,7 @@ class Rounds:
 
     def uneven(self, now: float) -> bool:
         """Whether a job may be waiting on one node that would better wait on another. Cheap: asked in each step."""
-        if not any(node.load.taken > node.record.slots for node in self._roster.connected()):
+        if self._is_due or not any(node.load.taken > node.record.slots for node in self._roster.connected()):
             return False
         moves = self._in_force.placement.moves(self._movable(), self._in_force.terms_at(now))
         return any(self._may_wait(busy) for busy, _ in moves)
@@ -132,21 +134,19 @@ class Rounds:
             node = self._roster.known(node_id)
             node.recalling = True
             self._outbox.send(node, Recall(tuple(attempts)))
+        self._is_due = bool(wanted) and self._in_force.terms.apart_s > 0
 
     def _movable(self) -> list[Load]:
-        """Loads to plan with; none while an earlier recall is unanswered, because the counts are about to change."""
-        nodes = self._roster.connected()
-        if any(node.recalling for node in nodes):
-            return []
-        return [node.load for node in nodes if node.takes_jobs]
+        """Loads to plan with; without those of nodes that owe the answer to an earlier recall, because their counts are
+        about to change, unless they hang: then the others are not to wait for them."""
+        return [node.load for node in self._roster.connected() if node.takes_jobs and not node.recalling]
 
     def _next_move(
         self, loads: list[Load], terms: Terms, wanted: dict[str, list[AttemptId]]
     ) -> tuple[Load, Load, Entry] | None:
-        placement = self._in_force.placement
-        for busy, idle in placement.moves(loads, terms):
-            entry = self._last_waiting(busy, idle, wanted) if self._may_wait(busy) else None
-            if entry is not None and placement.room(idle, entry.record.slots, terms):
+        for busy, idle in self._in_force.placement.moves(loads, terms):
+            entry = self._last_waiting(busy, idle, terms, wanted) if self._may_wait(busy) else None
+            if entry is not None:
                 return busy, idle, entry
         return None
 
@@ -154,12 +154,15 @@ class Rounds:
         node = self._roster.known(load.node_id)
         return node.load.taken > node.record.slots
 
-    def _last_waiting(self, busy: Load, idle: Load, wanted: dict[str, list[AttemptId]]) -> Entry | None:
+    def _last_waiting(self, busy: Load, idle: Load, terms: Terms, wanted: dict[str, list[AttemptId]]) -> Entry | None:
+        """The attempt that was given to the one last, of those that the other may be given."""
+        room = self._in_force.placement.room
         source, target = self._roster.known(busy.node_id), self._roster.known(idle.node_id)
         already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
         for entry in reversed(source.leases.values()):
             movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
-            if movable and can_run(target, entry.record.kind, entry.record.slots):
+            able = movable and can_run(target, entry.record.kind, entry.record.slots)
+            if able and room(idle, entry.record.slots, terms):
                 return entry
         return None
 

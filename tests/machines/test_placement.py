@@ -245,6 +245,15 @@ def test_shortest_wait_gives_nothing_ahead_of_a_node_on_which_nothing_has_ended_
     assert give(placement, [load], terms=Terms(now=1.0 + 2 * HIDDEN_S)) is None
 
 
+def test_no_more_is_given_ahead_than_may_wait_on_a_node() -> None:
+    placement, (load,) = POLICIES["shortest-wait"](random.Random(0)), loads_of(2)
+    load.ran(0.001, now=1.0)
+    given = 0
+    while give(placement, [load], terms=Terms(now=1.0, backlog_max=3)) is not None:
+        given += 1
+    assert given == 2 + 3
+
+
 def test_shortest_wait_prefers_the_node_whose_slots_fall_free_faster() -> None:
     placement, loads = POLICIES["shortest-wait"](random.Random(0)), loads_of(2, 2)
     for load, seconds in zip(loads, (0.04, 0.01), strict=True):

@@ -9,7 +9,7 @@ import pytest
 from balancer.placement import POLICIES, Level, Load, Terms
 from balancer.roster import Node, NodeRecord
 from balancer.rounds import PLENTY, WEIGHT_BYTES_MAX, Contest, room_bytes
-from common.messages import Dispatch, RequestOfRes, ResReq, Result
+from common.messages import Dispatch, Recall, RequestOfRes, ResReq, Result
 from tests.machines.cluster import PERIODS, Cluster
 
 PERIODIC = attrs.evolve(PERIODS, eager=False)
@@ -202,6 +202,18 @@ def test_wide_jobs_that_wait_are_moved_too() -> None:
     cluster.add_node("n2", slots=4)
     cluster.advance(3)
     assert cluster.counts() == {"n1": 2, "n2": 2}
+
+
+def test_nothing_is_called_back_for_a_node_that_has_no_room_for_it() -> None:
+    """By slots the larger node has less to do, but its backlog is full: the job would come back where it was."""
+    cluster = Cluster(periods=attrs.evolve(PERIODS, backlog_max=2))
+    cluster.add_node("n1", slots=3)
+    cluster.add_node("n2", slots=7)
+    for _ in range(14):
+        cluster.submit("n1")
+    assert cluster.counts() == {"n1": 5, "n2": 9}
+    cluster.advance(1)
+    assert not any(isinstance(message, Recall) for _, message in cluster.sent)
 
 
 def test_nothing_is_handed_to_a_node_that_is_given_up_at_the_same_moment() -> None:
