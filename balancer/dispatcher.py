@@ -422,12 +422,12 @@ class Dispatcher:
                 self._reunion.begun(node, entry)
 
     def _on_returned(self, node: Node, message: Returned, now: float) -> None:
-        node.recalling = False
         for ticket, attempt in message.attempts:
             entry = node.leases.get(ticket)
             if entry is not None and entry.record.attempt == attempt:
                 node.take_back(ticket)
                 self._ledger.hand_back(entry, self._wall)
+        node.returned(message.attempts)
 
     def _on_result(self, node: Node, message: Result | ResReq, now: float) -> None:
         for pair in message.items:

@@ -132,14 +132,14 @@ class Rounds:
             idle.count, idle.taken = idle.count + 1, idle.taken + entry.record.slots
         for node_id, attempts in wanted.items():
             node = self._roster.known(node_id)
-            node.recalling = True
+            node.recalled = frozenset(attempts)
             self._outbox.send(node, Recall(tuple(attempts)))
         self._is_due = bool(wanted) and self._in_force.terms.apart_s > 0
 
     def _movable(self) -> list[Load]:
         """Loads to plan with; without those of nodes that owe the answer to an earlier recall, because their counts are
         about to change, unless they hang: then the others are not to wait for them."""
-        return [node.load for node in self._roster.connected() if node.takes_jobs and not node.recalling]
+        return [node.load for node in self._roster.connected() if node.takes_jobs and not node.recalled]
 
     def _next_move(
         self, loads: list[Load], terms: Terms, wanted: dict[str, list[AttemptId]]
@@ -161,7 +161,11 @@ class Rounds:
         already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
         for entry in reversed(source.leases.values()):
             movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
-            able = movable and can_run(target, entry.record.kind, entry.record.slots)
+            able = (
+                movable
+                and entry.attempt_id not in source.unreturned
+                and can_run(target, entry.record.kind, entry.record.slots)
+            )
             if able and room(idle, entry.record.slots, terms):
                 return entry
         return None

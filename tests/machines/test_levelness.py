@@ -123,7 +123,9 @@ def test_bound_late_no_job_waits_on_a_node_while_another_has_slots_for_it(seed: 
         story.go_on()
         kept = story.kept()
         for busy, idle, slots in story.pairs():
-            assert idle.load.free < slots or idle.id in kept, f"{busy.record.name} has {busy.load} and {idle.record.name} {idle.load}"
+            assert idle.load.free < slots or idle.id in kept, (
+                f"{busy.record.name} has {busy.load} and {idle.record.name} {idle.load}"
+            )
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -178,6 +180,19 @@ def test_whoever_does_not_answer_a_recall_keeps_nobody_else_uneven() -> None:
     cluster.advance(2 * MOMENT_S)
     counts = cluster.counts()
     assert max(counts[name] for name in ("n2", "n3", "n4")) - min(counts[name] for name in ("n2", "n3", "n4")) <= 1
+
+
+def test_a_job_that_a_node_cannot_let_go_of_keeps_no_other_from_moving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is in the spawner's line already."""
+    cluster = Cluster(1, slots=1)
+    for _ in range(9):
+        cluster.submit("n1")
+    backlog = cluster.nodes["n1"].machine._backlog
+    last, give_back = list(backlog._held)[-1], backlog.give_back
+    monkeypatch.setattr(backlog, "give_back", lambda ids: give_back([id for id in ids if id != last]))
+    cluster.add_node("n2", slots=1)
+    cluster.advance(2 * MOMENT_S)
+    assert cluster.counts() == {"n1": 5, "n2": 4}
 
 
 def test_in_periodic_mode_a_job_that_nobody_can_run_keeps_nobody_uneven() -> None:
