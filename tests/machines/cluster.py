@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from balancer.dispatcher import Dispatcher, Periods
-from balancer.placement import Level
+from balancer.placement import POLICIES
 from common import frames, lines
 from common.effects import Delete, Exit, Hangup, Note, Reply, Send, Table, Write
 from common.events import (
@@ -129,6 +129,7 @@ class Cluster:
         fallback_s: float | None = None,
         awake_max: int = 20_000,
         own_awake_max: int = 20_000,
+        placement: str = "level",
     ) -> None:
         self.now = 1000.0
         self.periods = periods
@@ -136,6 +137,7 @@ class Cluster:
         self.fallback_s = fallback_s
         self.awake_max = awake_max
         self.own_awake_max = own_awake_max
+        self.placement = placement
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
         self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
@@ -163,12 +165,13 @@ class Cluster:
         ledger_id = f"ledger-{next(self._boots)}"
         if not volume_lost and (kept := getattr(self, "_kept", None)) is not None:
             disk, ledger_id = kept
+        chance = random.Random(self.seed)
         machine = Dispatcher(
             Memory(disk),
             self.periods,
-            Level(),
+            POLICIES[self.placement](chance),
             nodes_max=self.nodes_max,
-            chance=random.Random(self.seed),
+            chance=chance,
             awake_max=self.awake_max,
         )
         machine.restore(self.now, self.wall)

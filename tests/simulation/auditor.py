@@ -158,7 +158,7 @@ class Auditor:
         self.changed_at = trio.current_time()
         self.leases.began(process, boot_id, (ticket, attempt))
         self._must_have_what_it_waits_for(ticket)
-        self._bounds.began(boot_id, (ticket, attempt), self.job(ticket))
+        self._bounds.began(process, boot_id, (ticket, attempt), self.job(ticket))
 
     def _must_have_what_it_waits_for(self, ticket: str) -> None:
         """RETRY queues what it brings back, whatever it had waited for. And of what was forgotten in the step in which
