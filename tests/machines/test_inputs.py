@@ -158,8 +158,9 @@ def test_retry_waits_for_an_input_that_is_being_retried_itself() -> None:
     last = cluster.submit("n1", f"input={first} sh cat")
     cluster.finish("n1", (first, 1), outcome=FAILED)
     assert because(cluster, last) == f"{first} failed"
-    cluster.say("n1", f"retry {last}")
-    assert because(cluster, last) == f"{first} failed"
+    assert cluster.say("n1", f"retry {last}") == (
+        f"ERR CONFLICT {last} is cancelled, and its input is not to be had: {first} failed\n"
+    )
     cluster.say("n1", f"retry {first}")
     cluster.say("n1", f"retry {last}")
     assert state_of(cluster, last) == "blocked"
