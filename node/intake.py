@@ -228,4 +228,4 @@ def first_state(job: Job) -> State:
     """Where a job stands when it is submitted, as far as its origin can tell."""
     if job.delay_s:
         return State.SCHEDULED
-    return State.BLOCKED if job.after else State.QUEUED
+    return State.BLOCKED if job.after or job.inputs else State.QUEUED

@@ -1,0 +1,168 @@
+"""Inputs: the standard outputs of other jobs that a job is given as its standard input (`input=`).
+
+    arrives ............. wants them: until it ends, none of them expires or is forgotten
+    all have succeeded .. is weighed: what the input comes to
+    is leased ........... its own body, then each output, in the order in which they are named; that of an array is
+                          those of its elements by their indexes
+
+An input is whole, or there is none: where an output was cut, is damaged, is no longer kept, or all come to more than a
+body may, that is `Lacking`, and the job is cancelled. Nothing is copied before a lease: a thousand jobs may wait with
+the same hundred outputs.
+
+Pure; nothing here costs anything for jobs without an input.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from balancer.elements import Elements
+from balancer.records import Entry
+from common.codec import unpack
+from common.effects import Table
+from common.history import History
+from common.limits import BODY_BYTES_MAX
+from common.memory import Memory
+from common.model import Ended, Job, State, array_of, ticket_key
+
+
+class Ledger(Protocol):
+    """What is asked of the ledger."""
+
+    elements: Elements
+
+    def job(self, ticket: str) -> Job: ...
+
+    def first_name(self, ticket: str) -> str: ...
+
+    def end(self, ticket: str) -> Ended | None: ...
+
+
+class Lacking(Exception):
+    """An input is not to be had; the text says of which job, and why."""
+
+
+class Inputs:
+    def __init__(self, memory: Memory, history: History, ledger: Ledger) -> None:
+        self._memory = memory
+        self._history = history
+        self._ledger = ledger
+        self._wants: dict[str, list[str]] = {}  # a live job or array → whose outputs it wants, arrays for elements
+        self._wanted_by: dict[str, dict[str, None]] = {}  # and the other way round
+        self._damaged: set[str] = set()  # what was found so since the start: its bytes are in quarantine
+        self._sizes: dict[str, int] = {}  # of what was weighed in this step
+        self._gathered: dict[str, bytes] = {}  # the last of this step: the elements of an array have all the same
+
+    # --- who wants what ------------------------------------------------------------------------------------------
+
+    def want(self, ticket: str) -> None:
+        """A job is live that takes an input; or what it takes may be known under another name. Elements are nothing of
+        their own here."""
+        if array_of(ticket) != ticket:
+            return
+        self.leave(ticket)
+        names = [array_of(name) for name in self._names(ticket)]
+        self._wants[ticket] = names
+        for name in names:
+            self._wanted_by.setdefault(name, {})[ticket] = None
+
+    def leave(self, ticket: str) -> None:
+        """It has ended."""
+        for name in self._wants.pop(ticket, ()):
+            wanted_by = self._wanted_by.get(name, {})
+            wanted_by.pop(ticket, None)
+            if not wanted_by:
+                self._wanted_by.pop(name, None)
+
+    def is_wanted(self, ticket: str) -> bool:
+        """Whether a live job takes its output, or the output of an element of the same array."""
+        return bool(self._wanted_by) and array_of(ticket) in self._wanted_by
+
+    def wanted_by(self, ticket: str) -> list[str]:
+        return list(self._wanted_by.get(array_of(ticket), ()))
+
+    def _names(self, ticket: str) -> list[str]:
+        return [self._ledger.first_name(name) for name in self._ledger.job(ticket).inputs]
+
+    # --- what it comes to ----------------------------------------------------------------------------------------
+
+    def weigh(self, ticket: str) -> int:
+        """What the job weighs with its input, in bytes. Raises Lacking."""
+        job = self._ledger.job(ticket)
+        if array_of(ticket) in self._damaged:
+            raise Lacking("its own body is damaged")
+        input_bytes = job.body_bytes + sum(map(self._size, self._names(ticket)))
+        if input_bytes > BODY_BYTES_MAX:
+            raise Lacking(f"its input comes to {input_bytes} bytes; {BODY_BYTES_MAX} are allowed")
+        return len(self._memory.get(Table.JOBS, ticket_key(array_of(ticket))) or b"") + input_bytes
+
+    def _size(self, name: str) -> int:
+        if name not in self._sizes:
+            self._sizes[name] = sum(ended.stdout_bytes for _, ended in self._whole(name))
+        return self._sizes[name]
+
+    def _whole(self, name: str) -> Iterator[tuple[str, Ended]]:
+        """The jobs whose outputs a ticket stands for, with their ends. Raises Lacking where one cannot be had."""
+        for ticket, ended in self._ends(name):
+            if ended.state is not State.SUCCEEDED:
+                raise Lacking(f"{ticket} has not succeeded")
+            if ended.truncated:
+                raise Lacking(f"the output of {ticket} was cut (truncated=1)")
+            if ticket in self._damaged:
+                raise Lacking(f"the output of {ticket} is damaged")
+            yield ticket, ended
+
+    def _ends(self, name: str) -> Iterator[tuple[str, Ended]]:
+        ended = self._ledger.end(name)
+        if ended is None:
+            raise Lacking(f"the output of {name} is no longer kept")
+        if not ended.counts:
+            yield name, ended
+            return
+        missing = sum(count for _, count in ended.counts)
+        for ticket, packed in self._ledger.elements.rows(Table.ENDED, name):
+            missing -= 1
+            yield ticket, unpack(Ended, packed)
+        if missing:
+            raise Lacking(f"the outputs of {missing} elements of {name} are no longer kept")
+
+    # --- the input itself ----------------------------------------------------------------------------------------
+
+    def at_hand_for(self, entry: Entry) -> bool:
+        """Whether a job that is about to be sent to a node takes none, or can be given all of it."""
+        if not entry.record.takes_input:
+            return True
+        try:
+            self.gather(entry.ticket)
+        except Lacking:
+            return False
+        return True
+
+    def gather(self, ticket: str) -> bytes:
+        """The standard input of a job, or of an element of an array, all of which have the same. Raises Lacking."""
+        whole = array_of(ticket)
+        if whole not in self._gathered:
+            self.weigh(whole)
+            self._gathered = {whole: b"".join(self._pieces(whole))}
+        return self._gathered[whole]
+
+    def _pieces(self, ticket: str) -> Iterator[bytes]:
+        body = self._memory.get(Table.BODIES, ticket_key(ticket)) or b""
+        if len(body) != self._ledger.job(ticket).body_bytes:
+            raise self._is_damaged(ticket)
+        yield body
+        for name in self._names(ticket):
+            for one, ended in self._whole(name):
+                printed = self._history.printed(one, ended)
+                if printed is None:
+                    raise self._is_damaged(one)
+                yield printed
+
+    def _is_damaged(self, ticket: str) -> Lacking:
+        """Remembered, so that it is known when the job is weighed again."""
+        self._damaged.add(ticket)
+        self._sizes.clear()
+        return Lacking(f"the output of {ticket} is damaged")
+
+    def step_is_over(self) -> None:
+        self._sizes.clear()
+        self._gathered = {}
