@@ -250,7 +250,7 @@ class Run:
             explained = yield ask("explain", failed.ticket)
         except (Unavailable, UnknownTicket, Expired):
             return JobFailed(outcome)
-        return JobFailed(outcome, " ".join(explained.text.split()))
+        return JobFailed(outcome, explained.in_one_line)
 
 
 def _under(ticket: Ticket, status: Status) -> Status:

@@ -177,6 +177,10 @@ class Explanation:
     reason: str  # `done` where it succeeded
     text: str
 
+    @property
+    def in_one_line(self) -> str:
+        return "; ".join(" ".join(line.split()) for line in self.text.splitlines())
+
 
 @dataclass(frozen=True, slots=True)
 class Logs:

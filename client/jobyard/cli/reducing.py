@@ -232,7 +232,7 @@ class _MapReduce(Run):
             self._print(item, ticket)
         elif set(self._astray.values()) == {"dependency"}:
             self.bar.clear()
-            self.session.note(" ".join(self.client.explain(ticket).text.split()))
+            self.session.note(self.client.explain(ticket).in_one_line)
 
     def _print(self, item: Item, ticket: Ticket) -> None:
         try:

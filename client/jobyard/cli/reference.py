@@ -53,7 +53,8 @@ A job whose directory is not there fails with the reason `no_directory`.
 GRAPHS: Final = """\
 ## Files of tasks
 
-What `jobyard dag` reads, as TOML; as JSON it is the same tables. It fetches, counts twice side by side, and tells of it:
+What `jobyard dag` reads, as TOML; as JSON it is the same tables. This one fetches, counts twice
+side by side, and tells of it:
 
 ```toml
 [defaults]
@@ -91,7 +92,7 @@ input = ["lines", "words"]
 | `timeout` `backoff` `delay` `cpu` | a text such as `"1h30m"`, or seconds |
 | `memory` `output` | a text such as `"2GiB"`, or bytes |
 
-One of the first five says what is run. The last four rows, and `env`, may stand in `[defaults]` for all.
+One of the first five says what is run. The options of the last four rows may stand in `[defaults]`, for all tasks.
 
 All tasks are jobs of the group `dag-KEY`, each with its name in its key. So the same file under the same `--key` is the
 same work, whoever submits it and however often; another text under a known name is a `CONFLICT`. What failed is queued
@@ -138,7 +139,7 @@ def reference() -> str:
     sections = [
         *(OPENING, _exit_codes(), FOR_PEOPLE),
         f"## Options of every verb\n\n{_table(of_all)}",
-        f"## Options of a job\n\nOf `submit`, `run`, `map` and `mapreduce`; in a file of `dag` they stand without the dashes.\n\n{_table(of_a_job, of_all)}",
+        f"## Options of a job\n\nOf `submit`, `run`, `map` and `mapreduce`.\n\n{_table(of_a_job, of_all)}",
         "## Verbs\n",
         *(_section(verb, of_a_job if "--slots" in _rows(verb) else of_all) for verb in verbs.values()),
         *(GRAPHS, ENGINES, JSON, *map(_record, RECORDS)),
