@@ -152,11 +152,8 @@ class Clerk:
                 return lines.ok(found.ticket, state=ended.state)
             case "retry":
                 state = self._orders.retry(found.ticket)
-                return (
-                    _refused("retry", found.ticket, ended.state)
-                    if state is None
-                    else lines.ok(found.ticket, state=state)
-                )
+                retried = state is not None
+                return lines.ok(found.ticket, state=state) if retried else self._not_retried(found.ticket, ended)
             case "forget":
                 forgotten = self._orders.forget(found.ticket)
                 return lines.ok(found.ticket) if forgotten else self._not_forgotten(found.ticket, ended.state)
@@ -164,6 +161,12 @@ class Clerk:
                 return self._logs_of_ended(question.inquiry, found.ticket, ended)
             case _:
                 return lines.result_reply(found.ticket, ended, self._books.history.output(found.ticket, ended))
+
+    def _not_retried(self, ticket: str, ended: Ended) -> bytes:
+        missing = self._books.ledger.inputs.missing(ticket) if ended.state is not State.SUCCEEDED else None
+        if missing is None:
+            return _refused("retry", ticket, ended.state)
+        return lines.err(Code.CONFLICT, f"{ticket} is {ended.state}, and its input is not to be had: {missing}")
 
     def _not_forgotten(self, ticket: str, state: State) -> bytes:
         if not (wanted_by := self._books.ledger.inputs.wanted_by(ticket)):

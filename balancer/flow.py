@@ -12,7 +12,7 @@ Pure.
 from collections.abc import Callable
 from itertools import chain
 
-from balancer.inputs import Lacking
+from balancer.inputs import Lacking, cause
 from balancer.ledger import Ledger
 from balancer.records import Entry
 from common.model import Ended, Reason, State, array_of
@@ -63,7 +63,7 @@ class Flow:
                 left = tuple(other for other in entry.record.waits_for if other != ticket)
                 self._go_on(entry, left, ended.ended_wall)
             else:
-                self._give_up(name, ended.ended_wall, _cause(ticket, ended))
+                self._give_up(name, ended.ended_wall, cause(ticket, ended))
 
     def settle(self, now: float, wall: float) -> None:
         """Finds out for whom the new ones have to wait."""
@@ -90,7 +90,7 @@ class Flow:
                 unknown.append(name)
             elif ended is None or ended.state is not State.SUCCEEDED:
                 # It failed or was cancelled; or it expired, was forgotten, or is an index that its array does not have.
-                return self._give_up(entry.ticket, wall, _cause(name, ended))
+                return self._give_up(entry.ticket, wall, cause(name, ended))
         for name in left:
             self._dependants.setdefault(array_of(name), {}).setdefault(name, {})[entry.ticket] = None
         if tuple(left) != entry.record.waits_for:
@@ -134,9 +134,3 @@ class Flow:
                 assert entry is None or name in entry.record.waits_for or not entry.record.waits_for, (
                     f"{ticket} is noted as waiting for {name}, and does not"
                 )
-
-
-def _cause(ticket: str, ended: Ended | None) -> str:
-    if ended is None:  # also an index that its array does not have
-        return f"{ticket} has expired, was forgotten, or never was"
-    return f"{ticket} was cancelled" if ended.state is State.CANCELLED else f"{ticket} {ended.state}"

@@ -34,11 +34,22 @@ class Ledger(Protocol):
 
     def first_name(self, ticket: str) -> str: ...
 
+    def live(self, ticket: str) -> Entry | None: ...
+
+    def knows(self, ticket: str) -> bool: ...
+
     def end(self, ticket: str) -> Ended | None: ...
 
 
 class Lacking(Exception):
     """An input is not to be had; the text says of which job, and why."""
+
+
+def cause(ticket: str, ended: Ended | None) -> str:
+    """Why nobody need wait any longer for a job that has not succeeded."""
+    if ended is None:  # also an index that its array does not have
+        return f"{ticket} has expired, was forgotten, or never was"
+    return f"{ticket} was cancelled" if ended.state is State.CANCELLED else f"{ticket} {ended.state}"
 
 
 class Inputs:
@@ -80,6 +91,21 @@ class Inputs:
     def wanted_by(self, ticket: str) -> list[str]:
         return list(self._wanted_by.get(array_of(ticket), ()))
 
+    def missing(self, ticket: str) -> str | None:
+        """Why a job need not be tried: what it takes as its input has ended and is not to be had. None where it is, or
+        can be waited for."""
+        if not (names := self._names(ticket)):
+            return None
+        settled = [name for name in names if self._ledger.live(name) is None and self._ledger.knows(name)]
+        try:
+            for name in settled:
+                self._size(name)
+            if settled == names:
+                self.weigh(ticket)
+        except Lacking as lacking:
+            return str(lacking)
+        return None
+
     def _names(self, ticket: str) -> list[str]:
         return [self._ledger.first_name(name) for name in self._ledger.job(ticket).inputs]
 
@@ -104,7 +130,7 @@ class Inputs:
         """The jobs whose outputs a ticket stands for, with their ends. Raises Lacking where one cannot be had."""
         for ticket, ended in self._ends(name):
             if ended.state is not State.SUCCEEDED:
-                raise Lacking(f"{ticket} has not succeeded")
+                raise Lacking(cause(ticket, ended))
             if ended.truncated:
                 raise Lacking(f"the output of {ticket} was cut (truncated=1)")
             if ticket in self._damaged:
@@ -114,7 +140,7 @@ class Inputs:
     def _ends(self, name: str) -> Iterator[tuple[str, Ended]]:
         ended = self._ledger.end(name)
         if ended is None:
-            raise Lacking(f"the output of {name} is no longer kept")
+            raise Lacking(cause(name, None))
         if not ended.counts:
             yield name, ended
             return

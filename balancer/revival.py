@@ -66,6 +66,8 @@ class Revival:
             return None
         if self._memory.get(Table.JOBS, ticket_key(array_of(ticket))) is None:
             return None  # it was damaged and set aside: nobody can run it
+        if self._ledger.inputs.missing(array_of(ticket)) is not None:
+            return None  # it would be cancelled at once
         if index_of(ticket) is not None:
             self._retry_element(ticket, ended)
         elif ended.counts:

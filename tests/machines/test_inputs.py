@@ -120,7 +120,21 @@ def test_what_is_named_by_its_second_name_is_the_first_ones_output() -> None:
     assert first != second
     end(cluster, first, b"printed once")
     assert given(cluster, last) == b"printed once"
-    assert (cluster.say("n1", f"forget {first}") or "").startswith("ERR CONFLICT")
+
+
+def test_a_name_that_turns_out_to_be_a_second_one_has_the_first_one_kept() -> None:
+    cluster = Cluster(2)
+    link = cluster.nodes["n2"].link
+    assert link is not None
+    cluster.cut(link)
+    first, second = cluster.submit("n1", "key=k sh work"), cluster.submit("n2", "key=k sh work")
+    last = cluster.submit("n1", f"delay=60 input={second} sh cat")
+    end(cluster, first, b"printed once")
+    assert first != second
+    cluster.dial("n2")
+    assert (cluster.say("n1", f"forget {first}") or "").startswith(f"ERR CONFLICT {first} is succeeded, and its output")
+    cluster.advance(61)
+    assert given(cluster, last) == b"printed once"
 
 
 # --- on every path -------------------------------------------------------------------------------------------------
@@ -158,8 +172,9 @@ def test_retry_waits_for_an_input_that_is_being_retried_itself() -> None:
     last = cluster.submit("n1", f"input={first} sh cat")
     cluster.finish("n1", (first, 1), outcome=FAILED)
     assert because(cluster, last) == f"{first} failed"
-    cluster.say("n1", f"retry {last}")
-    assert because(cluster, last) == f"{first} failed"
+    assert cluster.say("n1", f"retry {last}") == (
+        f"ERR CONFLICT {last} is cancelled, and its input is not to be had: {first} failed\n"
+    )
     cluster.say("n1", f"retry {first}")
     cluster.say("n1", f"retry {last}")
     assert state_of(cluster, last) == "blocked"
@@ -176,6 +191,9 @@ def test_the_elements_of_an_array_that_are_retried_have_the_same_input() -> None
         cluster.finish("n1", (f"{array}_{index}", 1), outcome=FAILED)
     cluster.say("n1", f"retry {array}_2")
     assert given(cluster, f"{array}_2") == b"same"
+    assert cluster.balancer is not None
+    (node,) = cluster.balancer.machine._roster
+    assert node.weight_bytes == record_of(cluster, array).bytes, "an element weighs what it is given"
     end(cluster, f"{array}_2")
     cluster.say("n1", f"retry {array}")
     assert given(cluster, f"{array}_1") == b"same"
@@ -425,7 +443,10 @@ def test_what_an_array_has_printed_stays_with_it_and_holds_up_nothing_else(monke
     for ticket in others:
         end(cluster, ticket)
     cluster.advance(70)
-    assert all((cluster.say("n1", f"result {ticket}") or "").startswith("ERR EXPIRED") for ticket in others)
+    assert cluster.balancer is not None
+    kept = cluster.balancer.disk.tables[Table.ENDED]
+    assert not {ticket_key(ticket) for ticket in others} & set(kept)
+    assert len(kept) == 6, "the array and its elements"
     cluster.store_level("balancer", 0.7)
     cluster.advance(131)
     assert given(cluster, delayed) == b"3"
@@ -485,6 +506,20 @@ def test_jobs_with_heavy_inputs_wait_until_their_node_has_room(monkeypatch: pyte
     assert cluster.counts() == {"n1": 2}
 
 
+def test_a_job_that_is_retried_weighs_its_input_before_it_is_given_to_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancer.rounds.WEIGHT_BYTES_MAX", 10_000)
+    cluster = Cluster(1, slots=4)
+    first = cluster.submit("n1")
+    one, two = (cluster.submit("n1", f"input={first} sh cat") for _ in range(2))
+    end(cluster, first, b"x" * 6000)
+    cluster.finish("n1", (one, 1), outcome=FAILED)
+    assert cluster.where(two)
+    cluster.say("n1", f"retry {one}")
+    assert not cluster.where(one)
+    end(cluster, two)
+    assert cluster.where(one)
+
+
 def test_jobs_with_an_input_do_not_rest_and_their_inputs_are_wanted_after_a_restart() -> None:
     cluster = Cluster(1, slots=1, awake_max=0)
     first = cluster.submit("n1")
@@ -493,6 +528,8 @@ def test_jobs_with_an_input_do_not_rest_and_their_inputs_are_wanted_after_a_rest
     busy = cluster.submit("n1", "priority=9 sh long")
     plain = [cluster.submit("n1", "slots=2 sh never") for _ in range(3)]
     last = cluster.submit("n1", f"slots=2 input={first} sh never")
+    assert cluster.balancer is not None
+    assert last in cluster.balancer.machine._ledger._live.awake
     cluster.kill_balancer()
     cluster.start_balancer()
     cluster.dial("n1")

@@ -84,6 +84,7 @@ def test_a_new_ledger_is_told_the_age_of_what_has_ended_too() -> None:
         ("retries=3 array=1-5 sh true", "queued"),
         ("delay=10 sh true", "scheduled"),
         ("after=bbbbbb-1 sh true", "blocked"),
+        ("input=bbbbbb-1 sh true", "blocked"),
         ("delay=10 after=bbbbbb-1 sh true", "scheduled"),
         ("delay=0 sh true", "queued"),
     ],

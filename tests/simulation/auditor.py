@@ -12,6 +12,7 @@ nothing breaks any more, in `ending.py`.
     a beginning ......................... once for each attempt, in the boot that has it, when that is durable
     numbers go up ....................... of attempts and of tickets
     an outcome is kept .................. until the ledger's disk needs it no more
+    an input is whole ................... what its jobs have printed, to the byte, and kept as long as it is wanted
 
 When a process starts, whatever its disk holds that was not there is taken for one last commit of the boot before, and
 must be as right as any other.
@@ -29,6 +30,7 @@ from common.model import Ended, Outcome, Reason, State, Verdict, array_of, ticke
 from common.runtime.driver import Step
 from tests.simulation.bounds import Bounds
 from tests.simulation.faults import Fault
+from tests.simulation.inputs import Inputs
 from tests.simulation.leases import Leases
 from tests.simulation.orders import Orders
 from tests.simulation.records import (
@@ -58,6 +60,7 @@ class Auditor:
         self._tables = tables
         self._expires = expires
         self.leases = Leases(node_timeout_s)
+        self._inputs = Inputs(self)
         self.disks: dict[str, Disk] = {}
         self._given_out: set[str] = set()  # arrays of which this commit leases more
         self.orders = Orders(self.first_name, lambda ticket: self.job(ticket).group)
@@ -152,16 +155,18 @@ class Auditor:
         machine.check()
         self.leases.stepped(process, step, machine)
 
-    def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
+    def began(self, process: str, boot_id: str, ticket: str, attempt: int, stdin: bytes) -> None:
         self.changed_at = trio.current_time()
         self.leases.began(process, boot_id, (ticket, attempt))
         self._must_have_what_it_waits_for(ticket)
         self._bounds.began(boot_id, (ticket, attempt), self.job(ticket))
+        self._inputs.given(ticket, attempt, stdin)
 
     def _must_have_what_it_waits_for(self, ticket: str) -> None:
-        """RETRY queues what it brings back, whatever it had waited for. And of what was forgotten in the step in which
-        it succeeded, nobody sees the end."""
-        for name in () if self._is_revived(ticket) else self.job(ticket).after:
+        """RETRY queues what it brings back, whatever it had waited for, unless it reads it. And of what was forgotten
+        in the step in which it succeeded, nobody sees the end."""
+        job = self.job(ticket)
+        for name in job.inputs if self._is_revived(ticket) else job.inputs + job.after:
             first = self.first_name(name)
             succeeded = any(ended.state is State.SUCCEEDED for ended in self.ends.get(first, {}).values())
             must(succeeded or array_of(first) in self.forgotten, f"{ticket} began before {name} had succeeded")
@@ -170,9 +175,10 @@ class Auditor:
         """Whether RETRY has brought it, or its array, back at some time."""
         return not self.revived.isdisjoint((ticket, array_of(ticket)))
 
-    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
+    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome, output: bytes) -> None:
         self.leases.over(process, (ticket, attempt), outcome)
         self._bounds.over(self.boots[process], (ticket, attempt))
+        self._inputs.printed((ticket, attempt), output[: outcome.stdout_bytes])
 
     def _rename(self, disk: Disk, changes: Changes) -> None:
         """Second names count from the very commit with which they are known."""
@@ -257,6 +263,7 @@ class Auditor:
         must(not ends or ended.retried > max(ends), f"{ticket} ended as of before its RETRY: {ended}")
         must(not ended.retried or self.orders.retried(ticket), f"{ticket} ended again, and nobody asked for a RETRY")
         self._must_be_true(ticket, live, ended)
+        self.revived |= {ticket} if ended.retried else set()  # it may have ended again in the same step
         ends[ended.retried] = ended
 
     def _must_be_true(self, ticket: str, live: Live | None, ended: Ended) -> None:
@@ -266,7 +273,7 @@ class Auditor:
             case _ if ended.counts:
                 pass  # an array: its counts are compared in the end
             case State.CANCELLED, Reason.DEPENDENCY:
-                must(bool(job.after), f"{ticket} was cancelled with what it does not wait for")
+                must(bool(job.after or job.inputs), f"{ticket} was cancelled with what it does not wait for")
             case State.CANCELLED, _:
                 must(self.orders.cancelled(ticket), f"{ticket} was cancelled, and nobody asked for it")
             case State.FAILED, Reason.CRASH_LIMIT:
@@ -394,6 +401,8 @@ class Auditor:
         retried = changes.get((Table.LIVE, key)) is not None and self.orders.retried(ticket)
         allowed = retried or self.orders.forgotten(ticket) or self._is_erased(key, changes)
         must(allowed, f"{process} lost the end of {ticket}")
+        if process == BALANCER and not retried:
+            self._inputs.goes(ticket, changes)
 
     def _is_erased(self, key: bytes, changes: Changes) -> bool:
         """Whether a tombstone is put up for it or for its array, and rightly."""

@@ -61,9 +61,9 @@ class History:
     def lease(self, attempt: int = 1, boot_id: str = "first") -> None:
         self.commit(BALANCER, live(attempt=attempt, leased=True, boot_id=boot_id, node_id="n"))
 
-    def run(self, attempt: int = 1, boot_id: str = "first", outcome: Outcome = GOOD) -> None:
-        self.auditor.began("n1", boot_id, TICKET, attempt)
-        self.auditor.over("n1", TICKET, attempt, outcome)
+    def run(self, attempt: int = 1, boot_id: str = "first", outcome: Outcome = GOOD, stdin: bytes = b"") -> None:
+        self.auditor.began("n1", boot_id, TICKET, attempt, stdin)
+        self.auditor.over("n1", TICKET, attempt, outcome, b"")
 
     def end(self, ended: Ended = SUCCEEDED) -> None:
         self.commit(BALANCER, Delete(Table.LIVE, KEY), Put(Table.ENDED, KEY, pack(ended)))
@@ -246,19 +246,19 @@ async def test_a_number_that_is_used_again_is_noticed(leased: History) -> None:
 
 
 async def test_a_job_that_is_run_again_because_it_is_slow_is_noticed(leased: History) -> None:
-    leased.auditor.began("n1", "first", TICKET, 1)
+    leased.auditor.began("n1", "first", TICKET, 1, b"")
     with pytest.raises(Violation, match="is at a node that was never silent"):
         leased.lease(attempt=2, boot_id="another")
 
 
 async def test_a_job_of_a_node_that_was_silent_may_be_run_again(leased: History, autojump_clock: object) -> None:
-    leased.auditor.began("n1", "first", TICKET, 1)
+    leased.auditor.began("n1", "first", TICKET, 1, b"")
     await trio.sleep(TIMEOUT_S + 0.1)
     leased.lease(attempt=2, boot_id="another")
 
 
 async def test_a_balancer_that_was_stopped_itself_has_to_listen_first(leased: History, autojump_clock: object) -> None:
-    leased.auditor.began("n1", "first", TICKET, 1)
+    leased.auditor.began("n1", "first", TICKET, 1, b"")
     heard_by(leased.auditor)
     await trio.sleep(0.1)
     leased.auditor.fault(Pause(BALANCER, TIMEOUT_S + 1))
