@@ -74,5 +74,5 @@ def test_what_is_too_long_to_be_read_is_told_and_never_cut(yard: Client) -> None
     def much(number: int) -> bytes:
         return bytes(12 << 20)
 
-    with pytest.raises(JobFailed, match="its input comes to [0-9]+ bytes; 67108864 are allowed"):
+    with pytest.raises(JobFailed, match=r"its input comes to [0-9]+ bytes; 67108864 are allowed"):
         yard.map_reduce(much, len, range(6))
