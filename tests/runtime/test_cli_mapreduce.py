@@ -215,6 +215,26 @@ def test_under_a_key_it_is_taken_up_and_nothing_is_submitted_twice(jobyard: Shel
     assert len(cluster.jobs) == 3
 
 
+def test_what_another_has_begun_is_taken_up_with_a_few_at_once_too(jobyard: Shell, cluster: FakeCluster) -> None:
+    """The group tells of all ends at once, also of those that we have not come to."""
+    numbers = [str(number) for number in range(9)]
+    words = ("mapreduce", "--key", "k", "--map", "echo", "--reduce", "cat")
+    assert jobyard(cluster.url, *words, *numbers) == 0
+    assert jobyard(cluster.url, *words, "-j", "2", *numbers) == 0
+    assert jobyard.lines == numbers
+    assert not any(line.startswith("STATUS") for line in cluster.heard), "nobody had to be asked after"
+
+
+def test_the_bar_knows_how_many_jobs_there_will_be(
+    jobyard: Shell, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reducing, "INPUTS_MAX", 4)
+    monkeypatch.setattr(reducing, "in_groups", functools.partial(graphs.in_groups, most=4))
+    for inputs, total in (("abc", 4), ("abcdef", 10)):
+        assert jobyard(cluster.url, "mapreduce", "--progress", "--map", "echo", "--reduce", "cat", *inputs) == 0
+        assert f"0/{total}" in jobyard.err.decode()
+
+
 @pytest.mark.parametrize(
     "words", [("--map", " ", "--reduce", "cat"), ("--map", "cat"), ("--map", "{2}", "--reduce", "cat")]
 )

@@ -105,8 +105,7 @@ def mapreduce(
     shown = terminal.is_terminal(sys.stderr) if given["progress"] is None else given["progress"]
     group = f"mapreduce-{key or os.urandom(4).hex()}"
     described = options.options_of(session.client, given, has_directory=True)
-    total = None if inputs.total is None else inputs.total + 1
-    with terminal.Bar(shown, total) as bar, Interrupts() as interrupts:
+    with terminal.Bar(shown, phases.total) as bar, Interrupts() as interrupts:
         run = _MapReduce(session, group, phases, at_once, described, reducers, bar, interrupts)
         return run.to_the_end()
 
@@ -118,9 +117,16 @@ class _Phases:
         self.maps = Items(inputs, template)
         self.reduce: Item | None = None  # once its turn has come
         self.read: dict[int, tuple[Ticket, ...]] = {}  # by number of the job that reads these
-        self._inputs, self._template, self._reduce = inputs, template, reduce
+        self._inputs, self._reduce = inputs, reduce
         self._level: dict[int, Ticket | None] = {}  # by number: what the next level reads
         self._next: list[Item] = []
+
+    @property
+    def total(self) -> int | None:
+        """How many jobs there will be, where that is known."""
+        maps = self._inputs.total
+        gathers = len(in_groups(range(maps))) if maps is not None and maps > INPUTS_MAX else 0
+        return None if maps is None else maps + gathers + 1
 
     def lines(self) -> Iterator[str]:
         """All that would be run, but for `cat`."""

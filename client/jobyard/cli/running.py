@@ -59,6 +59,7 @@ class Run:
         self.group = group
         self._cursor: str | None = None
         self._was_full = False
+        self._early: dict[Ticket, Status] = {}  # ends of jobs that were begun by another, which we may yet come to
 
     def to_the_end(self) -> int:
         try:
@@ -110,6 +111,9 @@ class Run:
             for item, ticket in zip(items, tickets, strict=False):
                 if ticket is not None:
                     self.campaign.begin(item, ticket)
+        for ticket in tickets:
+            if ticket is not None and (status := self._early.pop(ticket, None)) is not None:
+                self._end(status)
         self.items.put_back([item for item, ticket in itertools.zip_longest(items, tickets) if ticket is None])
         if refused is not None:
             self._wait_for_room(refused)
@@ -171,6 +175,8 @@ class Run:
         if self.campaign.end(status.ticket, succeeded=succeeded):
             self.bar.count(succeeded=succeeded)
             self.ended(status)
+        else:
+            self._early[status.ticket] = status
 
     def ended(self, status: Status) -> None:
         """Of each job once, when it is known to have ended."""
