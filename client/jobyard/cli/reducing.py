@@ -148,7 +148,7 @@ class _Phases:
             self._level |= {item.seq: None for item in taken}
             if taken or not self.maps.exhausted:
                 return taken
-        if not self._next and None not in self._level.values():
+        if not self._next:
             self._go_up()
         taken, self._next = self._next[:count_max], self._next[count_max:]
         return taken
@@ -168,6 +168,7 @@ class _Phases:
         tickets = [self._level[seq] for seq in sorted(self._level)]
         numbers = itertools.count(max(self._level, default=0) + 1)
         read = [ticket for ticket in tickets if ticket is not None]
+        assert len(read) == len(tickets), "what was not taken was not put back"
         if len(read) > INPUTS_MAX:
             groups = in_groups(read)
             self._next = [Item(next(numbers), (), _GATHER) for _ in groups]
