@@ -45,6 +45,7 @@ Steps: TypeAlias = Generator[Step, Any, T]
 class Work:
     """What is to be done: a call for each chunk of the items, and for each reducer, given how many chunks there are."""
 
+    kind: str  # `list` or `keys`: what the reduces get
     name: str  # of the function that people know
     maps: Sequence[Call]
     reduces: Sequence[Callable[..., Any]]
@@ -55,7 +56,7 @@ def work_of(
     map_fn: Callable[[Any], Any], reduce_fn: Callable[[list[Any]], Any], items: Iterable[Any], chunk_size: int | None
 ) -> Work:
     maps = [(travelling.mapped, (map_fn, chunk)) for chunk in chunks_of(items, chunk_size)]
-    return Work(name_of(map_fn), maps, [functools.partial(travelling.reduced, reduce_fn)], name_of(reduce_fn))
+    return Work("list", name_of(map_fn), maps, [functools.partial(travelling.reduced, reduce_fn)], name_of(reduce_fn))
 
 
 def work_by_key_of(
@@ -70,7 +71,7 @@ def work_by_key_of(
     maps = [(travelling.mapped_by_key, (map_fn, reducers, chunk)) for chunk in chunks_of(items, chunk_size)]
     reduce = functools.partial(travelling.reduced_by_key, reduce_fn)
     reduces = [functools.partial(reduce, place, reducers) for place in range(reducers)]
-    return Work(name_of(map_fn), maps, reduces, name_of(reduce_fn))
+    return Work("keys", name_of(map_fn), maps, reduces, name_of(reduce_fn))
 
 
 def chunks_of(items: Iterable[Any], size: int | None) -> list[list[Any]]:
@@ -128,12 +129,12 @@ class Run:
         for key in self._known:
             if key.startswith(f"{self._name}.") and key not in ours:
                 raise Conflict(
-                    f"the key {self.key!r} belongs to a map_reduce of other sizes (it has the job {key!r}); take the"
+                    f"the key {self.key!r} belongs to a map_reduce of other sizes or another kind (it has the job {key!r}); take the"
                     " items, chunk_size and reducers of the first call, or another key"
                 )
 
     def _levels(self) -> list[list[str]]:
-        """The keys of all jobs, level by level. Sizes are in them, so that another work has others."""
+        """The keys of all jobs, level by level. Kind and sizes are in them, so that another work has others."""
         maps, reduces = len(self.work.maps), len(self.work.reduces)
         levels, count = [self._keys("map", maps)], maps
         while count > INPUTS_MAX:
@@ -142,7 +143,7 @@ class Run:
         return [*levels, self._keys("reduce", reduces)]
 
     def _keys(self, what: str, count: int) -> list[str]:
-        shape = f"{len(self.work.maps)}-{len(self.work.reduces)}"
+        shape = f"{self.work.kind}-{len(self.work.maps)}-{len(self.work.reduces)}"
         return [f"{self._name}.{shape}.{what}.{number}" for number in range(1, count + 1)]
 
     def _submit(self) -> Steps[Sequence[Ticket]]:

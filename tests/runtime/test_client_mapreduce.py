@@ -298,11 +298,13 @@ def test_two_that_begin_the_same_at_once_share_its_jobs(connect: Connect) -> Non
         assert len(cluster.jobs) == 4
 
 
-def test_a_key_of_a_call_of_other_sizes_is_a_conflict(connect: Connect, cluster: FakeCluster) -> None:
+def test_a_key_of_a_call_of_other_sizes_or_another_kind_is_a_conflict(connect: Connect, cluster: FakeCluster) -> None:
     with connect(cluster.url) as yard:
         yard.map_reduce(square, sum, range(10), key="squares")
         with pytest.raises(Conflict, match="other sizes"):
             yard.map_reduce(square, sum, range(11), key="squares")
+        with pytest.raises(Conflict, match="another kind"):
+            yard.map_reduce_by_key(words, total, range(10), key="squares", reducers=1, group="mapreduce-squares")
     assert len(cluster.jobs) == 11
 
 

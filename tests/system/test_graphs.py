@@ -1,15 +1,19 @@
 """`mapreduce` and `dag` of the command, and `map_reduce` of the library, on a real cluster: what only that can show."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from examples.local_cluster import LocalCluster
+from examples.local_cluster import REPOSITORY, LocalCluster
 from jobyard import Client, JobFailed
+from tests.system.client import until
 from tests.system.conftest import StartCluster
-from tests.system.jobyard import Jobyard
+from tests.system.jobyard import PATIENCE_S, Jobyard
 
 pytestmark = pytest.mark.system
 
@@ -68,6 +72,41 @@ def test_a_graph_is_run_and_what_failed_is_run_again(jobyard: Jobyard) -> None:
     told = {each["task"]: each for each in map(json.loads, done.lines)}
     assert jobyard("result", told["told"]["ticket"]).out == b"it is\n3\nsaid\n"
     assert (told["one"]["attempt"], told["two"]["attempt"]) == (1, 2)
+
+
+PROGRAM = """
+import sys, time
+from jobyard import Client
+
+class Colour:  # pickled by value, and never twice the same
+    names = {"red", "green", "blue", "yellow", "white", "black"}
+
+def count(number):
+    time.sleep(0.2)
+    return number if len(Colour.names) == 6 else 0
+
+with Client(sys.argv[1]) as yard:
+    print(yard.map_reduce(count, sum, range(20), chunk_size=1, key="kept", group="kept"))
+"""
+
+
+def test_a_client_that_died_is_followed_by_another_which_does_nothing_twice(
+    cluster: LocalCluster, yard: Client, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, str(program), cluster.url("node2")]
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY / "client")}
+    with subprocess.Popen(command, env=env | {"PYTHONHASHSEED": "1"}, stdout=subprocess.PIPE) as first:
+        until("some jobs have ended", lambda: any(job.ended for job in yard.list(group="kept")))
+        first.kill()
+        assert first.communicate()[0] == b"", "it was to die in the middle"
+    done = subprocess.run(
+        command, env=env | {"PYTHONHASHSEED": "2"}, capture_output=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.stdout, done.stderr) == (b"190\n", b"")
+    jobs = yard.list(group="kept")
+    assert [(job.state, job.attempt) for job in jobs] == [("succeeded", 1)] * 21
 
 
 def test_what_is_too_long_to_be_read_is_told_and_never_cut(yard: Client) -> None:
