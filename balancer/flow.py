@@ -63,7 +63,7 @@ class Flow:
                 left = tuple(other for other in entry.record.waits_for if other != ticket)
                 self._go_on(entry, left, ended.ended_wall)
             else:
-                self._give_up(name, ended.ended_wall, cause(ticket, ended))
+                self._give_up(name, ended.ended_wall, cause(ticket, ended.state))
 
     def settle(self, now: float, wall: float) -> None:
         """Finds out for whom the new ones have to wait."""
@@ -90,7 +90,7 @@ class Flow:
                 unknown.append(name)
             elif ended is None or ended.state is not State.SUCCEEDED:
                 # It failed or was cancelled; or it expired, was forgotten, or is an index that its array does not have.
-                return self._give_up(entry.ticket, wall, cause(name, ended))
+                return self._give_up(entry.ticket, wall, cause(name, ended.state if ended is not None else None))
         for name in left:
             self._dependants.setdefault(array_of(name), {}).setdefault(name, {})[entry.ticket] = None
         if tuple(left) != entry.record.waits_for:

@@ -15,14 +15,16 @@ Pure; nothing here costs anything for jobs without an input.
 from collections.abc import Iterator
 from typing import Protocol
 
+import msgspec
+
 from balancer.elements import Elements
 from balancer.records import Entry
-from common.codec import unpack
+from common.codec import glance
 from common.effects import Table
 from common.history import History
-from common.limits import BODY_BYTES_MAX
+from common.limits import BODY_BYTES_MAX, INPUT_OUTPUTS_MAX
 from common.memory import Memory
-from common.model import Ended, Job, State, array_of, ticket_key
+from common.model import Ended, Job, State, array_of, ticket_key, ticket_of
 
 
 class Ledger(Protocol):
@@ -45,11 +47,20 @@ class Lacking(Exception):
     """An input is not to be had; the text says of which job, and why."""
 
 
-def cause(ticket: str, ended: Ended | None) -> str:
-    """Why nobody need wait any longer for a job that has not succeeded."""
-    if ended is None:  # also an index that its array does not have
+class Seen(msgspec.Struct):
+    """What is looked at in the end of a job whose output is wanted."""
+
+    state: State
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    truncated: bool = False
+
+
+def cause(ticket: str, state: State | None) -> str:
+    """Why nobody need wait any longer for a job that has not succeeded; None: how it ended is not known any more."""
+    if state is None:  # also an index that its array does not have
         return f"{ticket} has expired, was forgotten, or never was"
-    return f"{ticket} was cancelled" if ended.state is State.CANCELLED else f"{ticket} {ended.state}"
+    return f"{ticket} was cancelled" if state is State.CANCELLED else f"{ticket} {state}"
 
 
 class Inputs:
@@ -59,9 +70,10 @@ class Inputs:
         self._ledger = ledger
         self._wants: dict[str, list[str]] = {}  # a live job or array → whose outputs it wants, arrays for elements
         self._wanted_by: dict[str, dict[str, None]] = {}  # and the other way round
-        self._damaged: set[str] = set()  # what was found so since the start: its bytes are in quarantine
-        self._sizes: dict[str, int] = {}  # of what was weighed in this step
-        self._gathered: dict[str, bytes] = {}  # the last of this step: the elements of an array have all the same
+        self._damaged: set[bytes] = set()  # keys of what was found so since the start: its bytes are in quarantine
+        self._sizes: dict[str, tuple[int, int]] = {}  # of what was weighed in this step
+        self._gathered: dict[str, bytes] = {}  # the last: the elements of an array have all the same
+        self._goes_on = False  # it is an array's, whose next elements may want it in other steps
 
     # --- who wants what ------------------------------------------------------------------------------------------
 
@@ -78,6 +90,7 @@ class Inputs:
 
     def leave(self, ticket: str) -> None:
         """It has ended."""
+        self._gathered.pop(ticket, None)
         for name in self._wants.pop(ticket, ()):
             wanted_by = self._wanted_by.get(name, {})
             wanted_by.pop(ticket, None)
@@ -113,41 +126,46 @@ class Inputs:
 
     def weigh(self, ticket: str) -> int:
         """What the job weighs with its input, in bytes. Raises Lacking."""
-        job = self._ledger.job(ticket)
-        if array_of(ticket) in self._damaged:
+        job, key = self._ledger.job(ticket), ticket_key(array_of(ticket))
+        if key in self._damaged:
             raise Lacking("its own body is damaged")
-        input_bytes = job.body_bytes + sum(map(self._size, self._names(ticket)))
+        sizes = [self._size(name) for name in self._names(ticket)]
+        outputs, input_bytes = sum(count for count, _ in sizes), job.body_bytes + sum(size for _, size in sizes)
         if input_bytes > BODY_BYTES_MAX:
             raise Lacking(f"its input comes to {input_bytes} bytes; {BODY_BYTES_MAX} are allowed")
-        return len(self._memory.get(Table.JOBS, ticket_key(array_of(ticket))) or b"") + input_bytes
+        if outputs > INPUT_OUTPUTS_MAX:
+            raise Lacking(f"its input is {outputs} outputs; {INPUT_OUTPUTS_MAX} are allowed")
+        return len(self._memory.get(Table.JOBS, key) or b"") + input_bytes
 
-    def _size(self, name: str) -> int:
+    def _size(self, name: str) -> tuple[int, int]:
+        """How many outputs a ticket stands for, and how many bytes."""
         if name not in self._sizes:
-            self._sizes[name] = sum(ended.stdout_bytes for _, ended in self._whole(name))
+            sizes = [ended.stdout_bytes for _, ended in self._whole(name)]
+            self._sizes[name] = len(sizes), sum(sizes)
         return self._sizes[name]
 
-    def _whole(self, name: str) -> Iterator[tuple[str, Ended]]:
-        """The jobs whose outputs a ticket stands for, with their ends. Raises Lacking where one cannot be had."""
-        for ticket, ended in self._ends(name):
+    def _whole(self, name: str) -> Iterator[tuple[bytes, Seen]]:
+        """The jobs whose outputs a ticket stands for, by their keys. Raises Lacking where one cannot be had."""
+        for key, ended in self._ends(name):
             if ended.state is not State.SUCCEEDED:
-                raise Lacking(cause(ticket, ended))
+                raise Lacking(cause(ticket_of(key), ended.state))
             if ended.truncated:
-                raise Lacking(f"the output of {ticket} was cut (truncated=1)")
-            if ticket in self._damaged:
-                raise Lacking(f"the output of {ticket} is damaged")
-            yield ticket, ended
+                raise Lacking(f"the output of {ticket_of(key)} was cut (truncated=1)")
+            if key in self._damaged:
+                raise Lacking(f"the output of {ticket_of(key)} is damaged")
+            yield key, ended
 
-    def _ends(self, name: str) -> Iterator[tuple[str, Ended]]:
+    def _ends(self, name: str) -> Iterator[tuple[bytes, Seen]]:
         ended = self._ledger.end(name)
         if ended is None:
             raise Lacking(cause(name, None))
         if not ended.counts:
-            yield name, ended
+            yield ticket_key(name), Seen(ended.state, ended.stdout_bytes, ended.stderr_bytes, ended.truncated)
             return
         missing = sum(count for _, count in ended.counts)
-        for ticket, packed in self._ledger.elements.rows(Table.ENDED, name):
+        for key, packed in self._ledger.elements.by_key(Table.ENDED, name):
             missing -= 1
-            yield ticket, unpack(Ended, packed)
+            yield key, glance(Seen, packed)
         if missing:
             raise Lacking(f"the outputs of {missing} elements of {name} are no longer kept")
 
@@ -167,28 +185,30 @@ class Inputs:
         """The standard input of a job, or of an element of an array, all of which have the same. Raises Lacking."""
         whole = array_of(ticket)
         if whole not in self._gathered:
-            self.weigh(whole)
             self._gathered = {whole: b"".join(self._pieces(whole))}
+            self._goes_on = whole != ticket
         return self._gathered[whole]
 
     def _pieces(self, ticket: str) -> Iterator[bytes]:
+        self.weigh(ticket)
         body = self._memory.get(Table.BODIES, ticket_key(ticket)) or b""
         if len(body) != self._ledger.job(ticket).body_bytes:
-            raise self._is_damaged(ticket)
+            raise self._is_damaged(ticket_key(ticket))
         yield body
         for name in self._names(ticket):
-            for one, ended in self._whole(name):
-                printed = self._history.printed(one, ended)
+            for key, ended in self._whole(name):
+                printed = self._history.printed(key, ended.stdout_bytes, ended.stderr_bytes)
                 if printed is None:
-                    raise self._is_damaged(one)
+                    raise self._is_damaged(key)
                 yield printed
 
-    def _is_damaged(self, ticket: str) -> Lacking:
+    def _is_damaged(self, key: bytes) -> Lacking:
         """Remembered, so that it is known when the job is weighed again."""
-        self._damaged.add(ticket)
+        self._damaged.add(key)
         self._sizes.clear()
-        return Lacking(f"the output of {ticket} is damaged")
+        return Lacking(f"what is stored of {ticket_of(key)} is damaged")
 
     def step_is_over(self) -> None:
         self._sizes.clear()
-        self._gathered = {}
+        if not self._goes_on:
+            self._gathered.clear()

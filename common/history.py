@@ -75,13 +75,13 @@ class History:
         output = self._memory.get(Table.OUTPUTS, ticket_key(ticket)) if size else b""
         return bytes(size) if output is None else output
 
-    def printed(self, ticket: str, ended: Ended) -> bytes | None:
-        """Its standard output alone, for others to go on with; None where that is damaged and set aside."""
-        if not ended.stdout_bytes:
-            return b""
-        output = self._memory.get(Table.OUTPUTS, ticket_key(ticket))
-        whole = output is not None and len(output) == ended.stdout_bytes + ended.stderr_bytes
-        return output[: ended.stdout_bytes] if output is not None and whole else None
+    def printed(self, key: bytes, stdout_bytes: int, stderr_bytes: int) -> bytes | None:
+        """The standard output alone of the job with this key, for others to go on with; None where that is damaged and
+        set aside."""
+        output = self._memory.get(Table.OUTPUTS, key) if stdout_bytes else b""
+        if output is None or (output and len(output) != stdout_bytes + stderr_bytes):
+            return None
+        return output[:stdout_bytes] if stderr_bytes else output
 
     def expired(self, ticket: str) -> bool:
         """Whether it ended and was expired, and that is still known."""

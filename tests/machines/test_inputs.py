@@ -480,6 +480,24 @@ def test_a_cancelled_job_wants_nothing_any_more() -> None:
     assert cluster.say("n1", f"forget {first}") == f"OK {first}\n"
 
 
+def test_an_input_is_gathered_once_for_an_array_and_let_go_with_it() -> None:
+    cluster = Cluster(1, slots=1)
+    first = cluster.submit("n1")
+    array = cluster.submit("n1", f"input={first} array=1-3%1 sh work {{}}")
+    end(cluster, first, b"for all")
+    assert cluster.balancer is not None
+    held = cluster.balancer.machine._ledger.inputs
+    for index in (1, 2, 3):
+        assert given(cluster, f"{array}_{index}") == b"for all"
+        assert held._gathered == {array: b"for all"}
+        lose(cluster, Table.OUTPUTS, first) if index == 1 else None
+        end(cluster, f"{array}_{index}")
+    assert not held._gathered
+    alone = cluster.submit("n1", f"input={array} sh cat")
+    assert given(cluster, alone) == b""
+    assert not held._gathered
+
+
 # --- what it weighs ------------------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,7 @@ OF_A_BALANCER: list[tuple[str, Damage, str]] = [
     ("live", changed(Table.LIVE, KEYS["blocked"], LiveRecord, cancelled=True), "has not ended"),
     ("live", changed(Table.LIVE, KEYS["blocked"], LiveRecord, waits_for=("x",)), "no ticket"),
     ("live", changed(Table.LIVE, KEYS["blocked"], LiveRecord, array="x"), "its array is none"),
+    ("live", changed(Table.LIVE, KEYS["blocked"], LiveRecord, takes_input=True), "an input, and its job names none"),
     ("arrays", without(Table.LIVE, LIVE_ELEMENT), "2 have ended and 1 are live"),
     ("arrays", changed(Table.ARRAYS, KEYS["array that is live"], ArrayRecord, next=999), "below nothing"),
     ("arrays", put(Table.ARRAYS, KEYS["blocked"], pack(ArrayRecord())), "and is none"),

@@ -21,6 +21,7 @@ from tests.simulation.told import Told
 
 PREFIX = "k3f7qa"
 TICKET = f"{PREFIX}-1"
+READER = f"{PREFIX}-2"
 KEY = key_of(TICKET)
 TIMEOUT_S = 5.0
 GOOD = Outcome(Verdict.SUCCEEDED, exit=0, seconds=0.5)
@@ -229,6 +230,38 @@ async def test_a_job_that_begins_before_what_it_waits_for_is_noticed(history: Hi
     history.lease()
     with pytest.raises(Violation, match="began before k3f7qa-9 had succeeded"):
         history.run()
+
+
+def reads_what_the_first_has_printed(history: History) -> History:
+    """The first job has printed `one`, and another that is to read it is about to begin."""
+    history.issue()
+    history.arrive()
+    history.lease()
+    history.auditor.began("n1", "first", TICKET, 1, b"")
+    history.auditor.over("n1", TICKET, 1, Outcome(Verdict.SUCCEEDED, exit=0, seconds=0.5, stdout_bytes=3), b"oneerror")
+    history.end()
+    reader = Job("sh", "cat", inputs=(TICKET,))
+    history.issue(READER, reader)
+    history.arrive(READER, reader)
+    history.commit(BALANCER, live(READER, attempt=1, leased=True, boot_id="first", node_id="n"))
+    return history
+
+
+async def test_what_is_read_is_what_was_printed(history: History) -> None:
+    reads_what_the_first_has_printed(history).auditor.began("n1", "first", READER, 1, b"one")
+
+
+@pytest.mark.parametrize("stdin", [b"", b"oneerror", b"two"])
+async def test_a_job_that_is_given_something_else_than_was_printed_is_noticed(history: History, stdin: bytes) -> None:
+    with pytest.raises(Violation, match="its inputs have printed b'one'"):
+        reads_what_the_first_has_printed(history).auditor.began("n1", "first", READER, 1, stdin)
+
+
+async def test_an_output_that_goes_while_a_live_job_wants_it_is_noticed(history: History) -> None:
+    reads_what_the_first_has_printed(history)
+    history.told.asked(Request(f"FORGET {TICKET}", "FORGET", TICKET), "n1")
+    with pytest.raises(Violation, match="k3f7qa-2 wants what it has printed"):
+        history.commit(BALANCER, Delete(Table.ENDED, KEY), Put(Table.TOMBSTONES, KEY, b"forgotten"))
 
 
 async def test_attempt_numbers_that_go_back_are_noticed(leased: History) -> None:

@@ -122,19 +122,6 @@ def input_gathered_once_for_all() -> Iterator[None]:
 
 
 @contextmanager
-def inputs_in_the_order_in_which_they_ended() -> Iterator[None]:
-    """What others have printed is handed over as it came, not as it was asked for."""
-    names = Inputs._names
-
-    def by_their_ends(inputs: Inputs, ticket: str) -> list[str]:
-        ends = {name: inputs._ledger.end(name) for name in names(inputs, ticket)}
-        return sorted(names(inputs, ticket), key=lambda name: getattr(ends[name], "sequence", 0))
-
-    with patched(Inputs, "_names", by_their_ends):
-        yield
-
-
-@contextmanager
 def inputs_not_kept() -> Iterator[None]:
     """What a live job wants may be forgotten, and expires."""
 
