@@ -260,6 +260,11 @@ class Client(MapReduce):
         """Numbers by name, of the cluster or of the node asked."""
         return self._ask(verbs.stats(local))
 
+    def placement(self, policy: str | None = None) -> str:
+        """The policy by which jobs are given to nodes: `level`, `random`, `round-robin`, `least-loaded` or
+        `shortest-wait`. Named, it is in force from now on, until the balancer starts again."""
+        return self._ask(verbs.placement(policy))
+
     def events(self, since: str | None = None) -> Events:
         """What has happened behind the cursor `since`, or as far back as it is kept; 10,000 events at most."""
         return self._ask(verbs.events(since))

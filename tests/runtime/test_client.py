@@ -224,6 +224,8 @@ def test_the_cluster_is_asked_after(connect: Connect) -> None:
         ),
         (b"STATS\n", with_body("OK", "jobs 3\nrate 2.5\n")),
         (b"STATS local=1\n", with_body("OK", "")),
+        (b"PLACEMENT\n", b"OK placement=level\n"),
+        (b"PLACEMENT random\n", b"OK placement=random\n"),
         PING,
         (b"VERSION\n", b"OK jobyard 0.1.0 protocol=1\n"),
     ]
@@ -237,6 +239,7 @@ def test_the_cluster_is_asked_after(connect: Connect) -> None:
         ]
         assert yard.stats() == {"jobs": "3", "rate": "2.5"}
         assert yard.stats(local=True) == {}
+        assert (yard.placement(), yard.placement("random")) == ("level", "random")
         yard.ping()
         assert yard.version() == "jobyard 0.1.0 protocol=1"
 

@@ -265,6 +265,11 @@ class AsyncClient(MapReduce):
         """Numbers by name, of the cluster or of the node asked."""
         return await self._ask(verbs.stats(local))
 
+    async def placement(self, policy: str | None = None) -> str:
+        """The policy by which jobs are given to nodes: `level`, `random`, `round-robin`, `least-loaded` or
+        `shortest-wait`. Named, it is in force from now on, until the balancer starts again."""
+        return await self._ask(verbs.placement(policy))
+
     async def events(self, since: str | None = None) -> Events:
         """What has happened behind the cursor `since`, or as far back as it is kept; 10,000 events at most."""
         return await self._ask(verbs.events(since))

@@ -14,8 +14,8 @@ file knows one subject, and is imported only for the verb that needs it, because
     output.py      result logs           selectors.py  which jobs are meant: T, T1,T2, all, last, group:NAME
     changing.py    cancel retry forget   words.py      durations, sizes and the like, as options    pure
     cluster.py     nodes stats events    options.py    the options of a job
-                   drain undrain         records.py    what --json prints, field by field           pure
-                   version               tables.py     what people read                             pure
+                   placement drain       records.py    what --json prints, field by field           pure
+                   undrain version       tables.py     what people read                             pure
     mapping.py     map                   terminal.py   standard output and error, colours, the progress bar
     reducing.py    mapreduce             live.py       output as it comes, nothing lost or doubled  pure
     graph.py       dag                   last.py       the ticket last submitted

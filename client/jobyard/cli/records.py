@@ -149,6 +149,12 @@ STATS: Final = Record(
     "stats", "Numbers by name: one object with a number for each.", (Field("…", "number", "see docs/operating.md"),)
 )
 
+PLACEMENT: Final = Record(
+    "placement",
+    "The policy by which nodes are given jobs.",
+    (Field("placement", "string", "level, random, round-robin, least-loaded or shortest-wait"),),
+)
+
 EVENT: Final = Record(
     "event",
     "Something that happened to a job or a node.",
@@ -188,8 +194,8 @@ COMPLETION: Final = Record(
 )
 
 RECORDS: Final = (
-    SUBMITTED, JOB, OUTCOME, MAPPED, TASK, LOGS, CHANGED, CHANGED_GROUP, EXPLANATION, NODE_RECORD, STATS, EVENT,
-    DRAINED, VERSION, COMPLETION,
+    SUBMITTED, JOB, OUTCOME, MAPPED, TASK, LOGS, CHANGED, CHANGED_GROUP, EXPLANATION, NODE_RECORD, STATS, PLACEMENT,
+    EVENT, DRAINED, VERSION, COMPLETION,
 )  # fmt: skip
 
 # --- from values -------------------------------------------------------------------------------------------------

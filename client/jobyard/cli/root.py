@@ -34,6 +34,7 @@ VERBS: Final = {  # verb → file and name there; in the order of the help
     "forget": "changing:forget",
     "nodes": "cluster:nodes",
     "stats": "cluster:stats",
+    "placement": "cluster:placement",
     "events": "cluster:events",
     "drain": "cluster:drain",
     "undrain": "cluster:undrain",
