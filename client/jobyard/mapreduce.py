@@ -129,7 +129,7 @@ class Run:
         for key in self._known:
             if key.startswith(f"{self._name}.") and key not in ours:
                 raise Conflict(
-                    f"the key {self.key!r} belongs to a map_reduce of other sizes or another kind, with the job {key!r};"
+                    f"the key {self.key!r} belongs to a map_reduce of other sizes or another kind (job {key!r});"
                     " take the items, chunk_size and reducers of the first call, or another key"
                 )
 
