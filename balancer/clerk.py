@@ -35,6 +35,7 @@ from common.status import expired_reply, logs_of_ended, stats_reply, unknown_rep
 from common.timers import Timers
 
 _CANCEL_SHOWN_S: Final = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's
+_NAMED_MAX: Final = 5  # of those who want an output
 _OURS: Final = 0  # the link of questions that nobody asked us
 _NEEDS_THE_LEDGER: Final = frozenset({"wait", "cancel", "retry", "forget"})  # an origin cannot do it for us
 
@@ -167,18 +168,28 @@ class Clerk:
                 return lines.ok(found.ticket, state=ended.state)
             case "retry":
                 state = self._orders.retry(found.ticket)
-                return (
-                    _refused("retry", found.ticket, ended.state)
-                    if state is None
-                    else lines.ok(found.ticket, state=state)
-                )
+                retried = state is not None
+                return lines.ok(found.ticket, state=state) if retried else self._not_retried(found.ticket, ended)
             case "forget":
                 forgotten = self._orders.forget(found.ticket)
-                return lines.ok(found.ticket) if forgotten else _refused("forget", found.ticket, ended.state)
+                return lines.ok(found.ticket) if forgotten else self._not_forgotten(found.ticket, ended.state)
             case "logs":
                 return self._logs_of_ended(question.inquiry, found.ticket, ended)
             case _:
                 return lines.result_reply(found.ticket, ended, self._books.history.output(found.ticket, ended))
+
+    def _not_retried(self, ticket: str, ended: Ended) -> bytes:
+        missing = self._books.ledger.inputs.missing(ticket) if ended.state is not State.SUCCEEDED else None
+        if missing is None:
+            return _refused("retry", ticket, ended.state)
+        return lines.err(Code.CONFLICT, f"{ticket} is {ended.state}, and its input is not to be had: {missing}")
+
+    def _not_forgotten(self, ticket: str, state: State) -> bytes:
+        if not (wanted_by := self._books.ledger.inputs.wanted_by(ticket)):
+            return _refused("forget", ticket, state)
+        more = f" and {len(wanted_by) - _NAMED_MAX} more" if len(wanted_by) > _NAMED_MAX else ""
+        kept = f"its output is kept as input for {' '.join(wanted_by[:_NAMED_MAX])}{more}"
+        return lines.err(Code.CONFLICT, f"{ticket} is {state}, and {kept}; it can be forgotten when that has ended")
 
     def still_ending(self, ticket: str, question: Question) -> None:
         """A cancelled job takes its time to die: say so."""

@@ -182,7 +182,6 @@ class Dispatcher:
     def restore(self, now: float, wall: float) -> None:
         self._wall = wall
         self._ledger.restore(wall)
-        self._flow.restore()
         self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
         for entry in self._ledger.leased():
@@ -209,7 +208,7 @@ class Dispatcher:
         self._clerk.flush(self._chronicle.flush(self._wall))
         if "level" not in self._timers and self._rounds.uneven(now):
             self._timers.set("level", now + LEVEL_PERIOD_S)
-        self._ledger.all.step_is_over()
+        self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
         return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s)
 
@@ -299,7 +298,7 @@ class Dispatcher:
             return
         self._expiry_is_due = False
         early = self._level.fraction >= STORE_EXPIRE_FRACTION
-        gone = self._history.expire(self._wall, early=early, keeps=self._is_still_to_be_told)
+        gone = self._history.expire(self._wall, early=early, keeps=self._is_needed)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
         self._timers.set("expire", now + self._history.expire_in_s)
@@ -497,9 +496,10 @@ class Dispatcher:
             if node.ends:
                 self._timers.set("more ends", now)
 
-    def _is_still_to_be_told(self, ticket: str) -> bool:
+    def _is_needed(self, ticket: str) -> bool:
+        """Whether its end is still to be told, or its output to be given to somebody."""
         origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
-        return origin is not None and ticket in origin.ends
+        return (origin is not None and ticket in origin.ends) or self._ledger.inputs.is_wanted(ticket)
 
     def _take_ends(self, node: Node) -> list[tuple[Pair, ...]]:
         """The next ends for an origin, about ENDS_PER_STEP_BYTES of them: one that was away may be owed gigabytes."""

@@ -94,6 +94,9 @@ class Rounds:
             self._outbox.note("record.damaged", "error", ticket=ticket)
 
     def _give(self, entry: Entry, node: Node, wall: float) -> None:
+        if not self._ledger.inputs.at_hand_for(entry):
+            self._ledger.wait_again(entry)
+            return
         lease = self._ledger.lease(entry, node.id, node.record.boot_id)
         if lease is None:
             self._ledger.fail_unreadable(entry, wall)

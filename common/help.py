@@ -44,6 +44,8 @@ Options of SUBMIT and RUN, before the kind
   crash_limit=1..1000 | off        attempts that may be lost with their node (3)
   timeout=D                        kills the attempt, and the job fails
   delay=D  after=T1,T2,...         not before; not before these have succeeded
+  input=T1,T2,...                  after these, and what they have printed, an
+                                   array's by index, follows its standard input
   array=FIRST-LAST[:STEP][%MOST]   a job for each index, MOST at once; {} in the
                                    line and JOBYARD_INDEX are the index
   cpu=D  memory=SIZE  output=SIZE  more than that ends the attempt, and the

@@ -238,13 +238,14 @@ def _job_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-_FIELDS: Final = {  # options whose field says its unit
+_FIELDS: Final = {  # options whose field says its unit, or that there may be many
     "timeout": "timeout_s",
     "delay": "delay_s",
     "backoff": "backoff_s",
     "cpu": "cpu_s",
     "memory": "memory_bytes",
     "output": "output_bytes",
+    "input": "inputs",
 }
 
 

@@ -161,8 +161,8 @@ MEANINGS: Final[Mapping[Why | Reason, Meaning]] = {
     ),
     Reason.USER: Meaning("somebody cancelled it.", "RETRY queues it again"),
     Reason.DEPENDENCY: Meaning(
-        "a job that it waited for did not succeed.",
-        "RETRY of that job, then RETRY of this one",
+        "a job that it waited for did not succeed, or left no output that can be its input.",
+        "RETRY of that job, then RETRY of this one; an input that is whole, and not too long",
     ),
 }
 

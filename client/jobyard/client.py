@@ -46,6 +46,7 @@ from jobyard.model import (
     Ticket,
     Watched,
 )
+from jobyard.reducing import MapReduce
 from jobyard.settings import FilePath
 from jobyard.verbs import Ask
 from jobyard.watching import Deadline, Watching
@@ -55,7 +56,7 @@ TIMEOUT_S: Final = 30.0  # a node answers everything but WAIT and the like withi
 T = TypeVar("T")
 
 
-class Client:
+class Client(MapReduce):
     """A cluster, seen from outside. `url` names one node or several, with commas between; the environment's
     JOBYARD_URL, JOBYARD_CLIENT_TOKEN (or JOBYARD_CLIENT_TOKEN_FILE) and JOBYARD_TLS_CA fill in what is not given.
 

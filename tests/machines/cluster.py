@@ -32,7 +32,7 @@ from common.events import (
 )
 from common.limits import SYNC_WITHIN_S
 from common.memory import Memory
-from common.messages import PROTOCOL, AttemptId, Begun, Hello, Message, Refused, Result, Welcome
+from common.messages import PROTOCOL, AttemptId, Begun, Hello, Jobs, Message, Refused, Result, Welcome
 from common.model import Outcome, Verdict
 from node.executors import Kill, Order, Over, Peek, Printed, Start
 from node.worker import Executed, Identity, RunNow, Worker
@@ -51,10 +51,12 @@ WALL = 1_800_000_000.0  # calendar time at the start of every test
 
 
 def may_overtake(action: object) -> bool:
-    """Orders to executors, outcomes on their way to the ledger, and replies with ends that the ledger has."""
+    """Orders to executors, outcomes and new jobs on their way to the ledger, and replies with ends that it has."""
     if isinstance(action, Reply):
         return not action.more and b" state=" in action.reply
-    return isinstance(action, RunNow) or (isinstance(action, Send) and isinstance(action.message, Begun | Result))
+    return isinstance(action, RunNow) or (
+        isinstance(action, Send) and isinstance(action.message, Begun | Result | Jobs)
+    )
 
 
 class Disk:

@@ -63,6 +63,7 @@ SUBMITTED = {
     "--retries 3 --backoff 250ms --delay 1h --array 1-9:2%3 --after k-1,k-2 --after k-3 -- true {}": (
         'retries=3 array=1-9:2%3 backoff=0.25 delay=3600 after=k-1,k-2,k-3 argv ["true", "{}"]'
     ),
+    "--input k-2,k-1 --input k-3 -- cat": 'input=k-2,k-1,k-3 argv ["cat"]',
     "--cpu 10 --memory 512MiB --files 64 --processes 9 --output 2K -- true": (
         'memory=536870912 files=64 processes=9 output=2048 cpu=10 argv ["true"]'
     ),

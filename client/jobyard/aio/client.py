@@ -20,6 +20,7 @@ import trio
 
 from jobyard import verbs, watching
 from jobyard.aio.connection import Connection, Dialler
+from jobyard.aio.reducing import MapReduce
 from jobyard.batch import Batch
 from jobyard.client import TIMEOUT_S
 from jobyard.errors import (
@@ -56,7 +57,7 @@ CONNECTIONS_MAX: Final = 100  # requests under way at once, a tenth of what a no
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(MapReduce):
     """A cluster, seen from outside. `url` names one node or several, with commas between; the environment's
     JOBYARD_URL, JOBYARD_CLIENT_TOKEN (or JOBYARD_CLIENT_TOKEN_FILE) and JOBYARD_TLS_CA fill in what is not given.
 

@@ -17,11 +17,12 @@ file knows one subject, and is imported only for the verb that needs it, because
                    placement drain       records.py    what --json prints, field by field           pure
                    undrain version       tables.py     what people read                             pure
     mapping.py     map                   terminal.py   standard output and error, colours, the progress bar
-    completion.py  completion            live.py       output as it comes, nothing lost or doubled  pure
-                                         last.py       the ticket last submitted
-    reference.py   writes docs/cli.md    templates.py  {} {.} {/} of map                            pure
+    reducing.py    mapreduce             live.py       output as it comes, nothing lost or doubled  pure
+    graph.py       dag                   last.py       the ticket last submitted
+    completion.py  completion            templates.py  {} {.} {/} of map                            pure
                                          inputs.py     ::: :::: and standard input of map
-                                         campaign.py   what of a map is under way and what is due   pure
+    reference.py   writes docs/cli.md    running.py    many jobs of a group, to their ends
+                                         campaign.py   what of them is under way and what is due    pure
 """
 
 from collections.abc import Sequence

@@ -21,6 +21,8 @@ VERBS: Final = {  # verb → file and name there; in the order of the help
     "submit": "submitting:submit",
     "run": "submitting:run",
     "map": "mapping:map_inputs",
+    "mapreduce": "reducing:mapreduce",
+    "dag": "graph:dag",
     "status": "asking:status",
     "list": "asking:list_jobs",
     "explain": "asking:explain",
