@@ -194,6 +194,12 @@ def test_a_job_that_a_node_cannot_let_go_of_keeps_no_other_from_moving(monkeypat
     cluster.add_node("n2", slots=1)
     cluster.advance(2 * MOMENT_S)
     assert cluster.counts() == {"n1": 5, "n2": 4}
+    monkeypatch.undo()
+    (id,) = cluster.nodes["n1"].running
+    cluster.finish("n1", id)
+    cluster.add_node("n3", slots=1)
+    cluster.advance(MOMENT_S)
+    assert last not in backlog._held, "when something has ended there, it is asked for again"
 
 
 def test_in_periodic_mode_a_job_that_nobody_can_run_keeps_nobody_uneven() -> None:
