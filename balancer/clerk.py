@@ -20,13 +20,14 @@ from balancer.explanations import Explanations, Rules
 from balancer.group_orders import GroupOrders, Orders
 from balancer.listing import Listing
 from balancer.outbox import Outbox
+from balancer.placement import POLICIES, InForce
 from balancer.questions import NEXT_EVENT, Parked, Question, arrival_of, end_of, end_of_array, return_of
 from balancer.records import Entry
 from balancer.referrals import Referral, Referrals
 from balancer.watches import Watches
 from common import lines
 from common.arrays import parse_indexes
-from common.errors import Code
+from common.errors import Code, shown
 from common.limits import ANSWER_WAIT_S
 from common.messages import Answer, Inquiry
 from common.model import Ended, State, element, index_of, parse_ticket
@@ -46,6 +47,7 @@ class Clerk:
         self,
         books: Books,
         rules: Rules,
+        in_force: InForce,
         timers: Timers,
         outbox: Outbox,
         orders: Orders,
@@ -58,7 +60,8 @@ class Clerk:
         self._statistics = statistics
         self._parked = Parked()
         self._referrals = Referrals(books.roster, outbox, self._parked)
-        self._explanations = Explanations(books, rules)
+        self._in_force = in_force
+        self._explanations = Explanations(books, rules, in_force)
         self._listing = Listing(books, self._explanations)
         self._watches = Watches(books, self._referrals, self._parked, self._answer)
         self._group_orders = GroupOrders(books, orders, self._parked, self._answer)
@@ -96,8 +99,21 @@ class Clerk:
                 return self._listing.nodes(now)
             case "stats":
                 return stats_reply(self._statistics())
+            case "placement":
+                return self._placement(inquiry.policy)
             case _:
                 return lines.err(Code.INTERNAL, f"the balancer does not know how to {inquiry.verb}")
+
+    def _placement(self, policy: str | None) -> bytes:
+        """Which policy is in force; from this step's rounds on `policy`, where one is named."""
+        earlier = self._in_force.placement.name
+        if policy is not None and policy not in POLICIES:
+            return lines.err(Code.BAD_REQUEST, f"there is no policy {shown(policy)}; {', '.join(POLICIES)} are allowed")
+        if policy is not None and policy != earlier:
+            self._in_force.switch(policy)
+            self._outbox.note("placement.changed", placement=policy, earlier=earlier)
+            self._books.chronicle.tell("placement.changed", placement=policy, earlier=earlier)
+        return lines.ok(placement=self._in_force.placement.name)
 
     # --- of one job ----------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from balancer.group_orders import Orders
 from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Mail, Outbox
-from balancer.placement import Placement
+from balancer.placement import InForce, Placement
 from balancer.questions import Question
 from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
@@ -136,13 +136,18 @@ class Dispatcher:
             self._hang_up,
             Welcome(periods.node_timeout_s, periods.eager),
         )
+        in_force = InForce(
+            placement,
+            chance,
+            backlog_max=periods.backlog_max,
+            apart_s=0.0 if periods.eager else periods.round_s,
+        )
         self._rounds = Rounds(
             self._ledger,
             self._roster,
-            placement,
+            in_force,
             self._outbox,
             jobs_max=periods.jobs_per_round_max,
-            backlog_max=periods.backlog_max,
             chronicle=self._chronicle,
         )
         self._clerk = Clerk(
@@ -151,10 +156,10 @@ class Dispatcher:
                 periods.eager,
                 periods.round_s,
                 periods.jobs_per_round_max,
-                periods.backlog_max,
                 periods.node_timeout_s,
                 nodes_max,
             ),
+            in_force,
             self._timers,
             self._outbox,
             Orders(
@@ -195,14 +200,13 @@ class Dispatcher:
             self._handlers[type(event)](self, event, now)
         self._do_what_is_due(now)
         self._follow_up(now)
-        while self._periods.eager and self._rounds.round(self._wall):
+        while self._periods.eager and self._rounds.round(now, self._wall):
             self._follow_up(now)
         self._follow_up(now)
         self._tell_of_ends(now)
         self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
-        recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
-        if "level" not in self._timers and not recalled and self._rounds.uneven():
+        if "level" not in self._timers and self._rounds.uneven(now):
             self._timers.set("level", now + LEVEL_PERIOD_S)
         self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
@@ -271,13 +275,13 @@ class Dispatcher:
                 case "poll":
                     self._poll(now)
                 case "round":
-                    self._rounds.round(self._wall)
+                    self._rounds.round(now, self._wall)
                     self._timers.set("round", now + self._periods.round_s)
                 case "results":
                     self._exchange_results()
                     self._timers.set("results", now + self._periods.result_s)
                 case "level":
-                    self._rounds.level()
+                    self._rounds.level(now)
                 case "group orders":
                     self._clerk.carry_on(now)
                 case "expire":
@@ -417,20 +421,20 @@ class Dispatcher:
                 self._reunion.begun(node, entry)
 
     def _on_returned(self, node: Node, message: Returned, now: float) -> None:
-        node.recalling = False
         for ticket, attempt in message.attempts:
             entry = node.leases.get(ticket)
             if entry is not None and entry.record.attempt == attempt:
                 node.take_back(ticket)
                 self._ledger.hand_back(entry, self._wall)
+        node.returned(message.attempts)
 
     def _on_result(self, node: Node, message: Result | ResReq, now: float) -> None:
         for pair in message.items:
-            self._settle(node, pair)
+            self._settle(node, pair, now)
         if isinstance(message, ResReq):
             self._on_request_of_res(node, RequestOfRes(message.tickets), now)
 
-    def _settle(self, node: Node, pair: Pair) -> None:
+    def _settle(self, node: Node, pair: Pair, now: float) -> None:
         """Records an outcome where it is the one that the ledger waits for, and acknowledges it in any case but one:
         a job that this ledger has still to learn of."""
         reported = unpack(Reported, pair.record)
@@ -446,6 +450,7 @@ class Dispatcher:
         runner = self._roster.get(entry.record.node_id)
         if runner is not None:
             runner.take_back(entry.ticket)
+            runner.load.ran(reported.outcome.seconds, now)
         self._ledger.settle(entry, reported.outcome, pair.output, node.record.name, self._wall)
 
     def _is_current(self, node: Node, entry: Entry, reported: Reported) -> bool:

@@ -19,6 +19,7 @@ Jobyard, client protocol 1. One request for each line, one reply for each.
   LOGS [follow=1] TICKET           what it has printed so far, or as it prints
   LIST [state=S] [group=G] [limit=N] [local=1]    jobs, newest first (limit 100)
   NODES   STATS [local=1]          the nodes and their counts; numbers by name
+  PLACEMENT [POLICY]               who gets the next job: level, random, ...
   EVENTS [follow=1] [since=CURSOR] the life of every job, as JSON lines
   DRAIN   UNDRAIN                  this node takes no new jobs; takes them again
   AUTH TOKEN                       first of all, where a token is set

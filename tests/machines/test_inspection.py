@@ -89,7 +89,7 @@ OF_A_NODE: list[tuple[str, Damage, str]] = [
     ("jobs", put(Table.JOBS, ticket_key("aaaaab-3_4"), JOB), "job of an element"),
     ("jobs", put(Table.JOBS, ticket_key("zzzzzz-1"), JOB), "was not issued here"),
     ("ended", put(Table.META, b"last_number", b"12"), "will be issued again: the last number is 12"),
-    ("meta", put(Table.META, b"sent_number", b"99"), "no ticket above"),
+    ("meta", put(Table.META, b"sent_number", b"99999"), "no ticket above"),
     ("meta", put(Table.META, b"acknowledged_number", b"many"), "is no number"),
     ("meta", put(Table.META, b"draining", b"yes"), "can be b'1'"),
     ("meta", put(Table.META, b"prefix", b"UPPER"), "no ticket can begin"),

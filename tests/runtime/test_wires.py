@@ -1,6 +1,5 @@
 """The bytes of a connection: read in rounds, written at once, and told to whoever speaks over it and to nobody else."""
 
-import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator

@@ -71,6 +71,8 @@ class Auditor:
         self.cancelled: set[str] = set()  # tickets whose cancel was recorded at some time
         self.revived: set[str] = set()  # tickets that RETRY has brought back, at some time
         self.forgotten: set[str] = set()  # tickets that FORGET has erased
+        self._unwritten: dict[str, bytes] = {}  # jobs that the ledger has, and whose origin has not got to writing them
+        self._highest: dict[str, int] = {}  # process → the highest number of a ticket of its own that anybody has seen
         self.learned: set[str] = set()  # tickets of which the ledger has the job, or had it
         self.crashes = 0
         self.starts = 0
@@ -159,7 +161,7 @@ class Auditor:
         self.changed_at = trio.current_time()
         self.leases.began(process, boot_id, (ticket, attempt))
         self._must_have_what_it_waits_for(ticket)
-        self._bounds.began(boot_id, (ticket, attempt), self.job(ticket))
+        self._bounds.began(process, boot_id, (ticket, attempt), self.job(ticket))
         self._inputs.given(ticket, attempt, stdin)
 
     def _must_have_what_it_waits_for(self, ticket: str) -> None:
@@ -214,13 +216,29 @@ class Auditor:
 
     def _ledger_learns(self, disk: Disk, key: bytes, packed: bytes) -> None:
         ticket = ticket_of(key)
-        must(ticket in self.issued, f"the ledger has the job {ticket}, which is on no origin's disk")
+        if ticket not in self.issued:
+            self._is_told_before_it_is_written(ticket, packed)
         origin = self.disk(self.issued[ticket])
         for known in (disk.get(Table.JOBS, key), origin.get(Table.JOBS, key)):
             must(known in (None, packed), f"{ticket} is another job now than what was submitted")
         sent = int(origin.get(Table.META, b"sent_number") or b"0")
-        must(int(ticket.partition("-")[2]) <= sent, f"{ticket} was sent, and its origin may take it for its own")
+        is_safe = _number(ticket) <= sent or origin.get(Table.JOBS, key) is None
+        must(is_safe, f"{ticket} was sent, and its origin may take it for its own")
         self.learned.add(ticket)
+
+    def _is_told_before_it_is_written(self, ticket: str, packed: bytes) -> None:
+        """Its origin may crash and know nothing of it, but must not issue the ticket again."""
+        origin = self.origins.get(ticket[:6])
+        assert origin is not None, f"nobody issues tickets like {ticket}"
+        self._unwritten[ticket] = packed
+        self._is_issued(ticket, origin, packed)
+        set_aside = int(self.disk(origin).get(Table.META, b"last_number") or b"0")
+        must(_number(ticket) <= set_aside, f"the ledger has {ticket}, which its origin may issue again")
+
+    def _is_issued(self, ticket: str, origin: str, packed: bytes) -> None:
+        self.issued[ticket] = origin
+        self.jobs[ticket] = glance(Asked, packed)
+        self._highest[origin] = max(_number(ticket), self._highest.get(origin, 0))
 
     def _ledger_changes(self, ticket: str, before: Live | None, after: Live) -> None:
         if after.retried > (before.retried if before is not None else 0):
@@ -333,18 +351,21 @@ class Auditor:
         if key == b"prefix" and value is not None:
             must(self.origins.setdefault(value.decode(), process) == process, f"two nodes issue tickets of {value!r}")
         if key == b"last_number":
-            before = int(disk.get(Table.META, key) or b"0")
-            must(int(value or b"0") >= before, f"{process} counts its tickets down from {before}")
+            seen = self._highest.get(process, 0)
+            must(int(value or b"0") >= seen, f"{process} counts its tickets down from {seen}")
 
     def _node_issues(self, process: str, disk: Disk, key: bytes, packed: bytes, changes: Changes) -> None:
         ticket = ticket_of(key)
         if disk.get(Table.JOBS, key) == packed:
             return
         must(self.origins.get(ticket[:6]) == process, f"{process} issued {ticket}, whose prefix is not its own")
-        must(ticket not in self.issued, f"{process} issued {ticket} twice")
-        must(changes.get((Table.LIVE, key)) is not None, f"{process} issued {ticket} without noting that it is live")
-        self.issued[ticket] = process
-        self.jobs[ticket] = glance(Asked, packed)
+        if ticket in self._unwritten:
+            must(self._unwritten.pop(ticket) == packed, f"{process} issued {ticket} again, which the ledger has")
+        else:
+            must(ticket not in self.issued, f"{process} issued {ticket} twice")
+        stands = any(changes.get((table, key)) is not None for table in (Table.LIVE, Table.ENDED, Table.ALIASES))
+        must(stands, f"{process} issued {ticket} without noting that it is live, or how it ended meanwhile")
+        self._is_issued(ticket, process, packed)
 
     def _node_lets_go(self, process: str, key: bytes, changes: Changes) -> None:
         ticket = ticket_of(key)
@@ -412,3 +433,7 @@ class Auditor:
             if stone is not None:
                 return self.orders.forgotten(ticket) if stone == FORGOTTEN else self._expires
         return False
+
+
+def _number(ticket: str) -> int:
+    return int(ticket.partition("-")[2].partition("_")[0])

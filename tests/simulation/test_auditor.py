@@ -98,7 +98,7 @@ async def history() -> History:
     def tables(process: str) -> Tables:
         return disks.get(process, {})
 
-    auditor = Auditor(tables, Bounds(1, clocks_agree=True), node_timeout_s=TIMEOUT_S)
+    auditor = Auditor(tables, Bounds(lambda process: 1, clocks_agree=True), node_timeout_s=TIMEOUT_S)
     begun = History(auditor, Told(auditor, ()), disks)
     begun.commit(BALANCER, Put(Table.META, b"id", b"ledger"), Put(Table.ORIGINS, PREFIX.encode(), b"n"))
     begun.boot(BALANCER, "ledger")

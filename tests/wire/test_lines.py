@@ -16,7 +16,7 @@ from common.options import EVENTS_OPTIONS, JOB_OPTIONS, LOGS_OPTIONS, WATCH_OPTI
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 VERBS = (
     *("SUBMIT", "RUN", "STATUS", "RESULT", "WAIT", "WATCH", "CANCEL", "RETRY", "FORGET", "EXPLAIN", "LOGS", "LIST"),
-    *("NODES", "STATS", "EVENTS", "DRAIN", "UNDRAIN"),
+    *("NODES", "STATS", "PLACEMENT", "EVENTS", "DRAIN", "UNDRAIN"),
     *("AUTH", "PING", "VERSION", "HELP", "QUIT", "EXIT"),
 )
 
@@ -84,6 +84,8 @@ def refusal(line: str, code: Code = Code.BAD_REQUEST) -> str:
         ("NODES", lines.Nodes()),
         ("STATS", lines.Stats(local=False)),
         ("STATS local=1", lines.Stats(local=True)),
+        ("PLACEMENT", lines.Placement(None)),
+        ("placement Round-Robin", lines.Placement("round-robin")),
         ("AUTH s3cret", lines.Auth("s3cret")),
         ("AUTH a=b==", lines.Auth("a=b==")),
         ("ping", lines.Ping()),
