@@ -184,7 +184,8 @@ class Ledger:
         self.elements.open(entry)
         self._live.note(entry)
         self._save(entry)
-        self._hold(entry)
+        if entry.record.waits_for:
+            self._hold(entry)
         if entry.record.due_s:
             self._waits.append((entry.ticket, entry.record.due_s))
         self._goes_on(entry, why)
