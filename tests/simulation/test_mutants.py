@@ -27,7 +27,7 @@ KNOWN: Final = {
     "dispatch sent before commit": 13,
     "follow up lost when the waiter is cancelled": 17,
     "no farewell before a planned stop": 48,
-    "input gathered once for all": 4,
+    "input gathered once for all": 8,
     "inputs not kept": 12,
 }
 
