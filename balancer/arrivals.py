@@ -61,7 +61,7 @@ class Arrivals:
             self._ledger.counts[ended.state] += 1
             return None
         record = record_of(job, self._ledger.next_in_order(), len(submission.job) + len(submission.body))
-        record.waits_for = job.after
+        record.waits_for = tuple(dict.fromkeys(job.after + job.inputs)) if job.inputs else job.after
         record.outnumbered = submission.outlived * ATTEMPTS_PER_LEDGER
         record.due_s = max(0.0, job.delay_s - submission.age_s)
         record.due_wall = wall + record.due_s if record.due_s else 0.0
@@ -82,4 +82,5 @@ def record_of(job: Job, sequence: int, weight_bytes: int) -> LiveRecord:
         weight_bytes,
         retries=job.retries,
         array=job.array,
+        takes_input=bool(job.inputs),
     )

@@ -8,7 +8,7 @@ import trio
 
 from balancer.dispatcher import Dispatcher, Periods
 from balancer.door import Door
-from balancer.placement import Level
+from balancer.placement import POLICIES
 from common.effects import Hangup, Reply, Send
 from common.limits import ENTRIES_AWAKE_MAX
 from common.memory import Memory
@@ -28,7 +28,7 @@ class Balancer:
         self.dispatcher = Dispatcher(
             Memory(outside.tables),
             periods(settings),
-            Level(),
+            POLICIES[settings.placement](outside.chance),
             nodes_max=settings.nodes_max,
             chance=outside.chance,
             awake_max=awake_max,

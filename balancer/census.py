@@ -7,10 +7,12 @@ An entry remembers how it was counted last. Who changes an entry says so (`note`
 Pure.
 """
 
+from typing import Final
+
 from balancer.records import Counted, Entry
 from common.model import State
 
-LIVE_STATES = (
+LIVE_STATES: Final = (
     State.SCHEDULED, State.BLOCKED, State.QUEUED, State.DISPATCHED, State.RUNNING, State.RETRYING, State.CANCELLED,
 )  # fmt: skip
 
@@ -21,7 +23,10 @@ class Census:
 
     def note(self, entry: Entry) -> None:
         """The entry is live, and may have changed."""
-        now, before = counted(entry), entry.counted
+        before = entry.counted
+        if entry.array is None and before is not None and before[0] is entry.state:
+            return  # as most often: to look a state up would cost as much again
+        now = counted(entry)
         if now != before:
             if before is not None:
                 self.counts[before[0]] -= before[1]
@@ -39,7 +44,7 @@ class Census:
         self.counts[State.QUEUED] += jobs
 
 
-RESTING: Counted = (State.QUEUED, 1)
+RESTING: Final[Counted] = (State.QUEUED, 1)
 
 
 def counted(entry: Entry) -> Counted:

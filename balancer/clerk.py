@@ -20,13 +20,14 @@ from balancer.explanations import Explanations, Rules
 from balancer.group_orders import GroupOrders, Orders
 from balancer.listing import Listing
 from balancer.outbox import Outbox
+from balancer.placement import POLICIES, InForce
 from balancer.questions import HERE, NEXT_EVENT, OURS, Parked, Question, arrival_of, end_of, end_of_array, return_of
 from balancer.records import Entry
 from balancer.referrals import Referral, Referrals
 from balancer.watches import Watches
 from common import lines
 from common.arrays import parse_indexes
-from common.errors import Code
+from common.errors import Code, shown
 from common.limits import ANSWER_WAIT_S
 from common.messages import Answer, Inquiry
 from common.model import Ended, State, element, index_of, parse_ticket
@@ -34,6 +35,7 @@ from common.status import expired_reply, logs_of_ended, stats_reply, unknown_rep
 from common.timers import Timers
 
 _CANCEL_SHOWN_S: Final = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's
+_NAMED_MAX: Final = 5  # of those who want an output
 _NEEDS_THE_LEDGER: Final = frozenset({"wait", "cancel", "retry", "forget"})  # an origin cannot do it for us
 
 
@@ -44,6 +46,7 @@ class Clerk:
         self,
         books: Books,
         rules: Rules,
+        in_force: InForce,
         timers: Timers,
         outbox: Outbox,
         orders: Orders,
@@ -56,7 +59,8 @@ class Clerk:
         self._statistics = statistics
         self._parked = Parked()
         self._referrals = Referrals(books.roster, outbox, self._parked)
-        self._explanations = Explanations(books, rules)
+        self._in_force = in_force
+        self._explanations = Explanations(books, rules, in_force)
         self._listing = Listing(books, self._explanations)
         self._watches = Watches(books, self._referrals, self._parked, self._answer)
         self._group_orders = GroupOrders(books, orders, self._parked, self._answer)
@@ -94,8 +98,21 @@ class Clerk:
                 return self._listing.nodes(now)
             case "stats":
                 return stats_reply(self._statistics())
+            case "placement":
+                return self._placement(inquiry.policy)
             case _:
                 return lines.err(Code.INTERNAL, f"the balancer does not know how to {inquiry.verb}")
+
+    def _placement(self, policy: str | None) -> bytes:
+        """Which policy is in force; from this step's rounds on `policy`, where one is named."""
+        earlier = self._in_force.placement.name
+        if policy is not None and policy not in POLICIES:
+            return lines.err(Code.BAD_REQUEST, f"there is no policy {shown(policy)}; {', '.join(POLICIES)} are allowed")
+        if policy is not None and policy != earlier:
+            self._in_force.switch(policy)
+            self._outbox.note("placement.changed", placement=policy, earlier=earlier)
+            self._books.chronicle.tell("placement.changed", placement=policy, earlier=earlier)
+        return lines.ok(placement=self._in_force.placement.name)
 
     # --- of one job ----------------------------------------------------------------------------------------------
 
@@ -150,18 +167,28 @@ class Clerk:
                 return lines.ok(found.ticket, state=ended.state)
             case "retry":
                 state = self._orders.retry(found.ticket)
-                return (
-                    _refused("retry", found.ticket, ended.state)
-                    if state is None
-                    else lines.ok(found.ticket, state=state)
-                )
+                retried = state is not None
+                return lines.ok(found.ticket, state=state) if retried else self._not_retried(found.ticket, ended)
             case "forget":
                 forgotten = self._orders.forget(found.ticket)
-                return lines.ok(found.ticket) if forgotten else _refused("forget", found.ticket, ended.state)
+                return lines.ok(found.ticket) if forgotten else self._not_forgotten(found.ticket, ended.state)
             case "logs":
                 return self._logs_of_ended(question.inquiry, found.ticket, ended)
             case _:
                 return lines.result_reply(found.ticket, ended, self._books.history.output(found.ticket, ended))
+
+    def _not_retried(self, ticket: str, ended: Ended) -> bytes:
+        missing = self._books.ledger.inputs.missing(ticket) if ended.state is not State.SUCCEEDED else None
+        if missing is None:
+            return _refused("retry", ticket, ended.state)
+        return lines.err(Code.CONFLICT, f"{ticket} is {ended.state}, and its input is not to be had: {missing}")
+
+    def _not_forgotten(self, ticket: str, state: State) -> bytes:
+        if not (wanted_by := self._books.ledger.inputs.wanted_by(ticket)):
+            return _refused("forget", ticket, state)
+        more = f" and {len(wanted_by) - _NAMED_MAX} more" if len(wanted_by) > _NAMED_MAX else ""
+        kept = f"its output is kept as input for {' '.join(wanted_by[:_NAMED_MAX])}{more}"
+        return lines.err(Code.CONFLICT, f"{ticket} is {state}, and {kept}; it can be forgotten when that has ended")
 
     def still_ending(self, ticket: str, question: Question) -> None:
         """A cancelled job takes its time to die: say so."""

@@ -31,7 +31,7 @@ from balancer.group_orders import Orders
 from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Mail, Outbox
-from balancer.placement import Placement
+from balancer.placement import InForce, Placement
 from balancer.questions import HERE, Question
 from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
@@ -138,13 +138,18 @@ class Dispatcher:
             self._hang_up,
             Welcome(periods.node_timeout_s, periods.eager),
         )
+        in_force = InForce(
+            placement,
+            chance,
+            backlog_max=periods.backlog_max,
+            apart_s=0.0 if periods.eager else periods.round_s,
+        )
         self._rounds = Rounds(
             self._ledger,
             self._roster,
-            placement,
+            in_force,
             self._outbox,
             jobs_max=periods.jobs_per_round_max,
-            backlog_max=periods.backlog_max,
             chronicle=self._chronicle,
         )
         books = Books(self._ledger, self._history, groups, self._roster, self._chronicle)
@@ -152,14 +157,14 @@ class Dispatcher:
             periods.eager,
             periods.round_s,
             periods.jobs_per_round_max,
-            periods.backlog_max,
             periods.node_timeout_s,
             nodes_max,
         )
-        self._views = Views(books, rules, lambda: self._level, self.statistics)
+        self._views = Views(books, rules, in_force, lambda: self._level, self.statistics)
         self._clerk = Clerk(
             books,
             rules,
+            in_force,
             self._timers,
             self._outbox,
             Orders(
@@ -182,7 +187,6 @@ class Dispatcher:
     def restore(self, now: float, wall: float) -> None:
         self._wall = wall
         self._ledger.restore(wall)
-        self._flow.restore()
         self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
         for entry in self._ledger.leased():
@@ -201,16 +205,15 @@ class Dispatcher:
             self._handlers[type(event)](self, event, now)
         self._do_what_is_due(now)
         self._follow_up(now)
-        while self._periods.eager and self._rounds.round(self._wall):
+        while self._periods.eager and self._rounds.round(now, self._wall):
             self._follow_up(now)
         self._follow_up(now)
         self._tell_of_ends(now)
         self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
-        recalled = not self._periods.eager and bool(self._ledger.queue)  # they wait for the next round
-        if "level" not in self._timers and not recalled and self._rounds.uneven():
+        if "level" not in self._timers and self._rounds.uneven(now):
             self._timers.set("level", now + LEVEL_PERIOD_S)
-        self._ledger.all.step_is_over()
+        self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
         told = self._chronicle.told_last
         return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s, told=told)
@@ -278,13 +281,13 @@ class Dispatcher:
                 case "poll":
                     self._poll(now)
                 case "round":
-                    self._rounds.round(self._wall)
+                    self._rounds.round(now, self._wall)
                     self._timers.set("round", now + self._periods.round_s)
                 case "results":
                     self._exchange_results()
                     self._timers.set("results", now + self._periods.result_s)
                 case "level":
-                    self._rounds.level()
+                    self._rounds.level(now)
                 case "group orders":
                     self._clerk.carry_on(now)
                 case "expire":
@@ -301,7 +304,7 @@ class Dispatcher:
             return
         self._expiry_is_due = False
         early = self._level.fraction >= STORE_EXPIRE_FRACTION
-        gone = self._history.expire(self._wall, early=early, keeps=self._is_still_to_be_told)
+        gone = self._history.expire(self._wall, early=early, keeps=self._is_needed)
         if early and gone:
             self._outbox.note("store.expired_early", "warning", jobs=gone)
         self._timers.set("expire", now + self._history.expire_in_s)
@@ -424,20 +427,20 @@ class Dispatcher:
                 self._reunion.begun(node, entry)
 
     def _on_returned(self, node: Node, message: Returned, now: float) -> None:
-        node.recalling = False
         for ticket, attempt in message.attempts:
             entry = node.leases.get(ticket)
             if entry is not None and entry.record.attempt == attempt:
                 node.take_back(ticket)
                 self._ledger.hand_back(entry, self._wall)
+        node.returned(message.attempts)
 
     def _on_result(self, node: Node, message: Result | ResReq, now: float) -> None:
         for pair in message.items:
-            self._settle(node, pair)
+            self._settle(node, pair, now)
         if isinstance(message, ResReq):
             self._on_request_of_res(node, RequestOfRes(message.tickets), now)
 
-    def _settle(self, node: Node, pair: Pair) -> None:
+    def _settle(self, node: Node, pair: Pair, now: float) -> None:
         """Records an outcome where it is the one that the ledger waits for, and acknowledges it in any case but one:
         a job that this ledger has still to learn of."""
         reported = unpack(Reported, pair.record)
@@ -453,6 +456,7 @@ class Dispatcher:
         runner = self._roster.get(entry.record.node_id)
         if runner is not None:
             runner.take_back(entry.ticket)
+            runner.load.ran(reported.outcome.seconds, now)
         self._ledger.settle(entry, reported.outcome, pair.output, node.record.name, self._wall)
 
     def _is_current(self, node: Node, entry: Entry, reported: Reported) -> bool:
@@ -498,9 +502,10 @@ class Dispatcher:
             if node.ends:
                 self._timers.set("more ends", now)
 
-    def _is_still_to_be_told(self, ticket: str) -> bool:
+    def _is_needed(self, ticket: str) -> bool:
+        """Whether its end is still to be told, or its output to be given to somebody."""
         origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
-        return origin is not None and ticket in origin.ends
+        return (origin is not None and ticket in origin.ends) or self._ledger.inputs.is_wanted(ticket)
 
     def _take_ends(self, node: Node) -> list[tuple[Pair, ...]]:
         """The next ends for an origin, about ENDS_PER_STEP_BYTES of them: one that was away may be owed gigabytes."""

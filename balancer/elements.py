@@ -72,9 +72,13 @@ class Elements:
 
     def rows(self, table: Table, ticket: str) -> Iterator[tuple[str, bytes]]:
         """The records of an array's elements in a table, by their tickets; not the array's own."""
+        return ((ticket_of(key), packed) for key, packed in self.by_key(table, ticket))
+
+    def by_key(self, table: Table, ticket: str) -> Iterator[tuple[bytes, bytes]]:
+        """The same by their keys, for a third of the time."""
         prefix = after = ticket_key(ticket)
         while chunk := self._memory.scan(table, prefix=prefix, after=after, limit=_SCAN):
-            yield from ((ticket_of(key), packed) for key, packed in chunk)
+            yield from chunk
             after = chunk[-1][0]
 
     def save(self, array: Array) -> None:

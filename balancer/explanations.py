@@ -9,17 +9,18 @@ The rules are those of the rounds, and what a code means is said in `common/why.
 anything.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Final
 
 import attrs
 
 from balancer.arrays import Array
 from balancer.books import Books, Found
+from balancer.placement import InForce
 from balancer.queue import Needs
 from balancer.records import Entry
 from balancer.roster import Node
-from balancer.rounds import can_run, room_bytes
+from balancer.rounds import can_run, kept_from, room_bytes
 from common.durations import format_duration
 from common.limits import EXPLAIN_LOOKED_AT_MAX
 from common.model import State, array_of, index_of
@@ -28,6 +29,7 @@ from common.why import BY_STATE, Row, Why, page
 
 _NAMED_MAX: Final = 10  # nodes, or jobs that are waited for; of the others it is said how many there are
 _STAGES: Final = (Why.KIND_NOT_ALLOWED, Why.TOO_WIDE, Why.DRAINING, Why.NO_FREE_SLOT, Why.NEXT_ROUND)
+_BEHIND_ALL: Final = (1_000_000, 0)  # a place
 _HELD: Final = frozenset({State.BLOCKED, State.SCHEDULED})
 
 
@@ -51,7 +53,6 @@ class Rules:
     eager: bool
     round_s: float
     jobs_per_round_max: int
-    backlog_max: int
     node_timeout_s: float
     nodes_max: int
 
@@ -59,9 +60,9 @@ class Rules:
 class Reasons:
     """Why live jobs are where they are. Good for one answer: what is found out of a kind and a width is kept."""
 
-    def __init__(self, books: Books, rules: Rules) -> None:
+    def __init__(self, books: Books, in_force: InForce) -> None:
         self._books = books
-        self._rules = rules
+        self._in_force = in_force
         self._prospects: dict[Needs, tuple[Why, float]] = {}
 
     def of(self, entry: Entry) -> Why:
@@ -81,12 +82,16 @@ class Reasons:
     def _prospect(self, needs: Needs) -> tuple[Why, float]:
         """How far the jobs with these needs come, and what one may weigh that comes all the way."""
         nodes = _here(self._books)
-        why = max((obstacle(node, needs, 0, self._rules) for node in nodes), key=_STAGES.index, default=Why.NO_NODE)
-        able = (node for node in nodes if node.takes_jobs and can_run(node, *needs))
-        return why, max((room_bytes(node, self._rules.backlog_max) for node in able), default=0)
+        queue = self._books.ledger.queue
+        place = next((head for head, line in queue.heads() if line == needs), _BEHIND_ALL)
+        kept = kept_from(place, queue.heads(), self._books.roster, self._in_force)
+        obstacles = [obstacle(node, needs, 0, self._in_force, kept) for node in nodes]
+        why = max(obstacles, key=_STAGES.index, default=Why.NO_NODE)
+        with_room = (node for node, obstacle in zip(nodes, obstacles, strict=True) if obstacle is Why.NEXT_ROUND)
+        return why, max((room_bytes(node) for node in with_room), default=0)
 
 
-def obstacle(node: Node, needs: Needs, weight_bytes: int, rules: Rules) -> Why:
+def obstacle(node: Node, needs: Needs, weight_bytes: int, in_force: InForce, kept: Set[str] = frozenset()) -> Why:
     """What keeps a node that is connected from being given a job with these needs; NEXT_ROUND where nothing does."""
     kind, slots = needs
     if kind not in node.record.kinds:
@@ -95,7 +100,8 @@ def obstacle(node: Node, needs: Needs, weight_bytes: int, rules: Rules) -> Why:
         return Why.TOO_WIDE
     if not node.takes_jobs:
         return Why.DRAINING
-    return Why.NO_FREE_SLOT if weight_bytes > room_bytes(node, rules.backlog_max) else Why.NEXT_ROUND
+    has_room = node.id not in kept and in_force.placement.room(node.load, slots, in_force.terms)
+    return Why.NEXT_ROUND if has_room and weight_bytes <= room_bytes(node) else Why.NO_FREE_SLOT
 
 
 def _here(books: Books) -> list[Node]:
@@ -105,12 +111,13 @@ def _here(books: Books) -> list[Node]:
 class Explanations:
     """Answers EXPLAIN."""
 
-    def __init__(self, books: Books, rules: Rules) -> None:
+    def __init__(self, books: Books, rules: Rules, in_force: InForce) -> None:
         self._books = books
         self._rules = rules
+        self._in_force = in_force
 
     def reasons(self) -> Reasons:
-        return Reasons(self._books, self._rules)
+        return Reasons(self._books, self._in_force)
 
     def reply(self, found: Found, now: float) -> bytes:
         """The reply to EXPLAIN of a job that the ledger has, and that has not expired."""
@@ -153,7 +160,14 @@ class Explanations:
         if array is not None and array.indexes.at_once_max is not None:
             under_way = f"{len(array.leased)} under way, of {array.indexes.at_once_max} that may be at once"
             rows.append(("array", under_way))
-        return [*rows, ("needs", _needs(entry)), ("nodes", list(self._nodes(entry, now)))]
+        rows += [("needs", _needs(entry)), ("placement", self._placement())]
+        return [*rows, ("nodes", list(self._nodes(entry, now)))]
+
+    def _placement(self) -> str:
+        placement, terms = self._in_force.placement, self._in_force.terms
+        if placement.late:
+            return f"{placement.name}: a job waits in the queue until a node has a slot for it"
+        return f"{placement.name}: jobs wait on the nodes, {terms.backlog_max} on each at most (JOBYARD_BACKLOG_MAX)"
 
     def _ahead(self, entry: Entry) -> "_Ahead":
         """How many queued jobs go first: those before it in every line from which a node that may run this one is
@@ -184,16 +198,18 @@ class Explanations:
         nodes = sorted(self._books.roster, key=lambda node: (node.link is None, node.record.name))
         if not nodes:
             yield f"none was ever met; {self._rules.nodes_max} may be connected at once (MAX_NUM_NODES)"
+        place = (-entry.record.priority, entry.record.sequence)
+        kept = kept_from(place, self._books.ledger.queue.heads(), self._books.roster, self._in_force)
         for node in nodes[:_NAMED_MAX]:
-            yield f"{node.record.name}: {self._keeps(node, entry, now)}"
+            yield f"{node.record.name}: {self._keeps(node, entry, kept, now)}"
         if len(nodes) > _NAMED_MAX:
             yield f"and {len(nodes) - _NAMED_MAX} more"
 
-    def _keeps(self, node: Node, entry: Entry, now: float) -> str:
+    def _keeps(self, node: Node, entry: Entry, kept: Set[str], now: float) -> str:
         if node.link is None or not node.ready:
             return f"{'lost' if node.lost else 'not connected'}, last heard {_ago(node, now)} ago"
         record = entry.record
-        match obstacle(node, (record.kind, record.slots), record.bytes, self._rules):
+        match obstacle(node, (record.kind, record.slots), record.bytes, self._in_force, kept):
             case Why.KIND_NOT_ALLOWED:
                 return f"does not allow {record.kind} (JOBYARD_JOB_KINDS)"
             case Why.TOO_WIDE:
@@ -202,15 +218,20 @@ class Explanations:
                 return "is draining and takes no new jobs (UNDRAIN)"
             case Why.NEXT_ROUND:
                 return "has room"
+            case _ if node.id in kept and node.load.free > 0:
+                return f"{_count(node.load.free, 'free slot')}, kept for a job that goes first and needs more"
             case _:
-                return self._busy(node)
+                return self._busy(node, record.slots)
 
-    def _busy(self, node: Node) -> str:
+    def _busy(self, node: Node, slots: int) -> str:
         running = sum(entry.begun for entry in node.leases.values())
         waiting = len(node.leases) - running
         text = f"busy: {running} running on {_count(node.record.slots, 'slot')}, {waiting} waiting there"
-        if node.load.count - node.record.slots >= self._rules.backlog_max:
-            return f"{text} (JOBYARD_BACKLOG_MAX={self._rules.backlog_max})"
+        terms = self._in_force.terms
+        if self._in_force.placement.late and node.load.free < slots:
+            return text
+        if node.load.count - node.record.slots >= terms.backlog_max:
+            return f"{text} (JOBYARD_BACKLOG_MAX={terms.backlog_max})"
         return f"{text}, which together with this one are more than it may hold in memory"
 
     def _waited_for(self, tickets: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""The flow: jobs that wait for other jobs (`after=`).
+"""The flow: jobs that wait for other jobs (`after=`, and `input=`, which wants what they have printed besides).
 
     arrived ──► each ticket of `after`: succeeded → ticked off · live → waited for · not known → its origin is asked
                                         failed, cancelled, expired, unknown → this job is cancelled (`dependency`)
+    all have succeeded ──► it gets in line; unless the input that they make is not to be had: cancelled, as above
     ended   ──► whoever waits for it hears of it, and those whom that ends, too
 
 What a blocked job still waits for is in its record, so that a restart need not know what has succeeded long ago.
@@ -11,6 +12,7 @@ Pure.
 from collections.abc import Callable
 from itertools import chain
 
+from balancer.inputs import Lacking, cause
 from balancer.ledger import Ledger
 from balancer.records import Entry
 from common.model import Ended, Reason, State, array_of
@@ -24,17 +26,11 @@ class Flow:
         self._locate = locate
         # A ticket → who waits for it. It stands with its array: the elements of one arrive, and are dropped, with it.
         self._dependants: dict[str, dict[str, dict[str, None]]] = {}
-        self._unchecked: dict[str, None] = {}  # blocked jobs that have just come
-
-    def restore(self) -> None:
-        self._unchecked = {entry.ticket: None for entry in self._ledger.blocked()}
+        self._unchecked: dict[str, None] = {}  # blocked jobs of which it has to be found out what they wait for
 
     def arrived(self, ticket: str) -> None:
         """A job has arrived, or what was waited for is known under another name."""
-        entry = self._ledger.live(ticket)
-        if entry is not None and entry.record.waits_for:
-            self._unchecked[ticket] = None
-        if entry is None:  # it has ended already, or is another job's second name
+        if self._ledger.live(ticket) is None:  # it has ended already, or is another job's second name
             self._check_again(ticket)
 
     def dropped(self, array: str) -> None:
@@ -56,7 +52,7 @@ class Flow:
     def unknown(self, ticket: str, wall: float) -> None:
         """Its origin never issued it."""
         for name in self._take(ticket):
-            self._give_up(name, wall)
+            self._give_up(name, wall, f"there is no job {ticket}")
 
     def ended(self, ticket: str, ended: Ended) -> None:
         for name in self._take(ticket):
@@ -64,12 +60,14 @@ class Flow:
             if entry is None or ticket not in entry.record.waits_for:
                 continue
             if ended.state is State.SUCCEEDED:
-                self._ledger.unblock(entry, tuple(other for other in entry.record.waits_for if other != ticket))
+                left = tuple(other for other in entry.record.waits_for if other != ticket)
+                self._go_on(entry, left, ended.ended_wall)
             else:
-                self._give_up(name, ended.ended_wall)
+                self._give_up(name, ended.ended_wall, cause(ticket, ended.state))
 
     def settle(self, now: float, wall: float) -> None:
         """Finds out for whom the new ones have to wait."""
+        self._unchecked |= dict.fromkeys(self._ledger.take_held())
         while self._unchecked:
             ticket = next(iter(self._unchecked))
             del self._unchecked[ticket]
@@ -78,6 +76,8 @@ class Flow:
                 self._check(entry, now, wall)
 
     def _check(self, entry: Entry, now: float, wall: float) -> None:
+        if entry.record.takes_input:
+            self._ledger.inputs.want(entry.ticket)
         left: list[str] = []
         unknown: list[str] = []
         for name in dict.fromkeys(map(self._ledger.first_name, entry.record.waits_for)):
@@ -90,13 +90,13 @@ class Flow:
                 unknown.append(name)
             elif ended is None or ended.state is not State.SUCCEEDED:
                 # It failed or was cancelled; or it expired, was forgotten, or is an index that its array does not have.
-                return self._give_up(entry.ticket, wall)
+                return self._give_up(entry.ticket, wall, cause(name, ended.state if ended is not None else None))
         for name in left:
             self._dependants.setdefault(array_of(name), {}).setdefault(name, {})[entry.ticket] = None
         if tuple(left) != entry.record.waits_for:
-            self._ledger.unblock(entry, tuple(left))
+            self._go_on(entry, tuple(left), wall)
         if self._is_its_own_dependant(entry):
-            return self._give_up(entry.ticket, wall)
+            return self._give_up(entry.ticket, wall, "it waits for itself")
         for name in unknown:
             self._locate(name, now)
         return None
@@ -115,10 +115,17 @@ class Flow:
             to_follow += other.record.waits_for if other is not None else ()
         return False
 
-    def _give_up(self, ticket: str, wall: float) -> None:
+    def _go_on(self, entry: Entry, left: tuple[str, ...], wall: float) -> None:
+        """It waits for nobody but these."""
+        try:
+            self._ledger.unblock(entry, left)
+        except Lacking as lacking:
+            self._give_up(entry.ticket, wall, str(lacking))
+
+    def _give_up(self, ticket: str, wall: float, because: str) -> None:
         entry = self._ledger.live(ticket)
         if entry is not None and entry.state is State.BLOCKED:
-            self._ledger.cancel(entry, wall, Reason.DEPENDENCY)
+            self._ledger.cancel(entry, wall, Reason.DEPENDENCY, because)
 
     def check(self) -> None:
         for name, dependants in chain.from_iterable(names.items() for names in self._dependants.values()):

@@ -49,6 +49,9 @@ def live_job_can_go_on(look: Look, key: bytes, value: bytes) -> Iterator[str]:
         yield "is leased, and has still to wait"
     if record.cancelled and not record.leased and record.array is None:
         yield "is cancelled and not leased, and has not ended"
+    job = look.job(ticket_key(array_of(ticket)))
+    if job is not None and bool(job.inputs) != record.takes_input:
+        yield f"takes {'an' if record.takes_input else 'no'} input, and its job names {' '.join(job.inputs) or 'none'}"
     for other in record.waits_for:
         if parse_ticket(other) is None:
             yield f"waits for {other!r}, which is no ticket"

@@ -21,6 +21,7 @@ from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
 from balancer.ends import Ends
+from balancer.inputs import Inputs
 from balancer.known import Known
 from balancer.live import Live
 from balancer.queue import Queue
@@ -71,10 +72,12 @@ class Ledger:
         self.elements = Elements(memory, self._live.awake)
         self._sequence = 0
         self.ends = Ends(memory, history, chronicle, chance)
+        self.inputs = Inputs(memory, history, self)
         self.queue = Queue()
         self._ended: list[tuple[str, Ended, bytes]] = []  # since it was last asked
         self._dropped: list[str] = []
         self._waits: list[tuple[str, float]] = []
+        self._held: list[str] = []
         self.counts = {"succeeded": 0, "failed": 0, "cancelled": 0, "stale": 0, "crashes": 0, "leases": 0, "retries": 0}
 
     def restore(self, wall: float) -> None:
@@ -89,6 +92,7 @@ class Ledger:
             self._live.note(entry)
             self._restore_wait(entry, wall)
             self._offer(entry)
+            self._hold(entry)
         arrays = [entry.array for entry in entries if entry.array is not None]
         for entry in [lost for array in arrays for lost in self.elements.lost(array)]:
             self.fail_unreadable(entry, wall)
@@ -136,9 +140,6 @@ class Ledger:
         """Everything that is leased, in the order of arrival."""
         return [entry for entry in self._live.awake.values() if entry.record.leased]
 
-    def blocked(self) -> list[Entry]:
-        return [entry for entry in self._live.awake.values() if entry.record.waits_for]
-
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
         return Job("", "") if packed is None else unpack(Job, packed)
@@ -166,6 +167,11 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._live)
 
+    def step_is_over(self) -> None:
+        """What was kept at hand for this step is let go."""
+        self._live.step_is_over()
+        self.inputs.step_is_over()
+
     # --- from birth to the queue -----------------------------------------------------------------------------------
 
     def next_in_order(self) -> int:
@@ -178,9 +184,22 @@ class Ledger:
         self.elements.open(entry)
         self._live.note(entry)
         self._save(entry)
+        if entry.record.waits_for:
+            self._hold(entry)
         if entry.record.due_s:
             self._waits.append((entry.ticket, entry.record.due_s))
         self._goes_on(entry, why)
+
+    def _hold(self, entry: Entry) -> None:
+        if entry.record.takes_input:
+            self.inputs.want(entry.ticket)
+        if entry.record.waits_for:
+            self._held.append(entry.ticket)
+
+    def take_held(self) -> list[str]:
+        """Jobs that began to wait for others since this was last asked."""
+        held, self._held = self._held, []
+        return held
 
     def go_on(self, array: Entry) -> None:
         """One of its elements is live again. If the array was cancelled, and only what ran of it not over yet, it is
@@ -228,10 +247,23 @@ class Ledger:
             self._goes_on(entry, why)
 
     def unblock(self, entry: Entry, waits_for: tuple[str, ...]) -> None:
-        """Some of the jobs that it waits for have succeeded; these have not."""
-        self._update(entry, waits_for=waits_for)
+        """Some of the jobs that it waits for have succeeded; these have not. Raises Lacking, where all have and yet
+        what it takes as its input is not to be had."""
+        if waits_for or not entry.record.takes_input:
+            self._update(entry, waits_for=waits_for)
+        else:
+            self._update(entry, waits_for=waits_for, bytes=self.inputs.weigh(entry.ticket))
         if not waits_for:
             self._goes_on(entry, "unblocked")
+
+    def wait_again(self, entry: Entry) -> None:
+        """Its input is not at hand: what it waits for is to be found out anew. Elements of an array wait with it."""
+        if (array := self.elements.array(entry.ticket)) is not None:
+            self._offer(entry)
+            entry = self._live.awake[array.ticket]
+        self._update(entry, waits_for=tuple(dict.fromkeys(self.job(entry.ticket).inputs)))
+        self._hold(entry)
+        self._goes_on(entry, "input")
 
     # --- leases ------------------------------------------------------------------------------------------------
 
@@ -255,6 +287,8 @@ class Ledger:
         packed = self._memory.get(Table.JOBS, ticket_key(array_of(entry.ticket)))
         if packed is None:
             return None
+        if entry.record.takes_input:
+            entry.record.bytes = self.inputs.weigh(entry.ticket)
         self._update(
             entry,
             attempt=max(entry.record.attempt + (not entry.record.unused), entry.record.outnumbered + 1),
@@ -272,7 +306,9 @@ class Ledger:
         """The present lease, as it travels."""
         key = ticket_key(array_of(entry.ticket))
         packed = packed or self._memory.get(Table.JOBS, key) or b""
-        return Lease(entry.ticket, entry.record.attempt, packed, self._memory.get(Table.BODIES, key) or b"")
+        takes_input = entry.record.takes_input
+        body = self.inputs.gather(entry.ticket) if takes_input else self._memory.get(Table.BODIES, key) or b""
+        return Lease(entry.ticket, entry.record.attempt, packed, body)
 
     def resume(self, entry: Entry) -> None:
         """The node that held the last lease is back with it, in the same boot: the lease goes on."""
@@ -385,24 +421,30 @@ class Ledger:
         self.counts["retries"] += 1
         self.in_line_again(entry)
 
-    def cancel(self, entry: Entry, wall: float, reason: Reason = Reason.USER) -> list[Entry]:
+    def cancel(
+        self, entry: Entry, wall: float, reason: Reason = Reason.USER, because: str | None = None
+    ) -> list[Entry]:
         """Records the cancel, which wins over whatever happens later. Returns the attempts that have to be ended
         first, whose jobs are over when they are."""
+        ended = Ended(State.CANCELLED, wall, reason, because=because)
         if entry.array is not None:
-            return self._cancel_array(entry, entry.array, wall, reason)
+            return self._cancel_array(entry, entry.array, ended)
         if entry.record.leased:
             self._update(entry, cancelled=True)
             return [entry]
-        self._end(entry, Ended(State.CANCELLED, wall, reason), b"")
+        self._end(entry, ended, b"")
         return []
 
-    def _cancel_array(self, entry: Entry, array: Array, wall: float, reason: Reason) -> list[Entry]:
+    def _cancel_array(self, entry: Entry, array: Array, ended: Ended) -> list[Entry]:
         self._update(entry, cancelled=True)
         if array.unbegun and array.dropped is None:
-            self._drop(entry, array, Ended(State.CANCELLED, wall, reason))
-        running = [leased for one in list(array.live.values()) for leased in self.cancel(one, wall, reason)]
+            self._drop(entry, array, ended)
+        wall, reason = ended.ended_wall, ended.reason or Reason.USER
+        running = [
+            leased for one in list(array.live.values()) for leased in self.cancel(one, wall, reason, ended.because)
+        ]
         if array.over and entry.ticket in self._live:
-            self._end(entry, array.end(wall, reason), b"")
+            self._end(entry, replace(array.end(wall, reason), because=ended.because), b"")
         return running
 
     def _drop(self, entry: Entry, array: Array, ended: Ended) -> None:
@@ -440,6 +482,8 @@ class Ledger:
             self.ends.drop_output(entry.ticket)
         array = self.elements.array(entry.ticket)
         self._live.leave(entry)
+        if record.takes_input:
+            self.inputs.leave(entry.ticket)
         self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
         self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
         self._ended.append((entry.ticket, ended, output))
@@ -457,7 +501,7 @@ class Ledger:
         """One of its elements has ended: it is over with the last, and else there may be room for another."""
         if array.over:
             cause = ended.reason if ended.reason is Reason.DEPENDENCY else Reason.USER
-            self._end(parent, array.end(ended.ended_wall, cause), b"")
+            self._end(parent, replace(array.end(ended.ended_wall, cause), because=ended.because), b"")
         else:
             self._offer(parent)
 

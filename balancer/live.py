@@ -6,7 +6,8 @@ on disk, and in memory there is no more of them than their place in the order of
 A job that only waits for a node is all in its record, so nothing is lost when its entry is let go: asked for, it is
 made anew from the record, and with its first change it takes its place among the entries in memory again. Within a
 step whoever asks for a job is given the same entry; from one step to the next nobody keeps that of a job that rests.
-So a million jobs wait in some ten megabytes. An array and its elements never rest.
+So a million jobs wait in some ten megabytes. An array and its elements never rest, and neither
+does a job with an input: what it wants is kept for it.
 
 Pure.
 """
@@ -156,6 +157,8 @@ class Live:
     def may_rest(self, entry: Entry) -> None:
         """A job waits for a node: where many are in memory, it rests."""
         if len(self.awake) <= self._awake_max or entry.array is not None or entry.is_element:
+            return
+        if entry.record.takes_input:
             return
         if entry.state is State.QUEUED and self.awake.pop(entry.ticket, None) is not None:
             self._looked_at[entry.ticket] = entry

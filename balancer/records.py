@@ -28,7 +28,7 @@ _ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     State.BLOCKED: frozenset({State.SCHEDULED, State.QUEUED, State.CANCELLED}),
     State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED}),
-    State.QUEUED: frozenset({State.DISPATCHED, State.RUNNING, *_ENDS}),
+    State.QUEUED: frozenset({State.BLOCKED, State.DISPATCHED, State.RUNNING, *_ENDS}),
     State.DISPATCHED: frozenset({State.RUNNING, State.QUEUED, State.RETRYING, *_ENDS}),
     State.RUNNING: frozenset({State.QUEUED, State.RETRYING, *_ENDS}),
     State.RETRYING: frozenset({State.QUEUED, *_ENDS}),
@@ -58,7 +58,7 @@ class LiveRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True,
     boot_id: str | None = None
     cancelled: bool = False
     crash_counted: bool = False  # whether losing the last lease counted as a crash
-    waits_for: tuple[str, ...] = ()  # the jobs of `after` that have not succeeded yet
+    waits_for: tuple[str, ...] = ()  # the jobs of `after` and `input` that have not succeeded yet
     due_wall: float = 0.0  # not before this calendar moment: a delay, or the wait before another try; 0 when none
     due_s: float = 0.0  # how long that wait was from its beginning: after a restart it is never longer
     retrying: bool = False  # the wait is one after a failure
@@ -67,6 +67,7 @@ class LiveRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True,
     last_reason: Reason | None = None  # of the last of them
     retried: int = 0  # how often RETRY has brought it back
     array: str | None = None  # its indexes, when it stands for many
+    takes_input: bool = False  # of what other jobs have printed
 
 
 @attrs.define(eq=False)

@@ -1,7 +1,7 @@
 """Reunion: a node is back, and what it holds is brought together with what the ledger has leased.
 
     leased to this boot, held ................. goes on
-    leased to this boot, not held ............. was lost on the way: sent again under its number
+    leased to this boot, not held ............. was lost on the way: sent again under its number, with the same input
     leased to an older boot ................... lost with it; a crash where it may have been running
     held, and the last lease of a queued job .. goes on: the node was only presumed gone
     held, and given to others meanwhile ....... dropped there
@@ -68,7 +68,7 @@ class Reunion:
                 continue
             if entry.record.boot_id != hello.boot_id:
                 self.lose(node, entry, crashed=entry.ticket in exposed, wall=wall)
-            elif entry.attempt_id not in held and entry.record.cancelled:
+            elif entry.attempt_id not in held and not self._can_be_sent(entry):
                 node.take_back(entry.ticket)
                 self._ledger.hand_back(entry, wall)
             elif entry.attempt_id not in held:
@@ -77,6 +77,9 @@ class Reunion:
                 self.begun(node, entry, entry.attempt_id in begun)
                 if entry.record.cancelled:
                     self._outbox.to(node).cancels.append(entry.attempt_id)
+
+    def _can_be_sent(self, entry: Entry) -> bool:
+        return not entry.record.cancelled and self._ledger.inputs.at_hand_for(entry)
 
     def lose(self, node: Node, entry: Entry, *, crashed: bool, wall: float) -> None:
         """A lease is lost with its node."""

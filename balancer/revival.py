@@ -66,6 +66,8 @@ class Revival:
             return None
         if self._memory.get(Table.JOBS, ticket_key(array_of(ticket))) is None:
             return None  # it was damaged and set aside: nobody can run it
+        if self._ledger.inputs.missing(array_of(ticket)) is not None:
+            return None  # it would be cancelled at once
         if index_of(ticket) is not None:
             self._retry_element(ticket, ended)
         elif ended.counts:
@@ -84,7 +86,9 @@ class Revival:
         """The job or array itself is live again, with its elements as they are."""
         key = ticket_key(ticket)
         stored = [self._memory.get(table, key) or b"" for table in (Table.JOBS, Table.BODIES)]
-        record = record_of(self._ledger.job(ticket), self._ledger.next_in_order(), sum(map(len, stored)))
+        job = self._ledger.job(ticket)
+        record = record_of(job, self._ledger.next_in_order(), sum(map(len, stored)))
+        record.waits_for = tuple(dict.fromkeys(job.inputs))  # they have to be there; what else it waited for has been
         _go_on(record, ended)
         self._take_out(ticket, ended)
         entry = Entry(ticket, record)
@@ -145,9 +149,9 @@ class Revival:
     # --- forget ----------------------------------------------------------------------------------------------------
 
     def forget(self, ticket: str) -> bool:
-        """Erases an ended job or array with everything of it; False where it is live, or an element."""
+        """Erases an ended job or array with everything of it; False where it is live, or an element, or wanted."""
         ended = self._history.find(ticket)
-        if ended is None or index_of(ticket) is not None:
+        if ended is None or index_of(ticket) is not None or self._ledger.inputs.wanted_by(ticket):
             return False
         elements = list(self._ledger.elements.rows(Table.ENDED, ticket)) if ended.counts else []
         for name in (*(name for name, _ in elements), ticket):

@@ -12,7 +12,7 @@ Admission:
 Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import attrs
 
@@ -21,7 +21,7 @@ from balancer.records import Entry
 from common.codec import pack, unpack
 from common.effects import Table
 from common.memory import Memory
-from common.messages import Hello
+from common.messages import AttemptId, Hello
 from common.model import Report
 
 _SCAN = 1000
@@ -53,9 +53,9 @@ class Node:
     report: Report = attrs.field(factory=Report)
     leases: dict[str, Entry] = attrs.field(factory=dict)  # unfinished, in the order in which they were given
     weight_bytes: int = 0  # of the leases' jobs and bodies
-    slots_leased: int = 0  # that the leases need; more than there are means that some of them wait
     leased_at_exchange: frozenset[str] = frozenset()  # tickets, at the last timed exchange of results
-    recalling: bool = False  # a Recall is unanswered
+    recalled: frozenset[AttemptId] = frozenset()  # asked back, and the answer is owed
+    unreturned: set[AttemptId] = attrs.field(factory=set)  # it could not let go of these, as long as nothing ends there
     starved: bool = False  # jobs of it were left unacknowledged, because the store was full
     ends: dict[str, None] = attrs.field(factory=dict)  # tickets that it issued, whose end it is still to be told
 
@@ -72,7 +72,7 @@ class Node:
     def give(self, entry: Entry) -> None:
         self.leases[entry.ticket] = entry
         self.weight_bytes += entry.record.bytes
-        self.slots_leased += entry.record.slots
+        self.load.taken += entry.record.slots
         self.load.count += 1
         self.load.given += 1
 
@@ -80,9 +80,15 @@ class Node:
         """The lease is over, however it ended."""
         entry = self.leases.pop(ticket, None)
         if entry is not None:
+            self.unreturned.clear()
             self.weight_bytes -= entry.record.bytes
-            self.slots_leased -= entry.record.slots
+            self.load.taken -= entry.record.slots
             self.load.count -= 1
+
+    def returned(self, attempts: Collection[AttemptId]) -> None:
+        """The answer to a recall: it has begun the others, or is about to."""
+        self.recalled, kept = frozenset(), self.recalled.difference(attempts)
+        self.unreturned |= kept
 
     def exposed(self) -> set[str]:
         """The leases that were running when the node was lost, as far as can be known: those reported running, and
@@ -162,7 +168,8 @@ class Roster:
         self._memory.put(Table.ORIGINS, hello.prefix.encode(), hello.node_id.encode())
         self._memory.put(Table.NODES, hello.node_id.encode(), pack(record))
         node.last_heard, node.link, node.ready, node.draining = now, link, False, False
-        node.recalling = node.starved = False
+        node.recalled, node.starved = frozenset(), False
+        node.unreturned.clear()
         self._by_link[link] = node
         return node
 
@@ -177,7 +184,7 @@ class Roster:
         """The link is gone; the node may be back before the timeout."""
         node = self._by_link.pop(link, None)
         if node is not None:
-            node.link, node.ready, node.recalling = None, False, False
+            node.link, node.ready, node.recalled = None, False, frozenset()
         return node
 
     def heard(self, node: Node, now: float) -> None:
@@ -199,7 +206,7 @@ class Roster:
         for node in self:
             assert node.load.count == len(node.leases), f"the count of {node.record.name} is off"
             needed = sum(entry.record.slots for entry in node.leases.values())
-            assert node.slots_leased == needed, f"the slots of {node.record.name} are off"
+            assert node.load.taken == needed, f"the slots of {node.record.name} are off"
             for ticket, entry in node.leases.items():
                 assert entry.record.leased, f"{ticket} is listed at {node.record.name} and not leased"
                 assert entry.record.node_id == node.id, f"{ticket} is listed at {node.record.name}, not its node"

@@ -9,7 +9,7 @@ Pure.
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 import attrs
@@ -17,8 +17,8 @@ import attrs
 from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
-from balancer.placement import Load, Placement, Rank, moves
-from balancer.queue import Needs
+from balancer.placement import InForce, Load, Placement, Rank, Terms
+from balancer.queue import Needs, Place
 from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
@@ -34,44 +34,44 @@ class Rounds:
         self,
         ledger: Ledger,
         roster: Roster,
-        placement: Placement,
+        in_force: InForce,
         outbox: Outbox,
         *,
         jobs_max: int,
-        backlog_max: int,
         chronicle: Chronicle,
     ) -> None:
         self._ledger = ledger
         self._roster = roster
-        self._placement = placement
+        self._in_force = in_force
         self._outbox = outbox
         self._jobs_max = jobs_max
-        self._backlog_max = backlog_max
         self._chronicle = chronicle
+        self._is_due = False  # a round, for what was called back; where they are only started by their timer
 
     # --- handing out ---------------------------------------------------------------------------------------------
 
-    def round(self, wall: float) -> int:
+    def round(self, now: float, wall: float) -> int:
         """Hands out at most MAX_NUM_JOBS_DISPATCH jobs; returns how many."""
-        given, contests = 0, dict[Needs, Contest]()
+        self._is_due = False
+        given, contests = 0, Contests(self._roster, self._in_force.placement, self._in_force.terms_at(now))
         while given < self._jobs_max and self._give_next(contests, wall):
             given += 1
         return given
 
-    def _give_next(self, contests: "dict[Needs, Contest]", wall: float) -> bool:
+    def _give_next(self, contests: "Contests", wall: float) -> bool:
         """One job: the head of the most urgent line that some node has room for."""
-        queue = self._ledger.queue
+        queue, kept = self._ledger.queue, set[str]()
         for _, needs in queue.heads():
             entry = self._head(needs, wall)
             if entry is None:
                 continue
-            if needs not in contests:
-                contests[needs] = Contest(self._who_can_run(needs), self._placement)
-            chosen = contests[needs].first_with_room(entry.record.bytes, self._backlog_max)
+            chosen = contests.of(needs).first_with_room(entry.record.bytes, kept)
             if chosen is not None:
                 queue.pop(needs)
+                self._in_force.placement.chosen(chosen.load)
                 self._give(self._ledger.out_of_line(entry), chosen, wall)
                 return True
+            kept |= contests.kept_for(needs, kept)
         return False
 
     def _head(self, needs: Needs, wall: float) -> Entry | None:
@@ -93,11 +93,10 @@ class Rounds:
         if self._ledger.fail_lost(ticket, wall):
             self._outbox.note("record.damaged", "error", ticket=ticket)
 
-    def _who_can_run(self, needs: Needs) -> list[Node]:
-        kind, slots = needs
-        return [node for node in self._roster.connected() if node.takes_jobs and can_run(node, kind, slots)]
-
     def _give(self, entry: Entry, node: Node, wall: float) -> None:
+        if not self._ledger.inputs.at_hand_for(entry):
+            self._ledger.wait_again(entry)
+            return
         lease = self._ledger.lease(entry, node.id, node.record.boot_id)
         if lease is None:
             self._ledger.fail_unreadable(entry, wall)
@@ -111,59 +110,88 @@ class Rounds:
     def all_have_plenty(self) -> bool:
         """Whether every node that takes jobs has enough of them to do for some milliseconds, however short they are."""
         nodes = [node for node in self._roster.connected() if node.takes_jobs]
-        return bool(nodes) and all(node.slots_leased >= node.record.slots + PLENTY for node in nodes)
+        return bool(nodes) and all(node.load.taken >= node.record.slots + PLENTY for node in nodes)
 
     # --- calling back --------------------------------------------------------------------------------------------
 
-    def uneven(self) -> bool:
+    def uneven(self, now: float) -> bool:
         """Whether a job may be waiting on one node that would better wait on another. Cheap: asked in each step."""
-        if not any(node.slots_leased > node.record.slots for node in self._roster.connected()):
+        if self._is_due or not any(node.load.taken > node.record.slots for node in self._roster.connected()):
             return False
-        return any(self._may_wait(busy) for busy, _ in moves(self._plan()))
+        moves = self._in_force.placement.moves(self._movable(), self._in_force.terms_at(now))
+        return any(self._may_wait(busy) for busy, _ in moves)
 
-    def level(self) -> None:
-        """Calls waiting attempts back until the counts would be level: those given last, which would wait longest."""
-        loads = self._plan()
+    def level(self, now: float) -> None:
+        """Calls waiting attempts back until nothing is to be gained: those given last, which would wait longest."""
+        terms, loads = self._in_force.terms_at(now), [attrs.evolve(load) for load in self._movable()]
         wanted: dict[str, list[AttemptId]] = {}
         for _ in range(RECALLS_MAX):
-            move = self._next_move(loads, wanted)
+            move = self._next_move(loads, terms, wanted)
             if move is None:
                 break
             busy, idle, entry = move
             wanted.setdefault(busy.node_id, []).append(entry.attempt_id)
-            busy.count -= 1
-            idle.count += 1
+            busy.count, busy.taken = busy.count - 1, busy.taken - entry.record.slots
+            idle.count, idle.taken = idle.count + 1, idle.taken + entry.record.slots
         for node_id, attempts in wanted.items():
             node = self._roster.known(node_id)
-            node.recalling = True
+            node.recalled = frozenset(attempts)
             self._outbox.send(node, Recall(tuple(attempts)))
+        self._is_due = bool(wanted) and self._in_force.terms.apart_s > 0
 
-    def _plan(self) -> list[Load]:
-        """Loads to plan with; none while an earlier recall is unanswered, because the counts are about to change."""
-        nodes = self._roster.connected()
-        if any(node.recalling for node in nodes):
-            return []
-        return [attrs.evolve(node.load) for node in nodes if node.takes_jobs]
+    def _movable(self) -> list[Load]:
+        """Loads to plan with; without those of nodes that owe the answer to an earlier recall, because their counts are
+        about to change, unless they hang: then the others are not to wait for them."""
+        return [node.load for node in self._roster.connected() if node.takes_jobs and not node.recalled]
 
-    def _next_move(self, loads: list[Load], wanted: dict[str, list[AttemptId]]) -> tuple[Load, Load, Entry] | None:
-        for busy, idle in moves(loads):
-            entry = self._last_waiting(busy, idle, wanted) if self._may_wait(busy) else None
+    def _next_move(
+        self, loads: list[Load], terms: Terms, wanted: dict[str, list[AttemptId]]
+    ) -> tuple[Load, Load, Entry] | None:
+        for busy, idle in self._in_force.placement.moves(loads, terms):
+            entry = self._last_waiting(busy, idle, terms, wanted) if self._may_wait(busy) else None
             if entry is not None:
                 return busy, idle, entry
         return None
 
     def _may_wait(self, load: Load) -> bool:
         node = self._roster.known(load.node_id)
-        return node.slots_leased > node.record.slots
+        return node.load.taken > node.record.slots
 
-    def _last_waiting(self, busy: Load, idle: Load, wanted: dict[str, list[AttemptId]]) -> Entry | None:
+    def _last_waiting(self, busy: Load, idle: Load, terms: Terms, wanted: dict[str, list[AttemptId]]) -> Entry | None:
+        """The attempt that was given to the one last, of those that the other may be given."""
+        room = self._in_force.placement.room
         source, target = self._roster.known(busy.node_id), self._roster.known(idle.node_id)
         already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
         for entry in reversed(source.leases.values()):
             movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
-            if movable and can_run(target, entry.record.kind, entry.record.slots):
+            able = (
+                movable
+                and entry.attempt_id not in source.unreturned
+                and can_run(target, entry.record.kind, entry.record.slots)
+            )
+            if able and room(idle, entry.record.slots, terms):
                 return entry
         return None
+
+
+class Contests:
+    """Those of one round, one for each line, made when it is its turn."""
+
+    def __init__(self, roster: Roster, placement: Placement, terms: Terms) -> None:
+        self._roster, self._placement, self._terms = roster, placement, terms
+        self._of: dict[Needs, Contest] = {}
+
+    def of(self, needs: Needs) -> "Contest":
+        if needs not in self._of:
+            self._of[needs] = Contest(self._able(needs), needs, self._placement, self._terms)
+        return self._of[needs]
+
+    def _able(self, needs: Needs) -> list[Node]:
+        return [node for node in self._roster.connected() if node.takes_jobs and can_run(node, *needs)]
+
+    def kept_for(self, needs: Needs, already: Set[str]) -> set[str]:
+        """The node that is kept from those who come after a job of this line, which has found no room."""
+        return keep(needs, self._able(needs), already) if self._placement.late else set()
 
 
 class Contest:
@@ -171,23 +199,27 @@ class Contest:
     so what the heap says of it is at most too low; that is looked at when its turn comes. With a hundred nodes it saves
     looking at each of them for each job."""
 
-    def __init__(self, nodes: Iterable[Node], placement: Placement) -> None:
-        self._rank = placement.rank
-        self._heap = [(self._rank(node.load), node.id, node) for node in nodes]
+    def __init__(self, nodes: Iterable[Node], needs: Needs, placement: Placement, terms: Terms) -> None:
+        self._placement, self._terms, self._slots = placement, terms, needs[1]
+        with_room = (node for node in nodes if placement.room(node.load, self._slots, terms))
+        self._heap = [(placement.rank(node.load, terms), node.id, node) for node in with_room]
         heapq.heapify(self._heap)
 
-    def first_with_room(self, weight_bytes: int, backlog_max: int) -> Node | None:
-        full: list[tuple[Rank, str, Node]] = []
+    def first_with_room(self, weight_bytes: int, kept: Set[str] = frozenset()) -> Node | None:
+        """The one that a job of this weight is given to; none of those that are kept for others."""
+        aside: list[tuple[Rank, str, Node]] = []
         found = None
         while self._heap and found is None:
             rank, id, node = self._heap[0]
-            if (now := self._rank(node.load)) != rank:
+            if not self._placement.room(node.load, self._slots, self._terms):
+                heapq.heappop(self._heap)  # for good: in a round nothing makes room
+            elif (now := self._placement.rank(node.load, self._terms)) != rank:
                 heapq.heapreplace(self._heap, (now, id, node))
-            elif weight_bytes <= room_bytes(node, backlog_max):
+            elif weight_bytes <= room_bytes(node) and id not in kept:
                 found = node
             else:
-                full.append(heapq.heappop(self._heap))  # for this job; the next may be lighter
-        for place in full:
+                aside.append(heapq.heappop(self._heap))  # for this job; the next may be lighter
+        for place in aside:
             heapq.heappush(self._heap, place)
         return found
 
@@ -196,9 +228,27 @@ def can_run(node: Node, kind: str, slots: int) -> bool:
     return kind in node.record.kinds and slots <= node.record.slots
 
 
-def room_bytes(node: Node, backlog_max: int) -> float:
-    """What a job may weigh to be given to this node at present: nothing when its backlog is full, and anything when
-    it has no job at all."""
-    if node.load.count - node.record.slots >= backlog_max:
-        return -1
+def keep(needs: Needs, able: Iterable[Node], already: Set[str]) -> set[str]:
+    """A job that needs several slots keeps the node with the most free ones for itself, where jobs go to free slots:
+    else narrow ones would take each slot that falls free. As they get none there, there are ever more of them, until
+    it can begin."""
+    best = min(
+        (node for node in able if node.id not in already), key=lambda node: (-node.load.free, node.id), default=None
+    )
+    return {best.id} if best is not None and needs[1] > 1 else set()
+
+
+def kept_from(place: Place, heads: Iterable[tuple[Place, Needs]], roster: Roster, in_force: InForce) -> set[str]:
+    """The nodes that are kept for jobs that go before this place."""
+    kept = set[str]()
+    nodes = [node for node in roster.connected() if node.takes_jobs] if in_force.placement.late else []
+    for head, needs in heads:
+        able = [node for node in nodes if can_run(node, *needs)]
+        if head < place and not any(in_force.placement.room(node.load, needs[1], in_force.terms) for node in able):
+            kept |= keep(needs, able, kept)
+    return kept
+
+
+def room_bytes(node: Node) -> float:
+    """What a job may weigh to be given to this node at present: anything when it has no job at all."""
     return WEIGHT_BYTES_MAX - node.weight_bytes if node.leases else math.inf

@@ -31,11 +31,12 @@ class Seen(msgspec.Struct):
     waits_for: tuple[str, ...] = ()
     due_wall: float = 0.0
     array: str | None = None
+    takes_input: bool = False
 
     @property
     def rests(self) -> bool:
-        held = self.leased or self.cancelled or self.retrying or self.waits_for or self.due_wall or self.array
-        return not held
+        held = self.leased or self.cancelled or self.retrying or self.waits_for or self.due_wall
+        return not (held or self.array or self.takes_input)
 
 
 class Shape(NamedTuple):

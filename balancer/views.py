@@ -21,6 +21,7 @@ import msgspec
 from balancer.books import Books, Found
 from balancer.explanations import Explanations, Rules
 from balancer.listing import Listing, node_fields
+from balancer.placement import InForce
 from balancer.records import Entry
 from balancer.roster import Node
 from common.errors import Code, shown
@@ -55,11 +56,12 @@ class Views:
         self,
         books: Books,
         rules: Rules,
+        in_force: InForce,
         level: Callable[[], StoreLevel],
         statistics: Callable[[], dict[str, float]],
     ) -> None:
         self._books = books
-        self._explanations = Explanations(books, rules)
+        self._explanations = Explanations(books, rules, in_force)
         self._listing = Listing(books, self._explanations)
         self._level = level
         self._statistics = statistics
@@ -313,7 +315,7 @@ def _slots(nodes: list[Node]) -> dict[str, int]:
     """Busy: leased, as far as there are slots. Away: those of nodes that are given no jobs at present."""
     slots = {"busy": 0, "free": 0, "away": 0}
     for node in nodes:
-        busy = min(node.slots_leased, node.record.slots)
+        busy = min(node.load.taken, node.record.slots)
         slots["busy"] += busy
         slots["free" if node.takes_jobs else "away"] += node.record.slots - busy
     return slots

@@ -19,6 +19,7 @@ Jobyard, client protocol 1. One request for each line, one reply for each.
   LOGS [follow=1] TICKET           what it has printed so far, or as it prints
   LIST [state=S] [group=G] [limit=N] [local=1]    jobs, newest first (limit 100)
   NODES   STATS [local=1]          the nodes and their counts; numbers by name
+  PLACEMENT [POLICY]               who gets the next job: level, random, ...
   EVENTS [follow=1] [since=CURSOR] the life of every job, as JSON lines
   DRAIN   UNDRAIN                  this node takes no new jobs; takes them again
   AUTH TOKEN                       first of all, where a token is set
@@ -43,6 +44,8 @@ Options of SUBMIT and RUN, before the kind
   crash_limit=1..1000 | off        attempts that may be lost with their node (3)
   timeout=D                        kills the attempt, and the job fails
   delay=D  after=T1,T2,...         not before; not before these have succeeded
+  input=T1,T2,...                  after these, and what they have printed, an
+                                   array's by index, follows its standard input
   array=FIRST-LAST[:STEP][%MOST]   a job for each index, MOST at once; {} in the
                                    line and JOBYARD_INDEX are the index
   cpu=D  memory=SIZE  output=SIZE  more than that ends the attempt, and the

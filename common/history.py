@@ -31,6 +31,7 @@ class History:
         self._memory = memory
         self._keys = Keys(memory)
         self._retention_s = retention_s
+        self._looked_at = b""  # the expiry entries up to this one were kept; after the last they are looked at again
         self.expire_in_s = EXPIRE_PERIOD_S
 
     def record(self, ticket: str, ended: Ended, output: bytes, group: str | None = None) -> None:
@@ -74,6 +75,14 @@ class History:
         output = self._memory.get(Table.OUTPUTS, ticket_key(ticket)) if size else b""
         return bytes(size) if output is None else output
 
+    def printed(self, key: bytes, stdout_bytes: int, stderr_bytes: int) -> bytes | None:
+        """The standard output alone of the job with this key, for others to go on with; None where that is damaged and
+        set aside."""
+        output = self._memory.get(Table.OUTPUTS, key) if stdout_bytes else b""
+        if output is None or (output and len(output) != stdout_bytes + stderr_bytes):
+            return None
+        return output[:stdout_bytes] if stderr_bytes else output
+
     def expired(self, ticket: str) -> bool:
         """Whether it ended and was expired, and that is still known."""
         return self._memory.get(Table.TOMBSTONES, ticket_key(ticket)) == _EXPIRED
@@ -106,21 +115,22 @@ class History:
         says when the next step should be taken.
 
         With `early`, the oldest records go although they are not due: the store needs room. What the caller `keeps`
-        stays in any case.
+        stays in any case, and holds nothing up.
         """
         gone = handled = 0
         self.expire_in_s = EXPIRE_PERIOD_S
         oldest = self._memory.scan(Table.EXPIRY, limit=1)
         if not early and not any(self._is_due(index, wall) for index, _ in oldest):
             return gone
-        for index, kind in self._memory.scan(Table.EXPIRY, limit=EXPIRE_PER_STEP_MAX):
+        after, self._looked_at = self._looked_at, b""
+        for index, kind in self._memory.scan(Table.EXPIRY, after=after, limit=EXPIRE_PER_STEP_MAX):
             if not early and not self._is_due(index, wall):
                 break
+            handled += 1
             ticket = ticket_of(index[8:])
             if keeps(ticket):
                 continue
             self._memory.delete(Table.EXPIRY, index)
-            handled += 1
             if kind == _RECORD:
                 self._erase(ticket)
                 self.entomb(ticket, wall)
@@ -128,6 +138,7 @@ class History:
             else:
                 self._bury(ticket, due=self._is_due(index, wall))
         if handled == EXPIRE_PER_STEP_MAX:
+            self._looked_at = index
             self.expire_in_s = EXPIRE_AGAIN_S
         return gone
 

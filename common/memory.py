@@ -105,12 +105,14 @@ class Memory:
             for key, value in written.items()
         ]
 
-    def committed(self) -> None:
-        """The writes taken are in the store now. Changes nothing where none were taken."""
-        if self._taken:
-            self._overlay.clear()
-            self._keys.clear()
-            self._taken = False
+    def committed(self) -> bool:
+        """The writes taken are in the store now. False, and nothing changes, where none were taken."""
+        if not self._taken:
+            return False
+        self._overlay.clear()
+        self._keys.clear()
+        self._taken = False
+        return True
 
     @property
     def untaken(self) -> bool:

@@ -404,6 +404,7 @@ class Inquiry(Record, frozen=True):
     attempt: int = 0  # LOGS: the attempt and
     stdout_at: int = 0  # how much of its standard output and
     stderr_at: int = 0  # of its standard error the client has
+    policy: str | None = None  # PLACEMENT, where another is to be put in force
 
     def __post_init__(self) -> None:
         if self.group is not None and len(self.group.encode()) > OPTION_BYTES_MAX:

@@ -53,6 +53,10 @@ class Reason(enum.StrEnum):
     DEPENDENCY = "dependency"
 
 
+# The placement policies (`balancer/placement.py`), by the names that an operator gives.
+PLACEMENTS: Final = ("level", "random", "round-robin", "least-loaded", "shortest-wait")
+
+
 class Verdict(enum.StrEnum):
     """How one attempt ended, as its runner saw it. The ledger makes a job's state of it."""
 
@@ -90,6 +94,7 @@ class Job(Record, frozen=True):
     processes: int | None = None
     output_bytes: int | None = None  # printed in all; what is kept of it is the node's to say
     requirements: tuple[tuple[str, str], ...] = ()  # room for what is not served yet
+    inputs: tuple[str, ...] = ()  # tickets whose standard outputs follow its body; they must succeed first
 
     def __post_init__(self) -> None:
         if self.slots < 1:
@@ -128,6 +133,7 @@ class Ended(Record, frozen=True):
     begun: int = 0  # the highest attempt that was ever given out: numbers are never used twice
     retried: int = 0  # how often RETRY has brought the job back
     counts: tuple[tuple[str, int], ...] = ()  # of an array: how many of its elements ended in which state
+    because: str | None = None  # of one that was cancelled for what it waited for: which job, and what of it
 
 
 def end_of_attempt(

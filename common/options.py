@@ -147,13 +147,19 @@ def _some_time(text: str) -> float:
 
 
 def _tickets(text: str) -> tuple[str, ...]:
-    tickets = tuple(dict.fromkeys(part.lower() for part in text.split(",") if part))
+    """In the order in which they are named, and as often: who waits for one twice waits once, but an input has it
+    twice."""
+    tickets = tuple(part.lower() for part in text.split(",") if part)
     wrong = next((part for part in tickets if parse_ticket(part) is None), None)
     if wrong is not None or not tickets:
         raise ValueError(f"{shown(wrong or text)} is no ticket; tickets with commas between are allowed")
     if len(tickets) > AFTER_MAX:
         raise ValueError(f"{len(tickets)} tickets are too many; {AFTER_MAX} are allowed")
     return tickets
+
+
+def _tickets_once(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_tickets(text)))
 
 
 def _array(text: str) -> str:
@@ -195,7 +201,8 @@ JOB_OPTIONS: Final[Table] = {
     "backoff": ("DURATION", duration),
     "timeout": ("DURATION", _some_time),
     "delay": ("DURATION", duration),
-    "after": ("TICKET,...", _tickets),
+    "after": ("TICKET,...", _tickets_once),
+    "input": ("TICKET,...", _tickets),
     "array": ("FIRST-LAST[:STEP][%MOST]", _array),
     "cpu": ("DURATION", _some_time),
     "memory": ("SIZE", size_bytes(MIB, SIZE_MAX)),
@@ -206,7 +213,7 @@ JOB_OPTIONS: Final[Table] = {
     "bytes": ("N", int),
     ENV_PREFIX: ("NAME=VALUE", str),
 }
-_LONG: Final = frozenset({"after"})  # values that only the line's length bounds
+_LONG: Final = frozenset({"after", "input"})  # values that only the line's length bounds
 _AS_IT_STANDS: Final = frozenset({"array"})  # values with a % of their own: 1-1000%50 is no 1-1000P
 
 WAIT_OPTIONS: Final[Table] = {"timeout": ("DURATION", duration)}

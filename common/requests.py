@@ -13,7 +13,7 @@ from common.arrays import line_of, parse_indexes
 from common.errors import Code, Refusal, shown
 from common.kinds import KINDS, check_line
 from common.limits import LIST_LIMIT_DEFAULT, WATCH_TICKETS_MAX
-from common.model import Job, parse_ticket
+from common.model import PLACEMENTS, Job, parse_ticket
 from common.options import (
     EVENTS_OPTIONS,
     GROUP_OPTIONS,
@@ -135,6 +135,11 @@ class Stats:
     local: bool  # of this node, not of the cluster
 
 
+@attrs.frozen
+class Placement:
+    policy: str | None  # None: which one is in force
+
+
 # --- answered at the edge of the conversation ------------------------------------------------------------------
 
 
@@ -174,7 +179,7 @@ class Bad:
 
 Query: TypeAlias = (
     Submit | Status | Result | Wait | Watch | Cancel | Retry | Forget | Explain | Logs | List | Nodes | Stats | Events
-    | Drain | Undrain
+    | Placement | Drain | Undrain
 )  # fmt: skip
 Request: TypeAlias = Query | Auth | Ping | Version | Help | Quit | Bad
 
@@ -233,13 +238,14 @@ def _job_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-_FIELDS: Final = {  # options whose field says its unit
+_FIELDS: Final = {  # options whose field says its unit, or that there may be many
     "timeout": "timeout_s",
     "delay": "delay_s",
     "backoff": "backoff_s",
     "cpu": "cpu_s",
     "memory": "memory_bytes",
     "output": "output_bytes",
+    "input": "inputs",
 }
 
 
@@ -338,6 +344,16 @@ def _stats(word: str, options: Sequence[bytes], rest: bytes) -> Stats:
     return Stats(_read(word, options, STATS_OPTIONS, rest).get("local", False))
 
 
+def _placement(word: str, options: Sequence[bytes], rest: bytes) -> Placement:
+    _read(word, options, NO_OPTIONS)
+    words = rest.split()
+    policy = words[0].decode().lower() if len(words) == 1 else None
+    if words and policy not in PLACEMENTS:
+        allowed = ", ".join(PLACEMENTS)
+        raise Refusal(Code.BAD_REQUEST, f"{shown(b' '.join(words))} is no placement policy; {allowed} are allowed")
+    return Placement(policy)
+
+
 def _auth(word: str, options: Sequence[bytes], rest: bytes) -> Auth:
     words = [*options, *rest.split()]  # a token may look like an option
     if len(words) != 1:
@@ -369,6 +385,7 @@ _VERBS: Final[Mapping[bytes, _Reader]] = {
     b"LIST": _list,
     b"NODES": _alone(Nodes()),
     b"STATS": _stats,
+    b"PLACEMENT": _placement,
     b"EVENTS": _events,
     b"DRAIN": _alone(Drain()),
     b"UNDRAIN": _alone(Undrain()),

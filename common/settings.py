@@ -28,6 +28,7 @@ from common.environment import setting, settings_of
 from common.errors import shown
 from common.kinds import KINDS
 from common.limits import BODY_BYTES_MAX, GIB, MIB, PYTHON_OUTPUT_BYTES_MAX
+from common.model import PLACEMENTS
 
 KEY_CHARACTERS_MIN: Final = 16  # 64 bits even of plain hexadecimal digits
 NODE_TIMEOUT_S_MIN: Final = 0.1  # below it, a node that is only busy would be presumed gone
@@ -178,9 +179,10 @@ class BalancerSettings(CommonSettings):
     )
     placement: str = setting(
         "JOBYARD_PLACEMENT",
-        values.one_of("level"),
+        values.one_of(*PLACEMENTS),
         "level",
-        "placement policy; level: the counts of the nodes stay as equal as possible",
+        "who gets the next job; level: the counts of the nodes stay as equal as possible; the others give jobs to "
+        "free slots: random, round-robin, least-loaded (the most free slots), shortest-wait (it begins the soonest)",
     )
     backlog_max: int = setting(
         "JOBYARD_BACKLOG_MAX",

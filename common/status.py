@@ -66,7 +66,7 @@ def explain_ended(ticket: str, ended: Ended) -> bytes:
 
 
 def _end_rows(ended: Ended) -> list[Row]:
-    rows: list[Row] = [("ended", moment(ended.ended_wall))]
+    rows: list[Row] = [("ended", moment(ended.ended_wall)), ("because", ended.because or "")]
     if ended.exit is not None:
         rows.append(("exit code", str(ended.exit)))
     if ended.node is not None and ended.seconds is not None:

@@ -61,8 +61,9 @@ class Meaning:
 MEANINGS: Final[Mapping[Why | Reason, Meaning]] = {
     Why.NO_FREE_SLOT: Meaning(
         "every node that may run it is busy.",
-        "a slot that falls free there; one more node, or more slots (JOBYARD_SLOTS); a longer backlog on each node "
-        "(JOBYARD_BACKLOG_MAX) gives it to one sooner; submitted with a higher priority=N it goes first",
+        "a slot that falls free there; one more node, or more slots (JOBYARD_SLOTS); by PLACEMENT level, a longer "
+        "backlog on each node (JOBYARD_BACKLOG_MAX) gives it to one sooner; submitted with a higher priority=N it goes "
+        "first",
     ),
     Why.NODE_BACKLOG: Meaning(
         "it was given to a node, and waits there for a free slot.",
@@ -160,8 +161,8 @@ MEANINGS: Final[Mapping[Why | Reason, Meaning]] = {
     ),
     Reason.USER: Meaning("somebody cancelled it.", "RETRY queues it again"),
     Reason.DEPENDENCY: Meaning(
-        "a job that it waited for did not succeed.",
-        "RETRY of that job, then RETRY of this one",
+        "a job that it waited for did not succeed, or left no output that can be its input.",
+        "RETRY of that job, then RETRY of this one; an input that is whole, and not too long",
     ),
 }
 

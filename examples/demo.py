@@ -121,7 +121,7 @@ def batch(files_max: int | None) -> int:
     if missing:
         say(f"this demo runs {' and '.join(missing)} (GNU coreutils), which cannot be found here")
         return 1
-    paths = sorted(_library_files())[:files_max]
+    paths = sorted(library_files())[:files_max]
     with LocalCluster(NODES) as cluster, ExitStack() as stack:
         say(f"a balancer and {NODES} nodes are up: {_addresses(cluster)}")
         clients = [stack.enter_context(Client(cluster.url(name))) for name in cluster.node_names]
@@ -137,7 +137,7 @@ def batch(files_max: int | None) -> int:
     return 0 if asked and tally.right == len(asked) else 1
 
 
-def _library_files() -> Iterator[Path]:
+def library_files() -> Iterator[Path]:
     """Python's standard library without its tests, and without what is installed beside it."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in library.rglob("*.py"):

@@ -83,7 +83,7 @@ class Desk:
                 self._outbox.reply(query_id, self._origin.listed(query, linked=self._outbox.link is not None))
             case lines.Events(follow=True, since=since):
                 self._inquire(query_id, query, now, stream=Happenings(since))
-            case lines.Stats() | lines.Nodes() | lines.List() | lines.Watch() | lines.Events():
+            case lines.Stats() | lines.Nodes() | lines.List() | lines.Watch() | lines.Events() | lines.Placement():
                 self._inquire(query_id, query, now)
             case lines.Cancel(ticket=None) | lines.Retry(ticket=None) | lines.Forget(ticket=None):
                 self._inquire(query_id, query, now)
@@ -327,5 +327,7 @@ def _inquiry(query_id: int, query: lines.Query, ticket: str | None) -> Inquiry:
             return Inquiry(query_id, verb, group=group, tickets=tickets, since=since)
         case lines.Events(since=since):
             return Inquiry(query_id, verb, since=since)
+        case lines.Placement(policy=policy):
+            return Inquiry(query_id, verb, policy=policy)
         case _:
             return Inquiry(query_id, verb, ticket)

@@ -13,6 +13,7 @@ Pure; what is durable goes through the Memory.
 """
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from common import lines
@@ -42,6 +43,7 @@ class Drain:
         self._timers = timers
         self._outbox = outbox
         self._grace_s = grace_s
+        self.before_exit: Callable[[], None] = lambda: None  # there is nothing left to do in this boot
         self._marked = False
         self._exited = False
         self._disk_full = False
@@ -150,4 +152,5 @@ class Drain:
     def exit(self) -> None:
         if not self._exited:
             self._exited = True
+            self.before_exit()
             self._outbox.do(Exit())

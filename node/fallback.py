@@ -7,7 +7,8 @@
 Rules:
 - Only jobs that were never written to a link. Any other may be with a node by now, and waits for the balancer.
 - Only jobs all of whose rules can be kept here: no key (it is the cluster's), no array (its elements are the ledger's),
-  no dependency but on jobs of ours that we hold as succeeded, a delay that is over, a kind and a width that we run.
+  no input (the balancer puts it together), no dependency but on jobs of ours that we hold as succeeded, a delay that is
+  over, a kind and a width that we run.
 - Attempt 1 is leased to this boot on our own disk before it begins, and there is no second one: what fails and has
   retries left, or was lost with its boot, waits for the ledger, which numbers on.
 - An end that leaves nothing to decide (success, a failure without retries, a cancel) is recorded here and told to
@@ -179,6 +180,7 @@ class Fallback:
             job.kind in self._here.kinds
             and job.key is None
             and job.array is None
+            and not job.inputs
             and job.slots <= self._here.slots
         )  # fmt: skip
 

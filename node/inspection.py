@@ -11,6 +11,7 @@ from common.effects import Table
 from common.inspection import Look, Remark, Rules, read_number, read_ticket, with_more
 from common.messages import Reported
 from common.model import Ended, index_of, is_prefix, parse_ticket
+from node.intake import LostNumbers
 from node.live import OwnLease
 
 _ATTEMPT_BYTES: Final = 4
@@ -35,6 +36,8 @@ def meta_is_known(look: Look, key: bytes, value: bytes) -> Iterator[str]:
     elif key == b"draining":
         if value != b"1":
             yield f"is {value!r}, and can be b'1'"
+    elif key == b"lost_numbers":
+        unpack(LostNumbers, value)
     elif key not in (b"id", b"ledger_id"):
         yield Remark("is nothing that this version knows")
 

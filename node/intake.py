@@ -7,16 +7,20 @@
 How a live job gets to the ledger is the delivery's business (`node/delivery.py`). What becomes of an ended job the
 ledger decides: its notices revive it, or have it forgotten.
 
+Numbers are set aside on disk some hundreds at a time, and a boot goes on above all that were set aside before it. So
+a ticket that somebody has seen is never issued twice, even if the job that had it never came to our own disk.
+
 Of an array only the array is held here. Its elements are the ledger's; all that is known of them is whether the array
 has them.
 
 Pure; everything durable goes through the Memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from common.arrays import parse_indexes
-from common.codec import pack, unpack
+from common.codec import Record, pack, unpack
 from common.effects import Table
 from common.history import History
 from common.keys import Claim, Keys, fingerprint, first_name
@@ -31,11 +35,21 @@ from common.model import (
     parse_ticket,
     ticket,
     ticket_key,
+    ticket_of,
 )
-from node.delivery import Delivery
+from node.delivery import Delivery, number_of
 from node.live import Live, Own, own_lease
 
-_LAST = b"last_number"
+_LAST: Final = b"last_number"
+_LOST: Final = b"lost_numbers"
+SET_ASIDE: Final = 1000  # numbers at once: what is lost of them with a boot, and what a busy step may use up
+LOST_MAX: Final = 64  # boots that crashed; what one before them lost is unknown here, and known to the ledger
+
+
+class LostNumbers(Record, frozen=True):
+    """The first and last of the numbers that each boot had set aside and left no trace of."""
+
+    ranges: tuple[tuple[int, int], ...]
 
 
 class Intake:
@@ -46,12 +60,17 @@ class Intake:
         self._memory = memory
         self._history = history
         self._keys = Keys(memory)
-        self._last = 0
+        self._last = 0  # issued
+        self._set_aside = 0  # the highest number that this boot may issue without setting aside more
+        self._set_aside_on_disk = self._last_on_disk = 0
+        self._lost: tuple[tuple[int, int], ...] = ()
         self._live = Live(prefix, memory, awake_max)
         self.delivery = Delivery(prefix, memory, history, self._live, awake_max)
 
     def restore(self, now: float, wall: float) -> None:
-        self._last = int(self._memory.get(Table.META, _LAST) or b"0")
+        self._last = self._set_aside = int(self._memory.get(Table.META, _LAST) or b"0")
+        self.committed()
+        self._note_what_is_lost()
         self._live.restore(now, wall, self._last)
         self.delivery.restore(self._last)
 
@@ -60,7 +79,8 @@ class Intake:
     def issue(self, job: Job, body: bytes, now: float) -> str:
         """A new ticket for this job, durable with the step."""
         self._last += 1
-        self._memory.put(Table.META, _LAST, b"%d" % self._last)
+        if self._last > self._set_aside - SET_ASIDE // 2:
+            self._set_numbers_aside(self._last + SET_ASIDE)
         name = ticket(self.prefix, self._last)
         key = ticket_key(name)
         self._memory.put(Table.JOBS, key, pack(job))
@@ -72,6 +92,24 @@ class Intake:
         self._live.enter(name, Own(first_state(job), 0, now), hold=bool(job.delay_s))
         self.delivery.add(name)
         return name
+
+    def _set_numbers_aside(self, upto: int) -> None:
+        self._set_aside = upto
+        self._memory.put(Table.META, _LAST, b"%d" % upto)
+
+    def give_numbers_back(self) -> None:
+        """Nothing more is issued in this boot."""
+        if self._set_aside > self._last:
+            self._set_numbers_aside(self._last)
+
+    def committed(self) -> None:
+        """All that was written is on disk."""
+        self._last_on_disk, self._set_aside_on_disk = self._last, self._set_aside
+
+    def may_be_told_of(self, names: Iterable[str]) -> bool:
+        """Whether the ledger may have these jobs before they are on our own disk. They may not where another boot could
+        issue their tickets again; nor those that are on it already, of which it would find there that nobody knows."""
+        return all(self._last_on_disk < number_of(name) <= self._set_aside_on_disk for name in names)
 
     def claimed(self, key: str) -> Claim | None:
         """Which job this node knows under a key."""
@@ -91,6 +129,22 @@ class Intake:
         """Whether this ticket was ever given out here."""
         parsed = parse_ticket(name)
         return parsed is not None and parsed[0] == self.prefix and parsed[1] <= self._last
+
+    def _note_what_is_lost(self) -> None:
+        """The numbers that the last boot had set aside, and of which nothing is on disk: some of them the ledger may
+        know."""
+        packed = self._memory.get(Table.META, _LOST)
+        self._lost = unpack(LostNumbers, packed).ranges if packed else ()
+        newest = self._memory.scan(Table.JOBS, limit=1, backwards=True)
+        highest = max([self._lost[-1][1] if self._lost else 0, *(number_of(ticket_of(key)) for key, _ in newest)])
+        if highest < self._last:
+            self._lost = (*self._lost, (highest + 1, self._last))[-LOST_MAX:]
+            self._memory.put(Table.META, _LOST, pack(LostNumbers(self._lost)))
+
+    def may_be_lost(self, name: str) -> bool:
+        """Whether an earlier boot may have told the ledger of such a job of ours, and crashed before it was on disk."""
+        number = number_of(name)
+        return any(first <= number <= last for first, last in self._lost)
 
     def ours(self, name: str) -> bool:
         parsed = parse_ticket(name)
@@ -179,6 +233,8 @@ class Intake:
         another name meanwhile is no job of ours."""
         if not self.issued(name) or index_of(name) is not None or name in self._live or self.same_name(name) != name:
             return
+        if self.may_be_lost(name):
+            return  # it is all the ledger's
         ended = self._history.revive(name)
         self._memory.put(Table.LIVE, ticket_key(name), b"")
         self._live.enter(name, Own(State.QUEUED, 0 if ended is None else max(ended.attempt, ended.begun), now))
@@ -228,4 +284,4 @@ def first_state(job: Job) -> State:
     """Where a job stands when it is submitted, as far as its origin can tell."""
     if job.delay_s:
         return State.SCHEDULED
-    return State.BLOCKED if job.after else State.QUEUED
+    return State.BLOCKED if job.after or job.inputs else State.QUEUED

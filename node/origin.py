@@ -42,14 +42,16 @@ class Origin:
 
     # --- what needs nobody else --------------------------------------------------------------------------------
 
-    def known(self, ticket: str, query: lines.Query) -> bytes | None:
-        """The reply that needs nobody else, if there is one."""
+    def known(self, ticket: str, query: lines.Query, *, by_ledger: bool = False) -> bytes | None:
+        """The reply that needs nobody else, if there is one. What an earlier boot may have told the ledger and lost is
+        the ledger's to know, unless it is the ledger that asks."""
         if parse_ticket(ticket) is None:
             return unknown_reply(ticket)
         if not self._intake.ours(ticket):
             return None
+        is_lost = not by_ledger and self._intake.may_be_lost(array_of(ticket))
         if index_of(ticket) is not None:
-            return None if self._has(ticket) else unknown_reply(ticket)
+            return None if self._has(ticket) or is_lost else unknown_reply(ticket)
         if isinstance(query, lines.Logs) and (refused := self._logs_of_array(ticket)) is not None:
             return refused
         if self._intake.is_live(ticket):
@@ -57,7 +59,7 @@ class Origin:
         ended = self.ended(ticket)
         if ended is not None:
             return self._ended_reply(ticket, query, ended)
-        return self._gone(ticket, query)
+        return None if is_lost else self._gone(ticket, query)
 
     def _has(self, ticket: str) -> bool:
         """Whether this may be an element: its array is live, or ended and not forgotten."""
@@ -168,7 +170,7 @@ class Origin:
         ended = self.ended(ticket)
         if isinstance(query, lines.Logs) and ended is not None and not ended.counts:
             return self.logs(ticket, ended, inquiry)
-        known = self.known(ticket, query)
+        known = self.known(ticket, query, by_ledger=True)
         if known is not None:
             return known
         if self._intake.is_live(array_of(ticket)):

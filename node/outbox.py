@@ -57,18 +57,18 @@ class Outbox:
         assert self.link is not None, f"a {type(message).__name__} needs a link"
         self._actions.append(Send(self.link, message))
 
-    def send_jobs(self, submissions: Sequence[Submission]) -> None:
+    def send_jobs(self, submissions: Sequence[Submission], *, at_once: bool = False) -> None:
         for items in batches(
             submissions, lambda item: len(item.job) + len(item.body) + len(item.output) + _ENVELOPE_BYTES
         ):
-            self.send(Jobs(items))
+            (self.send_at_once if at_once else self.send)(Jobs(items))
 
     def send_results(self, pairs: Sequence[Pair]) -> None:
         for items in batches(pairs, lambda pair: len(pair.record) + len(pair.output) + _ENVELOPE_BYTES):
             self.send_at_once(Result(items))
 
-    def send_at_once(self, message: Begun | Result) -> None:
+    def send_at_once(self, message: Begun | Result | Jobs) -> None:
         """That an attempt runs is on nobody's disk, and whether an outcome that nobody has heard of survives its runner
-        was never promised."""
+        was never promised; nor that a job does of which no client was told."""
         assert self.link is not None, f"a {type(message).__name__} needs a link"
         (self._actions if self._link_is_new else self._at_once).append(Send(self.link, message))

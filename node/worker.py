@@ -134,6 +134,7 @@ class Worker:
         self._outcomes = Outcomes(identity.boot_id, memory)
         self._peeks = Peeks(self._backlog, self._outcomes)
         self._drain = Drain(memory, self._backlog, self._outcomes, self._timers, self._outbox, grace_s=drain_grace_s)
+        self._drain.before_exit = self._intake.give_numbers_back
         self._origin = Origin(self._intake, self._history)
         self._desk = Desk(self._intake, self._origin, self._timers, self._outbox, self.statistics)
         self._missed = Missed(self._intake, self._timers, self._outbox)
@@ -172,7 +173,8 @@ class Worker:
         self._report(now)
         self._fallback.lease(now)
         if self._linked and (submissions := self._intake.delivery.to_send(self._wall)):
-            self._outbox.send_jobs(submissions)
+            told = (submission.ticket for submission in submissions)
+            self._outbox.send_jobs(submissions, at_once=self._intake.may_be_told_of(told))
         self._fail_damaged()
         self._desk.flush()
         commands = (*self._backlog.commands, *self._peeks.commands)
@@ -195,7 +197,8 @@ class Worker:
         return ()
 
     def committed(self) -> None:
-        self._memory.committed()
+        if self._memory.committed():
+            self._intake.committed()
 
     def next_deadline(self) -> float | None:
         return self._timers.next()

@@ -17,6 +17,8 @@ import jobyard.futures
 import jobyard.joblib
 from jobyard import Client, JobOptions
 from jobyard.aio import AsyncClient
+from jobyard.aio.reducing import MapReduce as AsyncMapReduce
+from jobyard.reducing import MapReduce
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs/python.md"
 
@@ -33,7 +35,7 @@ def public_names() -> Iterator[str]:
     for module in (jobyard, jobyard.aio, jobyard.futures):
         yield from module.__all__
     yield from (name for name, value in vars(jobyard.joblib).items() if _is_own(name, value))
-    for of in (Client, jobyard.futures.JobyardExecutor, jobyard.futures.JobyardFuture):
+    for of in (Client, MapReduce, jobyard.futures.JobyardExecutor, jobyard.futures.JobyardFuture):
         yield from (name for name in vars(of) if not name.startswith("_") and name not in _FOR_OTHERS)
     yield from JobOptions.__optional_keys__
 
@@ -59,3 +61,4 @@ def test_the_async_client_has_the_methods_of_the_blocking_one() -> None:
         }
 
     assert signatures(Client) == signatures(AsyncClient)
+    assert signatures(MapReduce) == signatures(AsyncMapReduce)

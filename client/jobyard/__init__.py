@@ -17,9 +17,13 @@ It speaks nothing but the documented client protocol. What decides is shared and
     batch.py       many submissions in flight                       pure
     watching.py    waiting for many jobs                            pure
     following.py   output and events as they come                   pure
+    graphs.py      jobs that wait for jobs, and their order         pure
+    mapreduce.py   which jobs a map_reduce comes to, step by step
+    travelling.py  what it runs in the cluster
     settings.py    what the environment says
     connection.py  one socket to one node
     client.py      Client: fail-over, and a method for each verb
+    reducing.py    its map_reduce
     aio/           its twin for trio
     futures/       JobyardExecutor: Python functions on a cluster, as concurrent.futures has them
     joblib.py      a backend for joblib, and so for scikit-learn

@@ -46,6 +46,7 @@ from jobyard.model import (
     Ticket,
     Watched,
 )
+from jobyard.reducing import MapReduce
 from jobyard.settings import FilePath
 from jobyard.verbs import Ask
 from jobyard.watching import Deadline, Watching
@@ -55,7 +56,7 @@ TIMEOUT_S: Final = 30.0  # a node answers everything but WAIT and the like withi
 T = TypeVar("T")
 
 
-class Client:
+class Client(MapReduce):
     """A cluster, seen from outside. `url` names one node or several, with commas between; the environment's
     JOBYARD_URL, JOBYARD_CLIENT_TOKEN (or JOBYARD_CLIENT_TOKEN_FILE) and JOBYARD_TLS_CA fill in what is not given.
 
@@ -258,6 +259,11 @@ class Client:
     def stats(self, *, local: bool = False) -> dict[str, str]:
         """Numbers by name, of the cluster or of the node asked."""
         return self._ask(verbs.stats(local))
+
+    def placement(self, policy: str | None = None) -> str:
+        """The policy by which jobs are given to nodes: `level`, `random`, `round-robin`, `least-loaded` or
+        `shortest-wait`. Named, it is in force from now on, until the balancer starts again."""
+        return self._ask(verbs.placement(policy))
 
     def events(self, since: str | None = None) -> Events:
         """What has happened behind the cursor `since`, or as far back as it is kept; 10,000 events at most."""

@@ -45,6 +45,10 @@ def state_of(reply: Reply) -> str:
     return _field(reply, "state")
 
 
+def placement_of(reply: Reply) -> str:
+    return _field(reply, "placement")
+
+
 def count_of(reply: Reply) -> int:
     """How many jobs a verb has changed."""
     return _number(reply, "count", "0")

@@ -45,6 +45,7 @@ class JobOptions(CallOptions, total=False):
     """Everything that may be said of a job besides its kind and line. What is None or left out is not sent."""
 
     body: bytes | None  # standard input
+    input: Sequence[str] | None  # tickets that must succeed first, and whose outputs follow in standard input
     group: str | None
     key: str | None  # one key gives one job, so a submission with a key may be sent again
     array: str | None  # a job for each index: 1-1000, 0-99:3, 1-1000%50
@@ -68,6 +69,7 @@ class Job:
     timeout_s: float | None = None
     delay_s: float | None = None
     after: Sequence[str] | None = None
+    input: Sequence[str] | None = None
     array: str | None = None
     cpu_s: float | None = None
     memory_bytes: int | None = None
@@ -174,6 +176,10 @@ class Explanation:
     state: str
     reason: str  # `done` where it succeeded
     text: str
+
+    @property
+    def in_one_line(self) -> str:
+        return "; ".join(" ".join(line.split()) for line in self.text.splitlines())
 
 
 @dataclass(frozen=True, slots=True)

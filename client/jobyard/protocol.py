@@ -72,7 +72,7 @@ _PLAIN_OPTIONS: Final = {  # option → field of Job
 }
 _DURATION_OPTIONS: Final = {"timeout": "timeout_s", "backoff": "backoff_s", "delay": "delay_s", "cpu": "cpu_s"}
 _RAW_OPTIONS: Final = frozenset({"array"})  # in which a % stands for itself
-_LONG_OPTIONS: Final = frozenset({"after"})  # that only the line's length bounds
+_LONG_OPTIONS: Final = frozenset({"after", "input"})  # that only the line's length bounds
 
 
 def _job_options(job: Job) -> Iterator[tuple[str, object]]:
@@ -81,7 +81,8 @@ def _job_options(job: Job) -> Iterator[tuple[str, object]]:
     for option, field_name in _DURATION_OPTIONS.items():
         seconds = getattr(job, field_name)
         yield option, None if seconds is None else duration(seconds)
-    yield "after", ",".join(map(as_ticket, job.after)) if job.after else None
+    for option, tickets in (("after", job.after), ("input", job.input)):
+        yield option, ",".join(map(as_ticket, tickets)) if tickets else None
     for variable, value in (job.env or {}).items():
         yield f"env.{variable}", value
 

@@ -17,6 +17,7 @@ from jobyard.decoding import (
     logs_of,
     node_of,
     outcome_of,
+    placement_of,
     state_of,
     stats_of,
     status_of,
@@ -122,6 +123,10 @@ def nodes() -> Ask[tuple[Node, ...]]:
 
 def stats(local: bool) -> Ask[dict[str, str]]:
     return Ask(encode("STATS", options={"local": _flag(local)}), stats_of)
+
+
+def placement(policy: str | None) -> Ask[str]:
+    return Ask(encode("PLACEMENT", *([] if policy is None else [policy])), placement_of)
 
 
 def drain() -> Ask[Drained]:

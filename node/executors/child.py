@@ -13,7 +13,8 @@ length of its head (4 bytes each, big-endian; the first counts all that follows 
 spawner sends one of
 
     {"module", "function", "arguments"}     and the job's standard input (the kind `py`)
-    {}                                      and the cloudpickle of (function, args, kwargs) (`call`)
+    {}                                      and the cloudpickle of (function, args, kwargs) (`call`); what follows it is
+                                            the call's standard input
 
 each with "env", what the environment has beside what every call finds, and with "dir", the directory that the job has
 named; without it the call gets the worker's own one, which is empty. "own" says where that is from now on. A frame that
@@ -139,7 +140,7 @@ class Worker:
             if present.get(name) != value:
                 os.environb[name] = value
 
-    def _input(self, stdin: bytes) -> io.TextIOWrapper:
+    def _input(self, stdin: bytes | memoryview) -> io.TextIOWrapper:
         if stdin:
             fd = os.memfd_create("body")
             with open(fd, "wb", closefd=False) as file:
@@ -200,7 +201,7 @@ class Worker:
     def _call(self, call: dict[str, Any], pickled: bytes | None) -> tuple[dict[str, Any], bytes]:
         data = b""
         try:
-            data = self._named(call) if pickled is None else _unpickled(pickled)
+            data = self._named(call) if pickled is None else self._unpickled(pickled)
         except SystemExit as leaving:
             self._put_back_prints()
             return {"status": "exit", "exit": _exit_code(leaving)}, b""
@@ -224,6 +225,30 @@ class Worker:
         value = function(**arguments) if isinstance(arguments, dict) else function(*arguments)
         return _compact(value).encode() + b"\n"
 
+    def _unpickled(self, pickled: bytes) -> bytes:
+        """The cloudpickle of what a pickled call returns. It reads what follows its own pickle."""
+        import pickle
+
+        try:
+            import cloudpickle
+        except ImportError as error:
+            raise Missing(f"the kind call needs cloudpickle in {sys.executable}, and there: {error}") from None
+        importlib.invalidate_caches()
+        stream = io.BytesIO(pickled)  # shares the bytes, as a view does
+        opened = pickle.load(stream)
+        if stream.tell() < len(pickled):
+            sys.stdin = self._input(memoryview(pickled)[stream.tell() :])
+        try:
+            function, args, kwargs = opened
+        except (TypeError, ValueError):
+            raise TypeError("the body of a call must be the cloudpickle of (function, args, kwargs)") from None
+        value = function(*args, **kwargs)
+        try:
+            data: bytes = cloudpickle.dumps(value)
+        except Exception as error:  # noqa: BLE001  its own text does not tell what was to be pickled
+            raise TypeError(f"the returned value, of type {type(value).__name__}, has no pickle: {error}") from None
+        return data
+
     def _load(self, module: str, function: str) -> Any:
         if module not in sys.modules:
             importlib.invalidate_caches()
@@ -242,28 +267,6 @@ class Worker:
             elif module in self._stamps and self._stamps[module] != _stamp(module):
                 return True
         return False
-
-
-def _unpickled(pickled: bytes) -> bytes:
-    """The cloudpickle of what a pickled call returns."""
-    import pickle
-
-    try:
-        import cloudpickle
-    except ImportError as error:
-        raise Missing(f"the kind call needs cloudpickle in {sys.executable}, and there: {error}") from None
-    importlib.invalidate_caches()
-    opened = pickle.loads(pickled)
-    try:
-        function, args, kwargs = opened
-    except (TypeError, ValueError):
-        raise TypeError("the body of a call must be the cloudpickle of (function, args, kwargs)") from None
-    value = function(*args, **kwargs)
-    try:
-        data: bytes = cloudpickle.dumps(value)
-    except Exception as error:  # noqa: BLE001  its own text does not tell what was to be pickled
-        raise TypeError(f"the returned value, of type {type(value).__name__}, has no pickle: {error}") from None
-    return data
 
 
 def _pickled_exception(error: BaseException, bytes_max: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from balancer.dispatcher import Dispatcher, Periods
-from balancer.placement import Level
+from balancer.placement import POLICIES
 from common import frames, lines
 from common.effects import Delete, Exit, Hangup, Note, Reply, Send, Table, Write
 from common.events import (
@@ -33,7 +33,7 @@ from common.events import (
 )
 from common.limits import SYNC_WITHIN_S
 from common.memory import Memory
-from common.messages import PROTOCOL, AttemptId, Begun, Hello, Message, Refused, Result, Welcome
+from common.messages import PROTOCOL, AttemptId, Begun, Hello, Jobs, Message, Refused, Result, Welcome
 from common.model import Outcome, Verdict
 from common.runtime.driver import Step
 from node.executors import Kill, Order, Over, Peek, Printed, Start
@@ -53,10 +53,12 @@ WALL = 1_800_000_000.0  # calendar time at the start of every test
 
 
 def may_overtake(action: object) -> bool:
-    """Orders to executors, outcomes on their way to the ledger, and replies with ends that the ledger has."""
+    """Orders to executors, outcomes and new jobs on their way to the ledger, and replies with ends that it has."""
     if isinstance(action, Reply):
         return not action.more and b" state=" in action.reply
-    return isinstance(action, RunNow) or (isinstance(action, Send) and isinstance(action.message, Begun | Result))
+    return isinstance(action, RunNow) or (
+        isinstance(action, Send) and isinstance(action.message, Begun | Result | Jobs)
+    )
 
 
 class Disk:
@@ -129,6 +131,7 @@ class Cluster:
         fallback_s: float | None = None,
         awake_max: int = 20_000,
         own_awake_max: int = 20_000,
+        placement: str = "level",
     ) -> None:
         self.now = 1000.0
         self.periods = periods
@@ -136,6 +139,7 @@ class Cluster:
         self.fallback_s = fallback_s
         self.awake_max = awake_max
         self.own_awake_max = own_awake_max
+        self.placement = placement
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
         self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
@@ -165,12 +169,13 @@ class Cluster:
         ledger_id = f"ledger-{next(self._boots)}"
         if not volume_lost and (kept := getattr(self, "_kept", None)) is not None:
             disk, ledger_id = kept
+        chance = random.Random(self.seed)
         machine = Dispatcher(
             Memory(disk),
             self.periods,
-            Level(),
+            POLICIES[self.placement](chance),
             nodes_max=self.nodes_max,
-            chance=random.Random(self.seed),
+            chance=chance,
             awake_max=self.awake_max,
         )
         machine.restore(self.now, self.wall)

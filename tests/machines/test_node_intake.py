@@ -4,7 +4,8 @@ make of those that had ended."""
 import pytest
 
 from common.codec import pack, replace
-from common.effects import Reply, Table
+from common.effects import Reply, Send, Table
+from common.events import Asked, LinkOpened, Stop
 from common.limits import SYNC_WITHIN_S
 from common.messages import (
     Aliases,
@@ -22,8 +23,9 @@ from common.messages import (
 )
 from common.model import Ended, Outcome, State, Verdict, ticket_key
 from node.executors import Over
+from node.intake import SET_ASIDE
 from node.worker import Executed
-from tests.machines.alone import Alone, failed
+from tests.machines.alone import Alone, failed, query
 from tests.machines.cluster import Cluster
 from tests.machines.sound import tables_of
 
@@ -84,6 +86,7 @@ def test_a_new_ledger_is_told_the_age_of_what_has_ended_too() -> None:
         ("retries=3 array=1-5 sh true", "queued"),
         ("delay=10 sh true", "scheduled"),
         ("after=bbbbbb-1 sh true", "blocked"),
+        ("input=bbbbbb-1 sh true", "blocked"),
         ("delay=10 after=bbbbbb-1 sh true", "scheduled"),
         ("delay=0 sh true", "queued"),
     ],
@@ -398,7 +401,7 @@ def test_a_notice_is_on_disk_before_it_is_answered() -> None:
     node.receive(Notices(revived=(first,), forgotten=(second,)))
     node.boot()
     assert node.say(f"status {first}").startswith(f"OK {first} state=queued")
-    assert node.say(f"status {second}").startswith("ERR UNKNOWN_TICKET")
+    assert "count=1" in node.say("list local=1")
 
 
 def test_an_end_of_an_element_is_none_of_its_arrays() -> None:
@@ -426,3 +429,100 @@ def test_jobs_of_an_array_go_through_a_cluster_with_their_age() -> None:
     cluster.store_level("balancer", 0.1)
     (last,) = [message for to, message in cluster.sent if isinstance(message, Jobs)][-1].items
     assert last.age_s == 12.0
+
+
+# --- told before it is on disk -----------------------------------------------------------------------------------
+
+
+def tells_before_its_commit(node: Alone, line: str) -> list[Submission]:
+    """What the ledger is told in the step of a request that the node crashes in."""
+    effects = node.worker.handle([Asked([(99, query(line))], node.wall)], node.now)
+    told = [action.message for action in effects.at_once if isinstance(action, Send)]
+    node.boot()
+    return submissions(told)
+
+
+def test_the_ledger_hears_of_a_job_before_it_is_on_disk_and_its_client_does_not() -> None:
+    node = Alone()
+    node.submit()  # with it numbers are set aside
+    done = node.worker.handle([Asked([(99, query("submit sh true"))], node.wall)], node.now)
+    (sent,) = [action.message for action in done.at_once if isinstance(action, Send)]
+    assert [item.ticket for item in sent.items] == ["aaaaaa-2"]
+    assert done.actions == (Reply(99, b"OK aaaaaa-2\n"),)
+    assert done.writes
+
+
+def test_nobody_waits_for_the_disk_of_the_origin_of_a_run() -> None:
+    node = Alone()
+    node.submit()
+    done = node.worker.handle([Asked([(99, query("run sh true"))], node.wall)], node.now)
+    assert len(done.at_once) == 1
+    assert not done.writes
+    node.worker.committed()
+    assert node.advance(SYNC_WITHIN_S) == []
+    assert node.disk.get(Table.JOBS, ticket_key("aaaaaa-2")) is not None
+
+
+def test_the_first_jobs_wait_for_the_numbers_that_are_set_aside_with_them() -> None:
+    node = Alone()
+    assert tells_before_its_commit(node, "submit sh true") == []
+    node.open_link()
+    assert node.submit() == "aaaaaa-1"
+
+
+def test_a_ticket_that_the_ledger_was_told_of_is_never_issued_again() -> None:
+    node = Alone()
+    node.submit()
+    (told,) = tells_before_its_commit(node, "submit sh true")
+    node.open_link()
+    assert node.submit() == f"aaaaaa-{SET_ASIDE + 2}" != told.ticket
+
+
+def test_numbers_go_on_where_they_were_after_a_planned_stop() -> None:
+    node = Alone(linked=False)
+    node.submit(taken=False)
+    node.step(Stop())
+    node.boot()
+    assert node.submit(taken=False) == "aaaaaa-2"
+
+
+def test_more_are_set_aside_before_the_last_is_used_up() -> None:
+    node = Alone()
+    for number in range(1, 2 * SET_ASIDE):
+        done = node.worker.handle([Asked([(number, query("submit sh true"))], node.wall)], node.now)
+        node.disk.commit(list(done.writes))
+        node.worker.committed()
+        told = [action.message for action in done.at_once if isinstance(action, Send)]
+        assert number == 1 or [item.ticket for item in submissions(told)] == [f"aaaaaa-{number}"]
+        node.receive(Taken((f"aaaaaa-{number}",)))
+
+
+def test_jobs_that_waited_on_disk_are_not_sent_before_it_is_there_that_they_were() -> None:
+    """Or an origin that crashes would take them for its own to run."""
+    node = Alone(linked=False)
+    ticket = node.submit(taken=False)
+    node.link = 7
+    done = node.worker.handle([LinkOpened(7, "ledger-1", eager=True)], node.now)
+    sent = [action.message for action in done.actions if isinstance(action, Send)]
+    assert [item.ticket for item in submissions(sent)] == [ticket]
+    assert done.at_once == ()
+
+
+def test_what_was_told_and_lost_is_the_ledgers_to_know() -> None:
+    node = Alone()
+    first = node.submit()
+    (told,) = tells_before_its_commit(node, "submit sh true")
+    node.open_link()
+    assert node.inquiry(f"status {told.ticket}").ticket == told.ticket
+    node.end(first)
+    assert node.say(f"status {first}").startswith(f"OK {first} state=succeeded")
+    assert node.say(f"status aaaaaa-{2 * SET_ASIDE}").startswith("ERR UNKNOWN_TICKET")
+    (answer,) = node.receive(Inquiry(5, "status", told.ticket))
+    assert isinstance(answer, Answer)
+    assert answer.reply.startswith(b"ERR UNKNOWN_TICKET")
+    assert node.receive(Notices(revived=(told.ticket,)))[0] == Noticed(revived=(told.ticket,))
+    assert node.worker.statistics()["jobs_live"] == 0
+    for _ in range(3):
+        node.boot()
+        node.open_link()
+        assert node.inquiry(f"status {told.ticket}").ticket == told.ticket

@@ -1,5 +1,6 @@
 """Jobs that rest on disk: nobody can tell them from those in memory, and a million of them cost next to nothing."""
 
+import attrs
 import pytest
 
 from balancer.ledger import Ledger
@@ -9,7 +10,7 @@ from common.messages import Answer, Jobs, Message, RequestOfRes, Taken
 from common.model import ticket, ticket_key
 from tests.machines.alone import PREFIX, Alone
 from tests.machines.asking import Asker, body, field
-from tests.machines.cluster import Cluster
+from tests.machines.cluster import PERIODS, Cluster
 from tests.machines.test_in_flight import Story
 
 QUESTIONS = ("status {}", "explain {}", "list", "list state=queued", "list state=running", "list group=g", "stats")
@@ -208,8 +209,7 @@ def test_a_job_whose_record_is_damaged_while_it_rests_fails_and_holds_nobody_up(
 
 def test_what_runs_is_listed_however_many_wait_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("balancer.listing.LIST_SCAN_MAX", 5)
-    cluster = Cluster(1, slots=1, awake_max=2)
-    cluster.balancer.machine._rounds._backlog_max = 0  # type: ignore[union-attr]
+    cluster = Cluster(1, slots=1, awake_max=2, periods=attrs.evolve(PERIODS, backlog_max=0))
     running, *waiting = [cluster.submit("n1", "group=g sh true") for _ in range(20)]
     assert [line.split()[0] for line in body(cluster.say("n1", "list state=running"))] == [running]
     assert [line.split()[0] for line in body(cluster.say("n1", "list state=running group=g"))] == [running]

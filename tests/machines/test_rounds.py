@@ -6,10 +6,10 @@ from collections import Counter
 import attrs
 import pytest
 
-from balancer.placement import Level, Load, moves
+from balancer.placement import POLICIES, Level, Load, Terms
 from balancer.roster import Node, NodeRecord
 from balancer.rounds import PLENTY, WEIGHT_BYTES_MAX, Contest, room_bytes
-from common.messages import Dispatch, RequestOfRes, ResReq, Result
+from common.messages import Dispatch, Recall, RequestOfRes, ResReq, Result
 from tests.machines.cluster import PERIODS, Cluster
 
 PERIODIC = attrs.evolve(PERIODS, eager=False)
@@ -17,7 +17,7 @@ PERIODIC = attrs.evolve(PERIODS, eager=False)
 
 def place(loads: list[Load], jobs: int) -> list[int]:
     for _ in range(jobs):
-        chosen = min(loads, key=Level().rank)
+        chosen = min(loads, key=lambda load: Level().rank(load, Terms()))
         chosen.count += 1
         chosen.given += 1
     return [load.count for load in loads]
@@ -36,8 +36,8 @@ def test_among_equals_the_one_given_least_so_far_is_next() -> None:
 
 
 def test_a_move_is_planned_only_where_it_levels() -> None:
-    assert list(moves([Load("a", 1, 3), Load("b", 1, 2)])) == []
-    planned = moves([Load("a", 1, 4), Load("b", 1, 2), Load("c", 1, 9)])
+    assert list(Level().moves([Load("a", 1, 3), Load("b", 1, 2)], Terms())) == []
+    planned = Level().moves([Load("a", 1, 4), Load("b", 1, 2), Load("c", 1, 9)], Terms())
     assert [(busy.node_id, idle.node_id) for busy, idle in planned] == [("c", "b"), ("a", "b"), ("c", "a")]
 
 
@@ -204,6 +204,18 @@ def test_wide_jobs_that_wait_are_moved_too() -> None:
     assert cluster.counts() == {"n1": 2, "n2": 2}
 
 
+def test_nothing_is_called_back_for_a_node_that_has_no_room_for_it() -> None:
+    """By slots the larger node has less to do, but its backlog is full: the job would come back where it was."""
+    cluster = Cluster(periods=attrs.evolve(PERIODS, backlog_max=2))
+    cluster.add_node("n1", slots=3)
+    cluster.add_node("n2", slots=7)
+    for _ in range(14):
+        cluster.submit("n1")
+    assert cluster.counts() == {"n1": 5, "n2": 9}
+    cluster.advance(1)
+    assert not any(isinstance(message, Recall) for _, message in cluster.sent)
+
+
 def test_nothing_is_handed_to_a_node_that_is_given_up_at_the_same_moment() -> None:
     """A lease that nobody was ever sent would count as a crash."""
     cluster = Cluster(1, slots=1, periods=attrs.evolve(PERIODS, eager=False, round_s=16.0, info_s=2.0))
@@ -216,27 +228,36 @@ def test_nothing_is_handed_to_a_node_that_is_given_up_at_the_same_moment() -> No
     assert len(cluster.balancer.machine._ledger.queue.heads()) == 1, f"{ticket} is queued"
 
 
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "random"])
 @pytest.mark.parametrize("seed", range(20))
-def test_whoever_would_be_chosen_among_all_is_chosen_without_looking_at_all(seed: int) -> None:
-    chance, level = random.Random(seed), Level()
+def test_whoever_would_be_chosen_among_all_is_chosen_without_looking_at_all(seed: int, policy: str) -> None:
+    chance, terms = random.Random(seed), Terms(now=9.0, backlog_max=4)
+    placement = POLICIES[policy](chance)
     nodes = [
         Node(f"n{number}", NodeRecord(f"n{number}", "aaaaaa", "b", slots, ("sh",)), 0.0, Load(f"n{number}", slots, 0))
         for number, slots in enumerate(chance.choices((1, 2, 7), k=9))
     ]
     for node in nodes:
-        node.load.count = chance.randrange(6)
+        node.load.count = node.load.taken = chance.randrange(6)
+        node.load.mean_s, node.load.ended_at = chance.choice((0.001, 0.01, None)), 9.0
         node.weight_bytes = chance.choice((0, WEIGHT_BYTES_MAX - 10))
         node.leases = dict.fromkeys(("held",) if node.load.count else ())  # type: ignore[arg-type]
-    contest = Contest(nodes, level)
+    contests = {slots: Contest(nodes, ("sh", slots), placement, terms) for slots in (1, 2)}
     for _ in range(60):
-        weight, backlog = chance.choice((5, 50)), chance.choice((2, 8))
-        with_room = [node for node in nodes if weight <= room_bytes(node, backlog)]
-        expected = min(with_room, key=lambda node: level.rank(node.load), default=None)
-        chosen = contest.first_with_room(weight, backlog)
+        weight, slots, kept = chance.choice((5, 50)), chance.choice((1, 2)), {chance.choice(nodes).id}
+        with_room = [
+            node
+            for node in nodes
+            if weight <= room_bytes(node) and placement.room(node.load, slots, terms) and node.id not in kept
+        ]
+        expected = min(with_room, key=lambda node: placement.rank(node.load, terms), default=None)
+        chosen = contests[slots].first_with_room(weight, kept)
         assert chosen is expected
         if chosen is not None:
+            placement.chosen(chosen.load)
             chosen.load.count += 1
             chosen.load.given += 1
+            chosen.load.taken += slots
             chosen.weight_bytes += weight
             chosen.leases["given"] = None  # type: ignore[assignment]
 

@@ -194,7 +194,7 @@ BAD_FOR_THE_BALANCER = [
     ("JOBYARD_NODE_TIMEOUT", "99", "from 100ms"),
     ("JOBYARD_BACKLOG_MAX", "-1", "from 0 "),
     ("JOBYARD_DISPATCH_MODE", "lazy", "eager or periodic"),
-    ("JOBYARD_PLACEMENT", "random", "allowed is level"),
+    ("JOBYARD_PLACEMENT", "fairest", "allowed is level, random, round-robin, least-loaded or shortest-wait"),
     ("JOBYARD_STORE_MAX", "16GB", "GiB"),
     ("JOBYARD_STORE_MAX", "1KiB", "from 1MiB"),
     ("JOBYARD_RETENTION", "forever", "1h30m"),

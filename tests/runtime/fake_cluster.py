@@ -1,8 +1,9 @@
 """A cluster for tests of the command line: a thread for each connection, jobs run by a function of the test.
 
 It knows of the client protocol what the verbs of the command need, and keeps every request line that it heard. Jobs
-begin when they are submitted; one for which the function returns None goes on until `end` is called or it is
-cancelled. What is asked for and not known here fails the test.
+begin when they are submitted, or when those that they wait for have ended, whose outputs follow in `body` if they are
+in `input=`; an array's elements are run one after another. One for which the function returns None goes on until `end`
+is called or it is cancelled. What is asked for and not known here fails the test.
 """
 
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 PATIENCE_S = 10.0
 _OPTION = re.compile(r"([a-z_]+(?:\.\w+)?)=(\S*)")
@@ -43,13 +44,20 @@ class FakeJob:
     body: bytes
     end: End | None = None
     place: int = 0  # among those that have ended, from 1
+    index: int | None = None  # of an element
 
     @property
     def ticket(self) -> str:
-        return f"k-{self.number}"
+        return f"k-{self.number}" if self.index is None else f"k-{self.number}_{self.index}"
+
+    @property
+    def needs(self) -> list[str]:
+        named = (self.options.get(name, "") for name in ("after", "input"))
+        return [ticket for tickets in named for ticket in tickets.split(",") if ticket]
 
     def status(self) -> str:
-        group = f" group={self.options['group']}" if "group" in self.options else ""
+        told = ((name, self.options[name]) for name in ("group", "key") if name in self.options)
+        group = "".join(f" {name}={quote(value)}" for name, value in told)
         if self.end is None:
             return f"{self.ticket} state=running attempt=1 node=n1 reason=running{group}"
         return f"{self.ticket} {self._how()} attempt=1 node=n1{group}"
@@ -86,6 +94,8 @@ class FakeCluster:
         self._failures: list[BaseException] = []
         self._closed = False
         self._by_key: dict[str, FakeJob] = {}
+        self._blocked: list[FakeJob] = []
+        self._elements: dict[str, FakeJob] = {}
         self._ended = 0
 
     def __enter__(self) -> Self:
@@ -168,15 +178,48 @@ class FakeCluster:
             self.jobs[job.ticket] = job
             if "key" in options:
                 self._by_key[options["key"]] = job
-            end = self.runs(job)
+            self._blocked.append(job)
+            self._begin()
+        elif (job.kind, job.line) != (*rest.partition(" ")[::2],) or job.options != options:
+            return b"ERR CONFLICT the key belongs to another job\n"
+        return f"OK {job.ticket}\n".encode()
+
+    def _begin(self) -> None:
+        """Who need not wait any more."""
+        for job in list(self._blocked):
+            needs = [self.jobs[ticket] for ticket in job.needs]
+            if job not in self._blocked or any(need.end is None for need in needs):
+                continue
+            self._blocked.remove(job)
+            if any(need.end is not None and need.end.told[0] != "succeeded" for need in needs):
+                self._end(job, End(state="cancelled", reason="dependency"))
+                continue
+            job.body += b"".join(map(self._output, filter(None, job.options.get("input", "").split(","))))
+            end = self._run_array(job) if "array" in job.options else self.runs(job)
             if end is not None:
                 self._end(job, end)
-        return f"OK {job.ticket}\n".encode()
+
+    def _output(self, ticket: str) -> bytes:
+        end = self.jobs[ticket].end
+        assert end is not None
+        return end.stdout
+
+    def _run_array(self, job: FakeJob) -> End:
+        first, last = map(int, job.options["array"].split("-"))
+        for index in range(first, last + 1):
+            line = job.line.replace("{}", str(index))
+            element = FakeJob(job.number, job.kind, line, job.options, job.body, index=index)
+            element.end = self.runs(element)
+            self._elements[element.ticket] = element
+        ends = [element.end for element in self._elements.values() if element.number == job.number and element.end]
+        return next((End(state="failed") for end in ends if end.exit), End())
 
     def _end(self, job: FakeJob, end: End) -> None:
         job.end = end
         self._ended += 1
         job.place = self._ended
+        self._blocked = [blocked for blocked in self._blocked if blocked is not job]
+        self._begin()
         self.changed.notify_all()
 
     def _on_status(self, options: dict[str, str], rest: str, body: bytes) -> bytes:
@@ -233,10 +276,14 @@ class FakeCluster:
         found = found[: int(options.get("limit", "100"))]
         return _with_body(f"OK count={len(found)}", "".join(f"{job.status()}\n" for job in found))
 
+    def _on_explain(self, options: dict[str, str], rest: str, body: bytes) -> bytes:
+        return self._of(rest, lambda job: _with_body(f"OK {job.status()}", f"this is why of {job.ticket}\n"))
+
     def _of(self, ticket: str, answer: Callable[[FakeJob], bytes]) -> bytes:
-        if ticket not in self.jobs:
+        job = self.jobs.get(ticket) or self._elements.get(ticket)
+        if job is None:
             return f"ERR UNKNOWN_TICKET no job has the ticket '{ticket}'\n".encode()
-        return answer(self.jobs[ticket])
+        return answer(job)
 
 
 def _with_body(line: str, body: str) -> bytes:

@@ -6,6 +6,7 @@ the same.
 """
 
 import functools
+import json
 import os
 import pickle
 import signal
@@ -190,6 +191,66 @@ async def test_a_call_finds_its_own_environment_and_directory_and_no_input(yard:
 
     over = await yard.run("call", "look", body=pickled(look), env=(("JOBYARD_TICKET", "t"),))
     assert pickle.loads(stdout(over)) == ("t", f"{yard.scratch_root}/1", [], "")
+
+
+# --- what follows the pickle -------------------------------------------------------------------------------------
+
+
+def lines_read() -> list[str]:
+    return [line.rstrip() for line in sys.stdin]
+
+
+def values_read() -> list[Any]:
+    """As outputs of calls are read, one after the other."""
+    values = []
+    while sys.stdin.buffer.peek(1):  # type: ignore[attr-defined]
+        values.append(pickle.load(sys.stdin.buffer))
+    return values
+
+
+def read_in_a_child() -> str:
+    import subprocess
+
+    return subprocess.run(["wc", "-c"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def bytes_read_and_peak_kib() -> tuple[int, int]:
+    import resource
+
+    count = 0
+    while some := sys.stdin.buffer.read(1 << 16):
+        count += len(some)
+    return count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+async def with_input(yard: Yard, input: bytes, function: Callable[..., object]) -> Any:
+    over = await yard.run("call", "reads", body=pickled(function) + input)
+    assert over.outcome.verdict is Verdict.SUCCEEDED, stderr(over).decode()
+    return pickle.loads(stdout(over))
+
+
+async def test_what_follows_the_pickle_is_the_standard_input_of_the_call(yard: Yard) -> None:
+    assert await with_input(yard, "one\ntwö\n".encode(), lines_read) == ["one", "twö"]
+    assert await with_input(yard, b"12345", read_in_a_child) == "5"
+    assert await value(yard, lines_read) == []
+
+
+async def test_outputs_of_calls_are_read_one_after_the_other(yard: Yard) -> None:
+    printed = [pickle.dumps(value) for value in (1, "two", [3, 3, 3])]
+    assert await with_input(yard, b"".join(printed), values_read) == [1, "two", [3, 3, 3]]
+
+
+async def test_a_call_can_be_given_as_much_as_a_body_may_be_and_needs_no_more_memory_than_by_name(yard: Yard) -> None:
+    by_name = await yard.run("py", "resource:getrusage [0]", body=bytes(64 * MIB))
+    whole = 64 * MIB - len(pickled(bytes_read_and_peak_kib))
+    count, peak_kib = await with_input(yard, bytes(whole), bytes_read_and_peak_kib)
+    assert count == whole
+    assert peak_kib - json.loads(stdout(by_name))[2] < 16 * 1024, "it was copied once more"
+
+
+async def test_the_next_call_finds_nothing_of_an_input_that_was_not_read(yard: Yard) -> None:
+    assert await with_input(yard, b"left over\n", functools.partial(pow, 2, 10)) == 1024
+    assert await value(yard, lines_read) == []
 
 
 async def test_prints_go_to_standard_error(yard: Yard) -> None:

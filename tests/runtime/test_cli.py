@@ -63,6 +63,7 @@ SUBMITTED = {
     "--retries 3 --backoff 250ms --delay 1h --array 1-9:2%3 --after k-1,k-2 --after k-3 -- true {}": (
         'retries=3 array=1-9:2%3 backoff=0.25 delay=3600 after=k-1,k-2,k-3 argv ["true", "{}"]'
     ),
+    "--input k-2,k-1 --input k-3 -- cat": 'input=k-2,k-1,k-3 argv ["cat"]',
     "--cpu 10 --memory 512MiB --files 64 --processes 9 --output 2K -- true": (
         'memory=536870912 files=64 processes=9 output=2048 cpu=10 argv ["true"]'
     ),
@@ -387,6 +388,9 @@ def test_the_cluster_is_shown_for_people_and_as_json(jobyard: Shell) -> None:
         ("nodes --json", b"NODES\n", with_body("OK count=1", told), node_record),
         ("stats", b"STATS\n", with_body("OK", "jobs 3\n"), "NAME NUMBER jobs 3"),
         ("stats --local --json", b"STATS local=1\n", with_body("OK", "jobs 3\nrate 2.5\n"), {"jobs": 3, "rate": 2.5}),
+        ("placement", b"PLACEMENT\n", b"OK placement=level\n", "level"),
+        ("placement random", b"PLACEMENT random\n", b"OK placement=random\n", "random"),
+        ("placement --json", b"PLACEMENT\n", b"OK placement=level\n", {"placement": "level"}),
         ("version", b"VERSION\n", b"OK jobyard 9 protocol=1\n", "client jobyard 0.1.0 node jobyard 9 protocol=1"),
         ("version --json", b"VERSION\n", b"OK jobyard 9 protocol=1\n", {"client": "0.1.0", "node": "9", "protocol": 1}),
         ("drain", b"DRAIN\n", b"OK state=draining running=2 waiting=3\n", "draining: finishes 2 and gives back 3"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobyard.cli import mapping
+from jobyard.cli import running
 from tests.runtime.fake_cluster import End, FakeCluster, FakeJob
 from tests.runtime.shell import Shell, interrupted
 
@@ -23,7 +23,7 @@ def jobyard(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapping, "_GLANCE_S", 0.01)
+    monkeypatch.setattr(running, "_GLANCE_S", 0.01)
 
 
 def in_a_shell(job: FakeJob) -> End:
@@ -278,7 +278,7 @@ def test_a_connection_that_is_lost_while_submitting_makes_no_job_twice(jobyard: 
 def test_a_job_that_somebody_made_the_cluster_forget_counts_as_failed(
     jobyard: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapping, "_PIECE_S", 0.05)
+    monkeypatch.setattr(running, "_PIECE_S", 0.05)
 
     def forget() -> None:
         cluster.until(lambda: len(cluster.jobs) == 2)

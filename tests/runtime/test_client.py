@@ -80,22 +80,23 @@ def test_every_option_of_a_job_is_sent(connect: Connect) -> None:
     line = (
         b"SUBMIT name=a%20b group=g key=k priority=-5 slots=2 retries=3 crash_limit=off array=0-9:3%2 dir=/d"
         b" memory=1024 files=10 processes=11 output=12 timeout=1.5 backoff=0.25 delay=60 cpu=2 after=k-1,k-2_7"
-        b" env.A=b bytes=2 sh echo {}\nhi\n"
+        b" input=k-9,k-3 env.A=b bytes=2 sh echo {}\nhi\n"
     )
     with only([(line, b"OK k-3\n")]) as node, connect(node.url) as yard:
         ticket = yard.submit(
             "sh", "echo {}", body=b"hi", name="a b", group="g", key="k", priority=-5, slots=2, retries=3,
             crash_limit="off", array="0-9:3%2", dir="/d", memory_bytes=1024, files=10, processes=11, output_bytes=12,
-            timeout_s=1.5, backoff_s=0.25, delay_s=60, cpu_s=2, after=["k-1", "k-2_7"], env={"A": "b"},
+            timeout_s=1.5, backoff_s=0.25, delay_s=60, cpu_s=2, after=["k-1", "k-2_7"],
+            input=["k-9", "k-3"], env={"A": "b"},
         )  # fmt: skip
     assert ticket == "k-3"
 
 
 def test_a_job_may_wait_for_a_thousand_others(connect: Connect) -> None:
     after = [f"abcdef-{number}" for number in range(1000)]
-    request = f"SUBMIT after={','.join(after)} sh true\n".encode()
+    request = f"SUBMIT after={','.join(after)} input={','.join(after)} sh true\n".encode()
     with only([(request, b"OK k-1\n")]) as node, connect(node.url) as yard:
-        assert yard.submit("sh", "true", after=after) == "k-1"
+        assert yard.submit("sh", "true", after=after, input=after) == "k-1"
 
 
 @pytest.mark.parametrize("ticket", ["", "a b", "a,b", "a\nb"])
@@ -223,6 +224,8 @@ def test_the_cluster_is_asked_after(connect: Connect) -> None:
         ),
         (b"STATS\n", with_body("OK", "jobs 3\nrate 2.5\n")),
         (b"STATS local=1\n", with_body("OK", "")),
+        (b"PLACEMENT\n", b"OK placement=level\n"),
+        (b"PLACEMENT random\n", b"OK placement=random\n"),
         PING,
         (b"VERSION\n", b"OK jobyard 0.1.0 protocol=1\n"),
     ]
@@ -236,6 +239,7 @@ def test_the_cluster_is_asked_after(connect: Connect) -> None:
         ]
         assert yard.stats() == {"jobs": "3", "rate": "2.5"}
         assert yard.stats(local=True) == {}
+        assert (yard.placement(), yard.placement("random")) == ("level", "random")
         yard.ping()
         assert yard.version() == "jobyard 0.1.0 protocol=1"
 

@@ -12,6 +12,7 @@ nothing breaks any more, in `ending.py`.
     a beginning ......................... once for each attempt, in the boot that has it, when that is durable
     numbers go up ....................... of attempts and of tickets
     an outcome is kept .................. until the ledger's disk needs it no more
+    an input is whole ................... what its jobs have printed, to the byte, and kept as long as it is wanted
 
 When a process starts, whatever its disk holds that was not there is taken for one last commit of the boot before, and
 must be as right as any other.
@@ -29,6 +30,7 @@ from common.model import Ended, Outcome, Reason, State, Verdict, array_of, ticke
 from common.runtime.driver import Step
 from tests.simulation.bounds import Bounds
 from tests.simulation.faults import Fault
+from tests.simulation.inputs import Inputs
 from tests.simulation.leases import Leases
 from tests.simulation.orders import Orders
 from tests.simulation.records import (
@@ -58,6 +60,7 @@ class Auditor:
         self._tables = tables
         self._expires = expires
         self.leases = Leases(node_timeout_s)
+        self._inputs = Inputs(self)
         self.disks: dict[str, Disk] = {}
         self._given_out: set[str] = set()  # arrays of which this commit leases more
         self.orders = Orders(self.first_name, lambda ticket: self.job(ticket).group)
@@ -68,6 +71,8 @@ class Auditor:
         self.cancelled: set[str] = set()  # tickets whose cancel was recorded at some time
         self.revived: set[str] = set()  # tickets that RETRY has brought back, at some time
         self.forgotten: set[str] = set()  # tickets that FORGET has erased
+        self._unwritten: dict[str, bytes] = {}  # jobs that the ledger has, and whose origin has not got to writing them
+        self._highest: dict[str, int] = {}  # process → the highest number of a ticket of its own that anybody has seen
         self.learned: set[str] = set()  # tickets of which the ledger has the job, or had it
         self.crashes = 0
         self.starts = 0
@@ -152,16 +157,18 @@ class Auditor:
         machine.check()
         self.leases.stepped(process, step, machine)
 
-    def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
+    def began(self, process: str, boot_id: str, ticket: str, attempt: int, stdin: bytes) -> None:
         self.changed_at = trio.current_time()
         self.leases.began(process, boot_id, (ticket, attempt))
         self._must_have_what_it_waits_for(ticket)
-        self._bounds.began(boot_id, (ticket, attempt), self.job(ticket))
+        self._bounds.began(process, boot_id, (ticket, attempt), self.job(ticket))
+        self._inputs.given(ticket, attempt, stdin)
 
     def _must_have_what_it_waits_for(self, ticket: str) -> None:
-        """RETRY queues what it brings back, whatever it had waited for. And of what was forgotten in the step in which
-        it succeeded, nobody sees the end."""
-        for name in () if self._is_revived(ticket) else self.job(ticket).after:
+        """RETRY queues what it brings back, whatever it had waited for, unless it reads it. And of what was forgotten
+        in the step in which it succeeded, nobody sees the end."""
+        job = self.job(ticket)
+        for name in job.inputs if self._is_revived(ticket) else job.inputs + job.after:
             first = self.first_name(name)
             succeeded = any(ended.state is State.SUCCEEDED for ended in self.ends.get(first, {}).values())
             must(succeeded or array_of(first) in self.forgotten, f"{ticket} began before {name} had succeeded")
@@ -170,9 +177,10 @@ class Auditor:
         """Whether RETRY has brought it, or its array, back at some time."""
         return not self.revived.isdisjoint((ticket, array_of(ticket)))
 
-    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
+    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome, output: bytes) -> None:
         self.leases.over(process, (ticket, attempt), outcome)
         self._bounds.over(self.boots[process], (ticket, attempt))
+        self._inputs.printed((ticket, attempt), output[: outcome.stdout_bytes])
 
     def _rename(self, disk: Disk, changes: Changes) -> None:
         """Second names count from the very commit with which they are known."""
@@ -208,13 +216,29 @@ class Auditor:
 
     def _ledger_learns(self, disk: Disk, key: bytes, packed: bytes) -> None:
         ticket = ticket_of(key)
-        must(ticket in self.issued, f"the ledger has the job {ticket}, which is on no origin's disk")
+        if ticket not in self.issued:
+            self._is_told_before_it_is_written(ticket, packed)
         origin = self.disk(self.issued[ticket])
         for known in (disk.get(Table.JOBS, key), origin.get(Table.JOBS, key)):
             must(known in (None, packed), f"{ticket} is another job now than what was submitted")
         sent = int(origin.get(Table.META, b"sent_number") or b"0")
-        must(int(ticket.partition("-")[2]) <= sent, f"{ticket} was sent, and its origin may take it for its own")
+        is_safe = _number(ticket) <= sent or origin.get(Table.JOBS, key) is None
+        must(is_safe, f"{ticket} was sent, and its origin may take it for its own")
         self.learned.add(ticket)
+
+    def _is_told_before_it_is_written(self, ticket: str, packed: bytes) -> None:
+        """Its origin may crash and know nothing of it, but must not issue the ticket again."""
+        origin = self.origins.get(ticket[:6])
+        assert origin is not None, f"nobody issues tickets like {ticket}"
+        self._unwritten[ticket] = packed
+        self._is_issued(ticket, origin, packed)
+        set_aside = int(self.disk(origin).get(Table.META, b"last_number") or b"0")
+        must(_number(ticket) <= set_aside, f"the ledger has {ticket}, which its origin may issue again")
+
+    def _is_issued(self, ticket: str, origin: str, packed: bytes) -> None:
+        self.issued[ticket] = origin
+        self.jobs[ticket] = glance(Asked, packed)
+        self._highest[origin] = max(_number(ticket), self._highest.get(origin, 0))
 
     def _ledger_changes(self, ticket: str, before: Live | None, after: Live) -> None:
         if after.retried > (before.retried if before is not None else 0):
@@ -257,6 +281,7 @@ class Auditor:
         must(not ends or ended.retried > max(ends), f"{ticket} ended as of before its RETRY: {ended}")
         must(not ended.retried or self.orders.retried(ticket), f"{ticket} ended again, and nobody asked for a RETRY")
         self._must_be_true(ticket, live, ended)
+        self.revived |= {ticket} if ended.retried else set()  # it may have ended again in the same step
         ends[ended.retried] = ended
 
     def _must_be_true(self, ticket: str, live: Live | None, ended: Ended) -> None:
@@ -266,7 +291,7 @@ class Auditor:
             case _ if ended.counts:
                 pass  # an array: its counts are compared in the end
             case State.CANCELLED, Reason.DEPENDENCY:
-                must(bool(job.after), f"{ticket} was cancelled with what it does not wait for")
+                must(bool(job.after or job.inputs), f"{ticket} was cancelled with what it does not wait for")
             case State.CANCELLED, _:
                 must(self.orders.cancelled(ticket), f"{ticket} was cancelled, and nobody asked for it")
             case State.FAILED, Reason.CRASH_LIMIT:
@@ -326,18 +351,21 @@ class Auditor:
         if key == b"prefix" and value is not None:
             must(self.origins.setdefault(value.decode(), process) == process, f"two nodes issue tickets of {value!r}")
         if key == b"last_number":
-            before = int(disk.get(Table.META, key) or b"0")
-            must(int(value or b"0") >= before, f"{process} counts its tickets down from {before}")
+            seen = self._highest.get(process, 0)
+            must(int(value or b"0") >= seen, f"{process} counts its tickets down from {seen}")
 
     def _node_issues(self, process: str, disk: Disk, key: bytes, packed: bytes, changes: Changes) -> None:
         ticket = ticket_of(key)
         if disk.get(Table.JOBS, key) == packed:
             return
         must(self.origins.get(ticket[:6]) == process, f"{process} issued {ticket}, whose prefix is not its own")
-        must(ticket not in self.issued, f"{process} issued {ticket} twice")
-        must(changes.get((Table.LIVE, key)) is not None, f"{process} issued {ticket} without noting that it is live")
-        self.issued[ticket] = process
-        self.jobs[ticket] = glance(Asked, packed)
+        if ticket in self._unwritten:
+            must(self._unwritten.pop(ticket) == packed, f"{process} issued {ticket} again, which the ledger has")
+        else:
+            must(ticket not in self.issued, f"{process} issued {ticket} twice")
+        stands = any(changes.get((table, key)) is not None for table in (Table.LIVE, Table.ENDED, Table.ALIASES))
+        must(stands, f"{process} issued {ticket} without noting that it is live, or how it ended meanwhile")
+        self._is_issued(ticket, process, packed)
 
     def _node_lets_go(self, process: str, key: bytes, changes: Changes) -> None:
         ticket = ticket_of(key)
@@ -394,6 +422,8 @@ class Auditor:
         retried = changes.get((Table.LIVE, key)) is not None and self.orders.retried(ticket)
         allowed = retried or self.orders.forgotten(ticket) or self._is_erased(key, changes)
         must(allowed, f"{process} lost the end of {ticket}")
+        if process == BALANCER and not retried:
+            self._inputs.goes(ticket, changes)
 
     def _is_erased(self, key: bytes, changes: Changes) -> bool:
         """Whether a tombstone is put up for it or for its array, and rightly."""
@@ -403,3 +433,7 @@ class Auditor:
             if stone is not None:
                 return self.orders.forgotten(ticket) if stone == FORGOTTEN else self._expires
         return False
+
+
+def _number(ticket: str) -> int:
+    return int(ticket.partition("-")[2].partition("_")[0])

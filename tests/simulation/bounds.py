@@ -1,6 +1,6 @@
 """What was asked for is kept to: slots, a delay, how many of an array are under way, how often is tried again."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -11,19 +11,19 @@ from tests.simulation.world import WALL
 
 
 class Bounds:
-    """`slots` of each node. `clocks_agree`: nobody sets a calendar clock in this story, or a delay might be any."""
+    """`slots_of` each node. `clocks_agree`: nobody sets a calendar clock in this story, or a delay might be any."""
 
-    def __init__(self, slots: int, *, clocks_agree: bool) -> None:
-        self._slots = slots
+    def __init__(self, slots_of: Callable[[str], int], *, clocks_agree: bool) -> None:
+        self._slots_of = slots_of
         self._clocks_agree = clocks_agree
         self._running: dict[str, dict[tuple[str, int], int]] = {}  # boot → its attempts, and the slots of each
         self._failures: dict[str, int] = {}  # ticket → attempts that others have followed, since it was last retried
 
-    def began(self, boot: str, id: tuple[str, int], job: Asked) -> None:
+    def began(self, process: str, boot: str, id: tuple[str, int], job: Asked) -> None:
         running = self._running.setdefault(boot, {})
         running[id] = job.slots
-        used = sum(running.values())
-        must(used <= self._slots, f"{used} slots are in use in boot {boot[:6]}, which has {self._slots}")
+        used, slots = sum(running.values()), self._slots_of(process)
+        must(used <= slots, f"{used} slots are in use in boot {boot[:6]}, which has {slots}")
         early_s = job.submitted_wall + job.delay_s - WALL - trio.current_time()
         must(not self._clocks_agree or early_s < 0.001, f"{id[0]} began {early_s:.3f} s before its delay was over")
 

@@ -22,7 +22,8 @@ _LINES: Final = (
     ("timeout=1 sh sleep 20", 3), ("priority=5 sh true", 4), ("delay=2 sh true", 3), ("group=g sh true", 5),
     ("group=g sh sleep 2", 2), ("after={} sh true", 4), ("array=1-3 sh true", 3), ("array=1-9:2%2 sh sleep 0.3", 2),
     ("crash_limit=1 sh sleep 0.5", 5), ("after={} array=1-2 sh true", 1),
-    ("group=g array=1-4%1 crash_limit=1 sh true", 1),
+    ("group=g array=1-4%1 crash_limit=1 sh true", 1), ("sh say", 6), ("array=1-3 sh say", 2), ("input={} sh cat", 5),
+    ("input={},{} retries=1 sh cat", 2), ("input={} after={} array=1-2 sh cat", 1),
 )  # fmt: skip
 _SLOTS: Final = ("slots=2 sh sleep 1", 3)
 _LONG: Final = ("sh sleep {s}", "sh sleep {s}", "sleep {s}", "crash_limit=off sh sleep {s}")
@@ -168,7 +169,16 @@ class Client:
             return self._chance.choice(_LONG).format(s=seconds)
         lines = (*_LINES, _SLOTS) if self._crowd.slots > 1 else _LINES
         (line,) = self._chance.choices([line for line, _ in lines], [weight for _, weight in lines])
-        return line.format(self._some_ticket() or "aaaaaa-1") if "{}" in line else line
+        while "{}" in line:
+            ticket = self._some_printer() if line.startswith("input=") else self._some_ticket()
+            line = line.replace("{}", ticket or "aaaaaa-1", 1)
+        return line
+
+    def _some_printer(self) -> str | None:
+        """Mostly of a job that prints something, or nothing would come of reading it."""
+        acknowledged = self._crowd.told.acknowledged
+        printers = [ticket for ticket, asked in acknowledged.items() if asked.line.endswith((" say", " cat"))]
+        return self._chance.choice(printers) if printers and self._chance.random() < 0.8 else self._some_ticket()
 
     def _some_ticket(self, *, element: bool = False) -> str | None:
         """Of a job that somebody was told of; mostly one of the last."""

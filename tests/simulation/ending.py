@@ -74,7 +74,8 @@ class Ending:
     def _waits_for_the_lost(self, ticket: str, seen: frozenset[str] = frozenset()) -> bool:
         """Whether it waits for a job that nobody has any more, directly or through others that are live."""
         live = self._auditor.ledger.live(key_of(ticket))
-        after = self._auditor.job(ticket).after if live is None else live.waits_for
+        job = self._auditor.job(ticket)
+        after = job.after + job.inputs if live is None else live.waits_for
         if not self._gone or ticket in seen or (live is None and ticket in self._auditor.ends):
             return False
         return any(

@@ -6,6 +6,7 @@ How a job behaves stands in its line, so that whoever submits it chooses:
     sleep 20            prints its body and takes 20 s        crash        takes its node down when it begins
     print 100           prints 100 bytes and ends well        cat          prints its body
     stubborn 20         takes 20 s and ignores SIGTERM        cannot       cannot be started
+    say                 prints which attempt it is
 
 A line that begins with none of these words does what `true` does. Where news is being reported while the node is
 stopped, it waits in the pipe; the job itself goes on.
@@ -54,9 +55,9 @@ class Place(Protocol):
 
     def reaches(self, what: str) -> bool: ...
 
-    def job_began(self, id: AttemptId) -> None: ...
+    def job_began(self, id: AttemptId, stdin: bytes) -> None: ...
 
-    def job_over(self, id: AttemptId, outcome: Outcome) -> None: ...
+    def job_over(self, id: AttemptId, outcome: Outcome, output: bytes) -> None: ...
 
     def job_crashes(self) -> None:
         """The node is killed by what it runs."""
@@ -178,9 +179,9 @@ class Executors:
             self._end(job, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
             return
         job.begun_at = trio.current_time()
-        self._place.job_began(job.id)
+        self._place.job_began(job.id, job.start.body)
         self._tell(Begun(*job.id, pid=1))
-        job.output = _output(word, argument, job.start.body)
+        job.output = _output(word, argument, job.start)
         for number in job.signals:
             self._signal(job, number)
         if word == "crash":
@@ -209,7 +210,7 @@ class Executors:
     def _over(self, job: Running, outcome: Outcome, output: bytes) -> None:
         job.ended = True
         self._free += job.start.slots
-        self._place.job_over(job.id, outcome)
+        self._place.job_over(job.id, outcome, output)
         self._tell(Over(*job.id, outcome, output))
         self._advance()
 
@@ -241,10 +242,12 @@ def _behaviour(line: str) -> tuple[str, float]:
         return "true", 0.0
 
 
-_WORDS: Final = ("true", "exit", "sleep", "crash", "print", "cat", "stubborn", "cannot")
+_WORDS: Final = ("true", "exit", "sleep", "crash", "print", "cat", "stubborn", "cannot", "say")
 
 
-def _output(word: str, argument: float, body: bytes) -> bytes:
+def _output(word: str, argument: float, start: Start) -> bytes:
     if word == "print":
         return (b"0123456789" * (int(argument) // 10 + 1))[: int(argument)]
-    return body if word in ("cat", "sleep") else b""
+    if word == "say":
+        return f"{start.ticket}.{start.attempt}\n".encode()
+    return start.body if word in ("cat", "sleep") else b""

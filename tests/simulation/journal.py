@@ -35,10 +35,10 @@ class Journal:
             if isinstance(action, Note):
                 self._entries.append((trio.current_time(), process, action))
 
-    def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
+    def began(self, process: str, boot_id: str, ticket: str, attempt: int, stdin: bytes) -> None:
         self.say(f"{process}: {attempt_name(ticket, attempt)} begins")
 
-    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
+    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome, output: bytes) -> None:
         self.say(f"{process}: {attempt_name(ticket, attempt)} is over: {outcome.verdict} exit={outcome.exit}")
 
     def booted(self, process: str, boot_id: str) -> None:

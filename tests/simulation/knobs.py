@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from common.model import PLACEMENTS
 from tests.simulation.world import Knobs
 
 
@@ -176,7 +177,12 @@ _TURNS: Final[dict[str, tuple[float, _Turn]]] = {
     "storm": (0.20, _storm),
 }
 
-TEMPERS: Final = tuple(_TURNS)
+# Drawn apart, so that what is drawn above stays what it was.
+_POLICIES: Final = ("level",) * 4 + tuple(name for name in PLACEMENTS if name != "level")
+_UNEVEN: Final = (5, 7, 3)
+_UNEVEN_LIKELY: Final = 0.15
+
+TEMPERS: Final = (*_TURNS, *(name for name in PLACEMENTS if name != "level"), "uneven slots")
 
 
 def draw(seed: int) -> Setting:
@@ -189,4 +195,12 @@ def draw(seed: int) -> Setting:
         of_cluster, of_clients = _TURNS[name][1](chance)
         knobs |= of_cluster
         load |= of_clients
+    chance = random.Random(f"placement {seed}")
+    if (policy := chance.choice(_POLICIES)) != "level":
+        knobs["placement"] = policy
+        temper.append(policy)
+    if chance.random() < _UNEVEN_LIKELY:
+        knobs["slots_each"] = _UNEVEN
+        load["burst"] = max(load.get("burst", 0), 8)
+        temper.append("uneven slots")
     return Setting(Knobs(**knobs), Load(**load), tuple(temper))

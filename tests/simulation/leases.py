@@ -130,6 +130,9 @@ class Leases:
         must(id not in self._over, f"{ticket}.{attempt} is over twice")
         self._over[id] = (self.boots[process], outcome)
 
+    def has_begun(self, id: Attempt) -> bool:
+        return id in self._begun
+
     def is_over(self, id: Attempt) -> bool:
         return id in self._over
 

@@ -155,11 +155,11 @@ class Boot:
         for writes in transactions:
             self.world.tell("committed", self.process, writes)
 
-    def job_began(self, id: AttemptId) -> None:
-        self.world.tell("began", self.process, self.boot_id, *id)
+    def job_began(self, id: AttemptId, stdin: bytes) -> None:
+        self.world.tell("began", self.process, self.boot_id, *id, stdin)
 
-    def job_over(self, id: AttemptId, outcome: Outcome) -> None:
-        self.world.tell("over", self.process, *id, outcome)
+    def job_over(self, id: AttemptId, outcome: Outcome, output: bytes) -> None:
+        self.world.tell("over", self.process, *id, outcome, output)
 
     def job_crashes(self) -> None:
         self.world.crash_and_restart(self.process, power_cut=False)

@@ -32,6 +32,8 @@ class Asked(msgspec.Struct):
     group: str | None = None
     array: str | None = None
     after: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    body_bytes: int = 0
     crash_limit: int | None = 3
     slots: int = 1
     retries: int = 0

@@ -15,11 +15,16 @@ class Silence:
         self._stepped_at = 0.0  # when the balancer's last step began that is over
         self._paused_at: list[float] = []  # when the balancer was stopped
         self._boots: dict[int, str] = {}  # link → the boot that is on it
-        self._last: dict[str, float] = {}  # boot → when it was last heard
+        self._known: dict[str, None] = {}  # boots that were ever heard
+        self._last: dict[str, float] = {}  # boot → when it was last heard by this boot of the balancer
         self._over_at: dict[str, float] = {}  # boot → when its last long silence was over
 
     def begins(self, now: float) -> None:
-        """The balancer starts."""
+        """The balancer starts. Whoever was silent for long at the last step of its former boot may be gone on its
+        disk."""
+        for boot in self._known:
+            if self._is_long(boot, self._stepped_at):
+                self._over_at[boot] = self._stepped_at
         self._since = self._stepped_at = now
         self._boots.clear()
         self._last.clear()
@@ -44,6 +49,7 @@ class Silence:
     def _heard(self, boot: str, now: float) -> None:
         if self._is_long(boot, now):
             self._over_at[boot] = now
+        self._known[boot] = None
         self._last[boot] = now
 
     def _is_long(self, boot: str, now: float) -> bool:

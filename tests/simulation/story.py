@@ -26,6 +26,7 @@ from tests.simulation.ending import Ending
 from tests.simulation.faults import DiskFull, Jump, Stop
 from tests.simulation.journal import Journal
 from tests.simulation.knobs import Setting
+from tests.simulation.levelness import Levelness
 from tests.simulation.plan import Plan
 from tests.simulation.records import Violation, must
 from tests.simulation.talk import Request
@@ -47,6 +48,7 @@ class Verdict:
     jobs: int = 0
     crashes: int = 0
     restarts: int = 0
+    level_looks: int = 0  # in how many quiet moments a job that waits on a node was compared
     virtual_s: float = 0.0
     digest: str = ""
     passed: Sequence[tuple[float, str, str]] = ()  # of a story with crash points: when, who and what
@@ -85,11 +87,12 @@ class _Story:
         self._seed, self._setting, self._plan, self._journal = seed, setting, faults, journal
         self._auditor = Auditor(
             lambda process: self._world.tables(process),
-            Bounds(setting.knobs.slots, clocks_agree=not any(isinstance(planned.fault, Jump) for planned in faults)),
+            Bounds(setting.knobs.slots_of, clocks_agree=not any(isinstance(planned.fault, Jump) for planned in faults)),
             node_timeout_s=setting.knobs.node_timeout_s,
             expires=_may_expire(setting, faults),
         )
-        self._world = World(seed, setting.knobs, [journal, self._auditor])
+        self._levelness = Levelness(self._auditor, setting.knobs)
+        self._world = World(seed, setting.knobs, [journal, self._auditor, self._levelness])
         self._is_numbered = crash_at is not None
         self._world.crash_at = dict(crash_at or {})
         self._told = Told(self._auditor, _explained(setting, faults))
@@ -99,7 +102,7 @@ class _Story:
             self._told,
             setting.load,
             self._nodes,
-            setting.knobs.slots,
+            min(map(setting.knobs.slots_of, self._nodes)),
             setting.knobs.node_timeout_s,
             plan.gone(faults),
             self._auditor.boots.get,
@@ -120,6 +123,7 @@ class _Story:
             jobs=len(self._told.acknowledged),
             crashes=auditor.crashes,
             restarts=max(0, auditor.starts - len(self._nodes) - 1),
+            level_looks=self._levelness.looks,
             virtual_s=trio.current_time(),
             digest=self._world.digest(),
             passed=tuple(self._world.passed) if self._is_numbered else (),
@@ -158,9 +162,11 @@ class _Story:
             await trio.sleep_until(began_at + planned.at_s)
             self._journal.say(f"*** {planned}")
             self._auditor.fault(planned.fault)
+            self._levelness.disturbed(began_at + planned.over_s)
             self._world.do(planned.fault)
         await trio.sleep_until(began_at + plan.over_s(self._plan))
         self._world.heal()
+        self._levelness.disturbed(trio.current_time())
         self._journal.say("*** nothing breaks any more")
 
     # --- the settling ------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from tests.simulation.told import Told
 
 PREFIX = "k3f7qa"
 TICKET = f"{PREFIX}-1"
+READER = f"{PREFIX}-2"
 KEY = key_of(TICKET)
 TIMEOUT_S = 5.0
 GOOD = Outcome(Verdict.SUCCEEDED, exit=0, seconds=0.5)
@@ -61,9 +62,9 @@ class History:
     def lease(self, attempt: int = 1, boot_id: str = "first") -> None:
         self.commit(BALANCER, live(attempt=attempt, leased=True, boot_id=boot_id, node_id="n"))
 
-    def run(self, attempt: int = 1, boot_id: str = "first", outcome: Outcome = GOOD) -> None:
-        self.auditor.began("n1", boot_id, TICKET, attempt)
-        self.auditor.over("n1", TICKET, attempt, outcome)
+    def run(self, attempt: int = 1, boot_id: str = "first", outcome: Outcome = GOOD, stdin: bytes = b"") -> None:
+        self.auditor.began("n1", boot_id, TICKET, attempt, stdin)
+        self.auditor.over("n1", TICKET, attempt, outcome, b"")
 
     def end(self, ended: Ended = SUCCEEDED) -> None:
         self.commit(BALANCER, Delete(Table.LIVE, KEY), Put(Table.ENDED, KEY, pack(ended)))
@@ -97,7 +98,7 @@ async def history() -> History:
     def tables(process: str) -> Tables:
         return disks.get(process, {})
 
-    auditor = Auditor(tables, Bounds(1, clocks_agree=True), node_timeout_s=TIMEOUT_S)
+    auditor = Auditor(tables, Bounds(lambda process: 1, clocks_agree=True), node_timeout_s=TIMEOUT_S)
     begun = History(auditor, Told(auditor, ()), disks)
     begun.commit(BALANCER, Put(Table.META, b"id", b"ledger"), Put(Table.ORIGINS, PREFIX.encode(), b"n"))
     begun.boot(BALANCER, "ledger")
@@ -231,6 +232,38 @@ async def test_a_job_that_begins_before_what_it_waits_for_is_noticed(history: Hi
         history.run()
 
 
+def reads_what_the_first_has_printed(history: History) -> History:
+    """The first job has printed `one`, and another that is to read it is about to begin."""
+    history.issue()
+    history.arrive()
+    history.lease()
+    history.auditor.began("n1", "first", TICKET, 1, b"")
+    history.auditor.over("n1", TICKET, 1, Outcome(Verdict.SUCCEEDED, exit=0, seconds=0.5, stdout_bytes=3), b"oneerror")
+    history.end()
+    reader = Job("sh", "cat", inputs=(TICKET,))
+    history.issue(READER, reader)
+    history.arrive(READER, reader)
+    history.commit(BALANCER, live(READER, attempt=1, leased=True, boot_id="first", node_id="n"))
+    return history
+
+
+async def test_what_is_read_is_what_was_printed(history: History) -> None:
+    reads_what_the_first_has_printed(history).auditor.began("n1", "first", READER, 1, b"one")
+
+
+@pytest.mark.parametrize("stdin", [b"", b"oneerror", b"two"])
+async def test_a_job_that_is_given_something_else_than_was_printed_is_noticed(history: History, stdin: bytes) -> None:
+    with pytest.raises(Violation, match="its inputs have printed b'one'"):
+        reads_what_the_first_has_printed(history).auditor.began("n1", "first", READER, 1, stdin)
+
+
+async def test_an_output_that_goes_while_a_live_job_wants_it_is_noticed(history: History) -> None:
+    reads_what_the_first_has_printed(history)
+    history.told.asked(Request(f"FORGET {TICKET}", "FORGET", TICKET), "n1")
+    with pytest.raises(Violation, match="k3f7qa-2 wants what it has printed"):
+        history.commit(BALANCER, Delete(Table.ENDED, KEY), Put(Table.TOMBSTONES, KEY, b"forgotten"))
+
+
 async def test_attempt_numbers_that_go_back_are_noticed(leased: History) -> None:
     leased.commit(BALANCER, live(attempt=2))
     with pytest.raises(Violation, match="went back from attempt 2 to 1"):
@@ -246,19 +279,19 @@ async def test_a_number_that_is_used_again_is_noticed(leased: History) -> None:
 
 
 async def test_a_job_that_is_run_again_because_it_is_slow_is_noticed(leased: History) -> None:
-    leased.auditor.began("n1", "first", TICKET, 1)
+    leased.auditor.began("n1", "first", TICKET, 1, b"")
     with pytest.raises(Violation, match="is at a node that was never silent"):
         leased.lease(attempt=2, boot_id="another")
 
 
 async def test_a_job_of_a_node_that_was_silent_may_be_run_again(leased: History, autojump_clock: object) -> None:
-    leased.auditor.began("n1", "first", TICKET, 1)
+    leased.auditor.began("n1", "first", TICKET, 1, b"")
     await trio.sleep(TIMEOUT_S + 0.1)
     leased.lease(attempt=2, boot_id="another")
 
 
 async def test_a_balancer_that_was_stopped_itself_has_to_listen_first(leased: History, autojump_clock: object) -> None:
-    leased.auditor.began("n1", "first", TICKET, 1)
+    leased.auditor.began("n1", "first", TICKET, 1, b"")
     heard_by(leased.auditor)
     await trio.sleep(0.1)
     leased.auditor.fault(Pause(BALANCER, TIMEOUT_S + 1))

@@ -13,20 +13,22 @@ from tests.simulation.mutants import MUTANTS, caught_at
 SEARCHED_MAX: Final = 150
 
 KNOWN: Final = {
-    "acknowledge before commit": 0,
-    "no fsync": 2,
-    "no attempt fence": 0,
-    "outcome overwrites outcome": 19,
-    "outbox dropped on send": 2,
+    "acknowledge before commit": 3,
+    "no fsync": 1,
+    "no attempt fence": 19,
+    "outcome overwrites outcome": 0,
+    "outbox dropped on send": 1,
     "attempt counter in memory": 0,
     "no key dedupe": 2,
     "running jobs not recovered at boot": 0,
     "ticket sequence in memory": 3,
-    "rescue decided from a stale snapshot": 0,
-    "no silence time out": 6,
+    "rescue decided from a stale snapshot": 3,
+    "no silence time out": 14,
     "dispatch sent before commit": 13,
-    "follow up lost when the waiter is cancelled": 12,
-    "no farewell before a planned stop": 4,
+    "follow up lost when the waiter is cancelled": 17,
+    "no farewell before a planned stop": 48,
+    "input gathered once for all": 8,
+    "inputs not kept": 12,
 }
 
 

@@ -60,7 +60,7 @@ def test_the_same_seed_is_the_same_story_in_another_process() -> None:
 def test_a_program_that_breaks_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
     from balancer.rounds import Rounds
 
-    def round(rounds: Rounds, wall: float) -> int:
+    def round(rounds: Rounds, now: float, wall: float) -> int:
         raise ZeroDivisionError("nobody to share with")
 
     monkeypatch.setattr(Rounds, "round", round)
@@ -73,7 +73,7 @@ def test_a_program_that_breaks_is_a_violation(monkeypatch: pytest.MonkeyPatch) -
 def test_a_cluster_that_does_nothing_does_not_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     from balancer.rounds import Rounds
 
-    monkeypatch.setattr(Rounds, "round", lambda rounds, wall: 0)
+    monkeypatch.setattr(Rounds, "round", lambda rounds, now, wall: 0)
     quick = Setting(Knobs(nodes=1, node_timeout_s=1.0, local_fallback_s=None), Load(clients=1, operations=3))
     verdict = story.tell(1, setting=quick, faults=())
     assert verdict.violation is not None

@@ -57,11 +57,11 @@ class Log:
         assert isinstance(machine, Dispatcher if process == "balancer" else Worker)
         self.steps.append((trio.current_time(), process, step))
 
-    def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
+    def began(self, process: str, boot_id: str, ticket: str, attempt: int, stdin: bytes) -> None:
         assert process in self.alive
         self.begun.append((trio.current_time(), process, boot_id, ticket, attempt))
 
-    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
+    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome, output: bytes) -> None:
         assert process in self.alive
         self.ended.append((trio.current_time(), process, ticket, attempt, outcome))
 

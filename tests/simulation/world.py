@@ -47,7 +47,9 @@ class Knobs:
 
     nodes: int = 3
     slots: int = 2
+    slots_each: tuple[int, ...] = ()  # of n1, n2 and so on, and from the beginning; where it is not the same for all
     eager: bool = True
+    placement: str = "level"
     key: bool = True
     dispatch_period_s: float = 5.0
     result_period_s: float = 3.0
@@ -65,6 +67,10 @@ class Knobs:
     awake_max: int = 20_000  # jobs of which more is in memory than their place, in the balancer and in each origin
     restart_s: float = 1.0  # after a death that no fault has asked for: at a point, by a job, of a broken disk
 
+    def slots_of(self, process: str) -> int:
+        """Of a node."""
+        return self.slots_each[(int(process[1:]) - 1) % len(self.slots_each)] if self.slots_each else self.slots
+
 
 class Watcher(Protocol):
     """Told of everything, synchronously, at the very moment. What it raises ends the run."""
@@ -74,9 +80,9 @@ class Watcher(Protocol):
 
     def stepped(self, process: str, step: Step, machine: Worker | Dispatcher) -> None: ...
 
-    def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None: ...
+    def began(self, process: str, boot_id: str, ticket: str, attempt: int, stdin: bytes) -> None: ...
 
-    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None: ...
+    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome, output: bytes) -> None: ...
 
     def booted(self, process: str, boot_id: str) -> None:
         """The balancer has no boot id; it says its ledger's."""
@@ -329,7 +335,7 @@ class World:
         knobs = self.knobs
         return NodeSettings(
             node_name=process,
-            slots=knobs.slots,
+            slots=knobs.slots_of(process),
             data_dir=Path("/nowhere") / process,
             cluster_key=KEY if knobs.key else None,
             node_timeout_s=knobs.node_timeout_s,
@@ -350,6 +356,7 @@ class World:
             info_period_s=knobs.info_period_s,
             node_timeout_s=knobs.node_timeout_s,
             jobs_per_round_max=knobs.jobs_per_round_max,
+            placement=knobs.placement,
             backlog_max=knobs.backlog_max,
             retention_s=knobs.retention_s,
             nodes_max=max(knobs.nodes, 1),

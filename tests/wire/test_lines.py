@@ -16,7 +16,7 @@ from common.options import EVENTS_OPTIONS, JOB_OPTIONS, LOGS_OPTIONS, WATCH_OPTI
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 VERBS = (
     *("SUBMIT", "RUN", "STATUS", "RESULT", "WAIT", "WATCH", "CANCEL", "RETRY", "FORGET", "EXPLAIN", "LOGS", "LIST"),
-    *("NODES", "STATS", "EVENTS", "DRAIN", "UNDRAIN"),
+    *("NODES", "STATS", "PLACEMENT", "EVENTS", "DRAIN", "UNDRAIN"),
     *("AUTH", "PING", "VERSION", "HELP", "QUIT", "EXIT"),
 )
 
@@ -84,6 +84,8 @@ def refusal(line: str, code: Code = Code.BAD_REQUEST) -> str:
         ("NODES", lines.Nodes()),
         ("STATS", lines.Stats(local=False)),
         ("STATS local=1", lines.Stats(local=True)),
+        ("PLACEMENT", lines.Placement(None)),
+        ("placement Round-Robin", lines.Placement("round-robin")),
         ("AUTH s3cret", lines.Auth("s3cret")),
         ("AUTH a=b==", lines.Auth("a=b==")),
         ("ping", lines.Ping()),
@@ -146,6 +148,13 @@ def test_the_percent_sign_of_an_array_is_no_escape() -> None:
 def test_as_many_dependencies_as_may_be_fit_into_a_line_although_other_values_are_short() -> None:
     tickets = tuple(f"k3f7qa-{number}" for number in range(1, AFTER_MAX + 1))
     assert job(f"SUBMIT after={','.join(tickets)} sh true").after == tickets
+    assert job(f"SUBMIT input={','.join(tickets)} sh true").inputs == tickets
+
+
+def test_inputs_keep_their_order_and_one_may_be_named_twice() -> None:
+    asked = job("SUBMIT input=K3F7QA-2,k3f7qa-1,k3f7qa-2,k3f7qa-9_7 after=k3f7qa-1 sh cat")
+    assert asked.inputs == ("k3f7qa-2", "k3f7qa-1", "k3f7qa-2", "k3f7qa-9_7")
+    assert asked.after == ("k3f7qa-1",)
 
 
 def test_a_line_with_braces_is_checked_as_its_first_element_runs_it() -> None:
@@ -297,6 +306,10 @@ def test_a_wrong_line_is_refused_with_a_sentence_that_helps(line: str, said: str
         ("after=,", "',' is no ticket"),
         ("after=k3f7qa-1,nope", "'nope' is no ticket"),
         ("after=" + ",".join(f"k3f7qa-{n}" for n in range(1, AFTER_MAX + 2)), "1001 tickets are too many"),
+        ("input=,", "',' is no ticket; tickets with commas between are allowed"),
+        ("input=k3f7qa-1,a.txt", "input: 'a.txt' is no ticket; tickets with commas between are allowed"),
+        ("input=" + ",".join(f"k3f7qa-{n}" for n in range(1, AFTER_MAX + 2)), "1001 tickets are too many; 1000 are"),
+        ("input=k3f7qa-1 input=k3f7qa-2", "input is given twice"),
         ("array=5", "'5' is no range of indexes; write it like 1-1000"),
         ("array=9-1", "'9-1' holds no index"),
         ("array=1-9:0", "holds no index"),

@@ -20,6 +20,7 @@ import trio
 
 from jobyard import verbs, watching
 from jobyard.aio.connection import Connection, Dialler
+from jobyard.aio.reducing import MapReduce
 from jobyard.batch import Batch
 from jobyard.client import TIMEOUT_S
 from jobyard.errors import (
@@ -56,7 +57,7 @@ CONNECTIONS_MAX: Final = 100  # requests under way at once, a tenth of what a no
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(MapReduce):
     """A cluster, seen from outside. `url` names one node or several, with commas between; the environment's
     JOBYARD_URL, JOBYARD_CLIENT_TOKEN (or JOBYARD_CLIENT_TOKEN_FILE) and JOBYARD_TLS_CA fill in what is not given.
 
@@ -263,6 +264,11 @@ class AsyncClient:
     async def stats(self, *, local: bool = False) -> dict[str, str]:
         """Numbers by name, of the cluster or of the node asked."""
         return await self._ask(verbs.stats(local))
+
+    async def placement(self, policy: str | None = None) -> str:
+        """The policy by which jobs are given to nodes: `level`, `random`, `round-robin`, `least-loaded` or
+        `shortest-wait`. Named, it is in force from now on, until the balancer starts again."""
+        return await self._ask(verbs.placement(policy))
 
     async def events(self, since: str | None = None) -> Events:
         """What has happened behind the cursor `since`, or as far back as it is kept; 10,000 events at most."""

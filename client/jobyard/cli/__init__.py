@@ -14,14 +14,15 @@ file knows one subject, and is imported only for the verb that needs it, because
     output.py      result logs           selectors.py  which jobs are meant: T, T1,T2, all, last, group:NAME
     changing.py    cancel retry forget   words.py      durations, sizes and the like, as options    pure
     cluster.py     nodes stats events    options.py    the options of a job
-                   drain undrain         records.py    what --json prints, field by field           pure
-                   version               tables.py     what people read                             pure
+                   placement drain       records.py    what --json prints, field by field           pure
+                   undrain version       tables.py     what people read                             pure
     mapping.py     map                   terminal.py   standard output and error, colours, the progress bar
-    completion.py  completion            live.py       output as it comes, nothing lost or doubled  pure
-                                         last.py       the ticket last submitted
-    reference.py   writes docs/cli.md    templates.py  {} {.} {/} of map                            pure
+    reducing.py    mapreduce             live.py       output as it comes, nothing lost or doubled  pure
+    graph.py       dag                   last.py       the ticket last submitted
+    completion.py  completion            templates.py  {} {.} {/} of map                            pure
                                          inputs.py     ::: :::: and standard input of map
-                                         campaign.py   what of a map is under way and what is due   pure
+    reference.py   writes docs/cli.md    running.py    many jobs of a group, to their ends
+                                         campaign.py   what of them is under way and what is due    pure
 """
 
 from collections.abc import Sequence

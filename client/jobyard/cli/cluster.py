@@ -1,4 +1,4 @@
-"""`nodes`, `stats`, `events`, `drain`, `undrain` and `version`: the cluster, and the node that answers."""
+"""`nodes`, `stats`, `placement`, `events`, `drain`, `undrain` and `version`: the cluster, and the node that answers."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -46,6 +46,30 @@ def stats(session: Session, local: bool) -> int:
         session.print(records.of_stats(numbers))
     else:
         terminal.lines(tables.table(tables.STAT_COLUMNS, list(numbers.items()), terminal.width(), session.paint))
+    return exits.SUCCESS
+
+
+@verb(
+    "placement",
+    records.PLACEMENT,
+    quiet=None,
+    examples="""
+    jobyard placement
+    jobyard placement shortest-wait
+    """,
+)
+@click.argument("policy", required=False)
+def placement(session: Session, policy: str | None) -> int:
+    """Show by which policy nodes are given jobs, or choose another.
+
+    POLICY is `level`, `random`, `round-robin`, `least-loaded` or `shortest-wait`. It is in force from now on, until the
+    balancer starts again and goes by JOBYARD_PLACEMENT.
+    """
+    in_force = session.client.placement(policy)
+    if session.json:
+        session.print({"placement": in_force})
+    else:
+        terminal.line(in_force)
     return exits.SUCCESS
 
 

@@ -31,8 +31,8 @@ INTERRUPTED: Final = SIGNAL + 2
 BROKEN_PIPE: Final = SIGNAL + 13
 
 MEANINGS: Final = {
-    SUCCESS: "all went well; of `wait` and `map`: every job succeeded",
-    FAILURE: "some job failed or was cancelled (`wait`, `map`), or something else went wrong",
+    SUCCESS: "all went well; of `wait`, `map`, `mapreduce` and `dag`: every job succeeded",
+    FAILURE: "some job failed or was cancelled (the same four), or something else went wrong",
     USAGE: "the command line is wrong, or a node cannot make sense of the request",
     UNREACHABLE: "no node can be reached",
     UNKNOWN: "a ticket is unknown or expired",

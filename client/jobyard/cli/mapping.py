@@ -1,33 +1,27 @@
 """`map`: a job for each input, as GNU parallel does it on one machine.
 
-The jobs have a group of their own, which one WATCH follows, and a key each: so a submission whose answer was lost is
-repeated at the next node and still makes one job. Ctrl-C cancels the group, and so does the end of whoever reads our
-output. When no node can be reached any more, what was submitted goes on.
+What becomes of the jobs, and of Ctrl-C, is in `running.py`.
 """
 
 import itertools
 import os
 import sys
-import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from jobyard.cli import exits, options, records, terminal, words
 from jobyard.cli.campaign import AT_ONCE_MAX, Campaign, Item, halt_of
 from jobyard.cli.inputs import Args, Inputs, inputs_of, taken_apart
-from jobyard.cli.interrupts import Interrupts, Stopped
+from jobyard.cli.interrupts import Interrupts
 from jobyard.cli.joblog import Joblog
 from jobyard.cli.output import tell
+from jobyard.cli.running import Run
 from jobyard.cli.templates import Template
 from jobyard.cli.verb import Session, verb
-from jobyard.errors import Expired, Full, JobyardError, NotAllSubmitted, NotEnded, Unavailable, UnknownTicket
-from jobyard.model import Job, JobOptions, Outcome, Ticket
-
-_PIECE_S: Final = 5.0  # one question about the group
-_GLANCE_S: Final = 0.2  # the same while more inputs may come
-_CANCEL_S: Final = 5.0  # for the jobs that were just being submitted to be known
+from jobyard.errors import Expired, NotEnded, UnknownTicket
+from jobyard.model import Job, JobOptions, Outcome
 
 
 @verb(
@@ -89,12 +83,13 @@ def map_inputs(
     if not command.sources and sys.stdin.isatty():
         session.note("reading inputs from the terminal; Ctrl-D ends them")
     shown = terminal.is_terminal(sys.stderr) if given["progress"] is None else given["progress"]
-    items = _Items(inputs, template)
+    items = Items(inputs, template)
     campaign = Campaign(given["at_once"] or AT_ONCE_MAX, given["keep_order"], given["halt"])
     described = options.options_of(session.client, given, has_directory=True)
     with Joblog(given["joblog"]) as joblog, terminal.Bar(shown, inputs.total) as bar, Interrupts() as interrupts:
-        printer = _Printer(session, given["tag"], joblog, bar)
-        return _Map(session, items, campaign, described, printer, interrupts).to_the_end()
+        printer = Printer(session, given["tag"], joblog, bar)
+        group = f"map-{os.urandom(4).hex()}"
+        return Map(session, group, items, campaign, described, printer, interrupts).to_the_end()
 
 
 def _all(inputs: Inputs) -> Iterator[Args]:
@@ -102,7 +97,7 @@ def _all(inputs: Inputs) -> Iterator[Args]:
         yield from inputs.take(AT_ONCE_MAX, None)
 
 
-class _Items:
+class Items:
     """The jobs that are still to be submitted: those that a full node did not take, and what the inputs have."""
 
     def __init__(self, inputs: Inputs, template: Template) -> None:
@@ -131,7 +126,7 @@ class _Items:
         self._back = items + self._back
 
 
-class _Printer:
+class Printer:
     """Tells of each job that has ended: its output, its line in the job log."""
 
     def __init__(self, session: Session, tag: bool, joblog: Joblog, bar: terminal.Bar) -> None:
@@ -159,149 +154,32 @@ def _tagged(output: bytes, tag: bytes) -> bytes:
     return b"".join(tag + line for line in output.splitlines(keepends=True))
 
 
-class _Map:
-    """All that one `map` does with the cluster. What is under way and what is due is the campaign's to know."""
+class Map(Run):
+    """One `map`."""
 
     def __init__(
         self,
         session: Session,
-        items: _Items,
+        group: str,
+        items: Items,
         campaign: Campaign,
         described: JobOptions,
-        printer: _Printer,
+        printer: Printer,
         interrupts: Interrupts,
     ) -> None:
-        self._session = session
-        self._client = session.client
-        self._items = items
-        self._campaign = campaign
+        super().__init__(session, group, items, campaign, printer.bar, interrupts)
         self._described = described
         self._printer = printer
-        self._interrupts = interrupts
-        self._group = f"map-{os.urandom(4).hex()}"
-        self._cursor: str | None = None
-        self._was_full = False
 
-    def to_the_end(self) -> int:
-        try:
-            self._go()
-        except (Stopped, BrokenPipeError):
-            self._give_up()
-            raise
-        except JobyardError:
-            if self._campaign.under_way:
-                self._session.note(f"what was submitted goes on: jobyard wait group:{self._group}")
-            raise
-        return exits.SUCCESS if self._campaign.went_well else exits.FAILURE
+    def job(self, item: Item) -> Job:
+        return Job(*options.shell_job(item.line), **(self._described | self.known_by(item.seq)))
 
-    def _go(self) -> None:
-        campaign = self._campaign
-        while campaign.under_way or (campaign.room and not self._items.exhausted):
-            if campaign.room and not self._items.exhausted:
-                self._submit()
-            if campaign.under_way:
-                self._watch()
-            self._print_due()
-            if campaign.halted_now:
-                self._cancel()
-                return
-
-    def _give_up(self) -> None:
-        self._printer.bar.clear()
-        self._client.close()  # an answer may be owed on this connection
-        if self._campaign.under_way:
-            self._session.note(f"cancelling {len(self._campaign.under_way)} jobs; once more leaves them to themselves")
+    def print_due(self) -> None:
+        for item, ticket in self.campaign.due():
             try:
-                self._cancel()
-            except JobyardError as error:
-                exits.complain(error)
-
-    # --- submitting ----------------------------------------------------------------------------------------------
-
-    def _submit(self) -> None:
-        """As many jobs as there is room for and as have inputs. Not cut in two by Ctrl-C: what has been submitted
-        must be known, so that it can be cancelled."""
-        items = self._items.take(self._campaign.room, 0.0 if self._campaign.under_way else None)
-        refused = None
-        with self._interrupts.held():
-            try:
-                tickets: tuple[Ticket | None, ...] = self._client.submit_many(self._jobs(items)) if items else ()
-            except NotAllSubmitted as error:
-                tickets, refused = error.tickets, error
-            for item, ticket in zip(items, tickets, strict=False):
-                if ticket is not None:
-                    self._campaign.begin(item, ticket)
-        self._items.put_back([item for item, ticket in itertools.zip_longest(items, tickets) if ticket is None])
-        if refused is not None:
-            self._wait_for_room(refused)
-
-    def _jobs(self, items: list[Item]) -> Iterator[Job]:
-        for item in items:
-            if self._interrupts.number is not None:
-                return
-            own: JobOptions = {"group": self._group, "key": f"{self._group}-{item.seq}"}
-            yield Job(*options.shell_job(item.line), **(self._described | own))
-
-    def _wait_for_room(self, refused: NotAllSubmitted) -> None:
-        """A full node has room again when jobs have ended; if none of ours are to end, it is not for us to wait."""
-        if not isinstance(refused.__cause__, Full) or not self._campaign.under_way:
-            raise refused
-        if not self._was_full:
-            self._session.note(f"FULL: {refused.__cause__}; going on as jobs end")
-        self._was_full = True
-
-    # --- what has ended ------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Takes the ends of jobs, as soon as there are any."""
-        more_may_come = self._campaign.room and self._items.may_come
-        try:
-            patience_s = _GLANCE_S if more_may_come else _PIECE_S
-            watched = self._client.watch(group=self._group, since=self._cursor, timeout_s=patience_s)
-        except Unavailable:
-            time.sleep(_GLANCE_S)  # the balancer is away; nodes go on, and so do we when it is back
-            return
-        self._cursor = watched.cursor
-        for status in watched.ended:
-            self._end(status.ticket, status.state)
-        if not watched.live and not watched.ended and not more_may_come:
-            self._ask_after_the_rest()
-
-    def _ask_after_the_rest(self) -> None:
-        """The group has nobody left, and we have: somebody made the cluster forget a job, or a job has two tickets,
-        since it was submitted again while no balancer could say that it was known."""
-        for ticket in tuple(self._campaign.under_way):
-            try:
-                status = self._client.status(ticket)
-            except (UnknownTicket, Expired) as error:
-                exits.complain(error)
-                self._end(ticket, "unknown")
-            else:
-                if status.ended:
-                    self._end(ticket, status.state)
-
-    def _end(self, ticket: Ticket, state: str) -> None:
-        if self._campaign.end(ticket, succeeded=state == "succeeded"):
-            self._printer.bar.count(succeeded=state == "succeeded")
-
-    def _print_due(self) -> None:
-        for item, ticket in self._campaign.due():
-            try:
-                outcome = self._client.result(ticket)
+                outcome = self.client.result(ticket)
             except (UnknownTicket, Expired, NotEnded) as error:
                 exits.complain(error)
             else:
                 self._printer.print(item, outcome)
-            self._printer.bar.draw()
-
-    # --- the end -------------------------------------------------------------------------------------------------
-
-    def _cancel(self) -> None:
-        """All that is under way; again for what had not yet arrived when the cluster was asked."""
-        ends_at = time.monotonic() + _CANCEL_S
-        while self._campaign.under_way and time.monotonic() < ends_at:
-            self._client.cancel_group(self._group)
-            watched = self._client.watch(group=self._group, since=self._cursor, timeout_s=_GLANCE_S)
-            self._cursor = watched.cursor
-            for status in watched.ended:
-                self._campaign.end(status.ticket, succeeded=status.state == "succeeded")
+            self.bar.draw()

@@ -58,6 +58,8 @@ ALL: Final = (
                  help="Attempts that may be lost with a node.  [3]"),
     _duration("--delay", "Not before so much time has passed."),
     click.option("--after", multiple=True, metavar="JOBS", help="Not before these have succeeded; also `last`."),
+    click.option("--input", multiple=True, metavar="JOBS",
+                 help="The same, and what they printed is its standard input, in this order."),
     _duration("--cpu", "End an attempt that has used more CPU time."),
     _size("--memory", "End an attempt that takes more memory: 512MiB, 2G."),
     _number("--files", "Open files of a process."),
@@ -102,11 +104,13 @@ def job_of(client: Client, given: dict[str, Any], command: Sequence[str]) -> Des
 
 
 def options_of(client: Client, given: dict[str, Any], *, has_directory: bool) -> JobOptions:
-    """All options but those that say what is to be run. Only `--after group:NAME` and the like ask the cluster."""
+    """All options but those that say what is to be run. Only `--after group:NAME` and the like ask the
+    cluster."""
     fields: dict[str, Any] = {name: given.get(name) for name in _PLAIN}
     fields |= {field: given[name] for name, field in _FIELDS.items()}
-    if given["after"]:
-        fields["after"] = selectors.tickets(client, selectors.selected(given["after"]))
+    for name in ("after", "input"):
+        if given[name]:
+            fields[name] = selectors.tickets(client, selectors.selected(given[name]))
     fields["env"] = dict(map(_variable, given["env"])) or None
     if has_directory or given["dir"]:
         fields["dir"] = _directory(given["dir"], given["scratch"])

@@ -89,6 +89,18 @@ MAPPED: Final = Record(
     ),
 )
 
+TASK: Final = Record(
+    "task",
+    "A task of `dag` that has ended: a job, and besides",
+    (
+        Field("task", "string", "its name in the file"),
+        Field("because_of", "string", "the task that it waited for and that did not succeed"),
+        Field("command", "string", "with `--dry-run`, which has no job: what would be run"),
+        Field("after", "array", "likewise: the tasks that it waits for"),
+        Field("input", "array", "likewise: the tasks whose output it reads"),
+    ),
+)
+
 LOGS: Final = Record(
     "output",
     "A piece of what a job has printed. With `-f` each has what is new since the one before.",
@@ -137,6 +149,12 @@ STATS: Final = Record(
     "stats", "Numbers by name: one object with a number for each.", (Field("…", "number", "see docs/operating.md"),)
 )
 
+PLACEMENT: Final = Record(
+    "placement",
+    "The policy by which nodes are given jobs.",
+    (Field("placement", "string", "level, random, round-robin, least-loaded or shortest-wait"),),
+)
+
 EVENT: Final = Record(
     "event",
     "Something that happened to a job or a node.",
@@ -176,8 +194,8 @@ COMPLETION: Final = Record(
 )
 
 RECORDS: Final = (
-    SUBMITTED, JOB, OUTCOME, MAPPED, LOGS, CHANGED, CHANGED_GROUP, EXPLANATION, NODE_RECORD, STATS, EVENT, DRAINED,
-    VERSION, COMPLETION,
+    SUBMITTED, JOB, OUTCOME, MAPPED, TASK, LOGS, CHANGED, CHANGED_GROUP, EXPLANATION, NODE_RECORD, STATS, PLACEMENT,
+    EVENT, DRAINED, VERSION, COMPLETION,
 )  # fmt: skip
 
 # --- from values -------------------------------------------------------------------------------------------------

@@ -50,6 +50,55 @@ where machines share them. `--dir PATH` names another, `--scratch` an empty one 
 A job whose directory is not there fails with the reason `no_directory`.
 """
 
+GRAPHS: Final = """\
+## Files of tasks
+
+What `jobyard dag` reads, as TOML; as JSON it is the same tables. This one fetches, counts twice
+side by side, and tells of it:
+
+```toml
+[defaults]
+timeout = "1h"
+
+[tasks.fetch]
+sh = "curl -fsS https://example.org/words.txt"
+retries = 3
+
+[tasks.lines]
+argv = ["wc", "-l"]
+input = ["fetch"]
+
+[tasks.words]
+argv = ["wc", "-w"]
+input = ["fetch"]
+
+[tasks.tell]
+sh = "mail -s counted you@example.org"
+input = ["lines", "words"]
+```
+
+| in a task | value |
+|---|---|
+| `sh` | a line for `/bin/sh`, or a script of several |
+| `argv` | a list of words, exactly |
+| `exec` | words as a shell would split them, no shell |
+| `py`, `args` | `"module:function"`, and a list of its arguments or a table of them by name |
+| `sleep` | a duration |
+| `after` | a list of tasks that must succeed first, 1,000 at most |
+| `input` | the same, and what they print is its standard input, in this order, 64 MiB at most in all |
+| `stdin` | a text, the beginning of its standard input |
+| `env` | a table of variables |
+| `name` `dir` `array` `priority` `slots` `retries` `crash_limit` `files` `processes` | as the options of a job |
+| `timeout` `backoff` `delay` `cpu` | a text such as `"1h30m"`, or seconds |
+| `memory` `output` | a text such as `"2GiB"`, or bytes |
+
+One of the first five says what is run. The options of the last four rows may stand in `[defaults]`, for all tasks.
+
+All tasks are jobs of the group `dag-KEY`, each with its name in its key. So the same file under the same `--key` is the
+same work, whoever submits it and however often; another text under a known name is a `CONFLICT`. What failed is queued
+again by `jobyard retry group:dag-KEY`, and then watched by calling `dag` again.
+"""
+
 ENGINES: Final = """\
 ## Workflow engines
 
@@ -90,10 +139,10 @@ def reference() -> str:
     sections = [
         *(OPENING, _exit_codes(), FOR_PEOPLE),
         f"## Options of every verb\n\n{_table(of_all)}",
-        f"## Options of a job\n\nOf `submit`, `run` and `map`.\n\n{_table(of_a_job, of_all)}",
+        f"## Options of a job\n\nOf `submit`, `run`, `map` and `mapreduce`.\n\n{_table(of_a_job, of_all)}",
         "## Verbs\n",
         *(_section(verb, of_a_job if "--slots" in _rows(verb) else of_all) for verb in verbs.values()),
-        *(ENGINES, JSON, *map(_record, RECORDS)),
+        *(GRAPHS, ENGINES, JSON, *map(_record, RECORDS)),
     ]
     return "\n".join(sections)
 

@@ -95,7 +95,8 @@ class Bar:
         self.total = total
         self.ended = 0
         self.failed = 0
-        self._shown = shown
+        self.more = ""  # what else is to be said
+        self.shown = shown
         self._on_screen = False
         self._began_at = time.monotonic()
         self._drawn_at = 0.0
@@ -114,7 +115,7 @@ class Bar:
     def draw(self, *, anyhow: bool = False) -> None:
         """Shows where things stand, not oftener than an eye can see."""
         now = time.monotonic()
-        if self._shown and (anyhow or not self._on_screen or now - self._drawn_at >= DRAW_PERIOD_S):
+        if self.shown and (anyhow or not self._on_screen or now - self._drawn_at >= DRAW_PERIOD_S):
             sys.stderr.write(f"\r\033[K{self.text(now - self._began_at)}")
             sys.stderr.flush()
             self._on_screen = True
@@ -125,7 +126,7 @@ class Bar:
         self.clear()
         raw(stdout, stderr)
         last = stderr or stdout
-        if self._shown and not last.endswith(b"\n") and is_terminal(sys.stderr if stderr else sys.stdout):
+        if self.shown and not last.endswith(b"\n") and is_terminal(sys.stderr if stderr else sys.stdout):
             sys.stderr.write("\n")  # the bar would wipe out a line without an end
 
     def clear(self) -> None:
@@ -137,7 +138,7 @@ class Bar:
     def text(self, took_s: float) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
         if not self.total:
-            return f"{self.ended} ended{failed}, {clock(took_s)}"
+            return f"{self.ended} ended{failed}{self.more}, {clock(took_s)}"
         filled = BAR_CELLS * self.ended // self.total
         left = f", {clock(took_s / self.ended * (self.total - self.ended))} left" if self.ended else ""
-        return f"[{'█' * filled}{'·' * (BAR_CELLS - filled)}] {self.ended}/{self.total}{failed}{left}"
+        return f"[{'█' * filled}{'·' * (BAR_CELLS - filled)}] {self.ended}/{self.total}{failed}{self.more}{left}"

@@ -1,4 +1,4 @@
-"""Mutants: fourteen ways to break a promise that the simulation must find, each a patch of the code that is shipped.
+"""Mutants: sixteen ways to break a promise that the simulation must find, each a patch of the code that is shipped.
 
 A rule without a mutant is a wish: were the auditor asleep, or the stories too tame, nobody would notice. A mutant that
 is not found within SEEDS_MAX seeds means that one of the two is so, and is never answered with a story of its own.
@@ -36,6 +36,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         disks.dispatch_sent_before_commit,
         disks.follow_up_lost_when_the_waiter_is_cancelled,
         nodes.no_farewell_before_a_planned_stop,
+        balancers.input_gathered_once_for_all,
+        balancers.inputs_not_kept,
     )
 }
 

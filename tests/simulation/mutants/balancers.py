@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import attrs
 
 from balancer.dispatcher import Dispatcher
+from balancer.inputs import Inputs
 from balancer.ledger import Ledger
 from balancer.records import Entry
 from balancer.roster import Node, Roster
@@ -102,4 +103,30 @@ def no_silence_time_out() -> Iterator[None]:
         return []
 
     with patched(Roster, "silent", silent):
+        yield
+
+
+@contextmanager
+def input_gathered_once_for_all() -> Iterator[None]:
+    """What the first job was given that takes an input, every other one is given, too."""
+    gather = Inputs.gather
+
+    def gather_once(inputs: Inputs, ticket: str) -> bytes:
+        if inputs not in gathered:
+            gathered[inputs] = gather(inputs, ticket)
+        return gathered[inputs]
+
+    gathered: dict[Inputs, bytes] = {}
+    with patched(Inputs, "gather", gather_once):
+        yield
+
+
+@contextmanager
+def inputs_not_kept() -> Iterator[None]:
+    """What a live job wants may be forgotten, and expires."""
+
+    def want(inputs: Inputs, ticket: str) -> None:
+        pass
+
+    with patched(Inputs, "want", want):
         yield
