@@ -1,7 +1,8 @@
 // The cluster at a glance: a verdict in words, jobs by state, lines, nodes, and what failed lately.
 
 import {
-  ago, count, duration, heading, jobLink, keep, make, named, nameLine, plural, reasonOf, say, whereOnPhones,
+  ago, clock, count, duration, heading, jobLink, keep, make, named, nameLine, plural, reasonOf, say, short,
+  whereOnPhones,
 } from "./dom.js";
 import {lineChart} from "./lines.js";
 
@@ -13,11 +14,11 @@ const STORE_EARLY = 0.6; // from here on ended jobs expire early; at 0.75 no job
 export function clusterView(history) {
   const verdict = make("div.verdict");
   const figures = make("dl.figures");
-  const waiting = lineChart("Queue", "", [
+  const waiting = lineChart("Queue", (number) => count(Math.round(number)), [
     {name: "waiting", valueOf: (second) => second.queued + second.dispatched, style: "queued"},
     {name: "running", valueOf: (second) => second.running, style: "running"},
   ]);
-  const passing = lineChart("Throughput", "/s", [
+  const passing = lineChart("Throughput", (number) => `${short(number)}/s`, [
     {name: "submitted", valueOf: (second) => second.submitted, style: "submitted"},
     {name: "succeeded", valueOf: (second) => second.succeeded, style: "succeeded"},
     {name: "failed", valueOf: (second) => second.failed, style: "failed"},
@@ -41,7 +42,14 @@ export function clusterView(history) {
     nodes.show(snapshot);
     failures.show(history.lastFailures(), snapshot);
   }
-  return {element, title: "", show};
+
+  /** No verdict of the past: it would be read as one of now. */
+  function lost(sinceWall) {
+    showFindings(verdict, [["bad", `No connection to the balancer since ${clock(sinceWall)}. Below is what was then.`,
+      "Nodes go on running what they have, and take jobs in: none is lost. Start the balancer again, or see whether " +
+      "this machine reaches it."]]);
+  }
+  return {element, title: "", show, lost};
 }
 
 // --- is it well? ----------------------------------------------------------------------------------------------------
@@ -104,6 +112,10 @@ function showVerdict(element, snapshot, history) {
     const busy = `${slots.busy} of ${plural(slots.busy + slots.free + slots.away, "slot")} busy`;
     found.unshift(["good", live(jobs) ? `All is well: ${busy}${waits}.` : "All is well, and nothing to do.", ""]);
   }
+  showFindings(element, found);
+}
+
+function showFindings(element, found) {
   keep(element, found, ([kind, text]) => `${kind} ${text.replace(/\d+/g, "")}`,
     () => make("p.finding", {}, make("strong"), " ", make("span")),
     (row, [kind, text, advice]) => {

@@ -25,10 +25,10 @@ export function jobView(ticket) {
     asking = true;
     askedAt = performance.now();
     try {
-      const [job, life, output] = await Promise.all([
-        ask(path, leaving.signal),
+      const job = await ask(path, leaving.signal);
+      const [life, output] = await Promise.all([
         ask(`${path}/events`, leaving.signal),
-        ask(`${path}/output`, leaving.signal).catch((problem) => problem),
+        isArray(job) ? null : ask(`${path}/output`, leaving.signal).catch((problem) => problem),
       ]);
       ended = ENDED.has(job.state) && Boolean(job.ended);
       const now = JSON.stringify([job, life, output]);
@@ -67,19 +67,28 @@ export function jobView(ticket) {
   return {element, title: ticket.slice(0, 40), show, close: () => leaving.abort()};
 }
 
+const isArray = (job) => job.count !== undefined; // its elements run and print, and have tickets of their own
+
 function sections(job, life, output) {
   return [
     headline(job),
     explanation(job.explanation),
-    section("Its life", strip(job, life.events), timeline(job, life)),
+    section("Its life", isArray(job) ? null : strip(job, life.events), timeline(job, life)),
     job.attempts.length ? section(plural(job.attempts.length, "attempt"), attempts(job.attempts)) : null,
-    ...outputs(output),
+    ...(isArray(job) ? [elements(job)] : outputs(output)),
     section("What it is", facts(job)),
   ].filter(Boolean);
 }
 
 function section(title, ...children) {
   return make("section", {}, make("h2", {}, title), ...children);
+}
+
+function elements(job) {
+  const first = /^\d+/.exec(job.array ?? "")?.[0];
+  const example = first && jobLink(`${job.ticket}_${first}`);
+  const tickets = example ? ["Each has a ticket of its own, beginning with ", example, "."] : [];
+  return section("Its elements", make("p", {}, `An ${elementsOf(job)}. `, ...tickets));
 }
 
 function headline(job) {
@@ -89,9 +98,11 @@ function headline(job) {
     job.line ? make("code.command", {}, named(job.line)) : null);
 }
 
-/** EXPLAIN's page: a sentence, then labels with their texts. */
+/** EXPLAIN's page, which is wrapped for terminals: a sentence, then labels with their texts. */
 function explanation({text}) {
-  const [first, ...lines] = text.trimEnd().split("\n");
+  const lines = text.trimEnd().split("\n");
+  const end = lines.findIndex((line) => line.endsWith(".")) + 1;
+  const first = lines.splice(0, end || 1).join(" ");
   const list = make("dl.facts");
   for (const line of lines) {
     const label = line.slice(0, LABEL_CHARACTERS).trim();

@@ -1,13 +1,14 @@
 // Lines over the last minutes, as SVG. What they show is told in words, too: for who does not see them, and for whom
 // colours are not enough, each line has a pattern of its own.
 
-import {make, makeSvg, say, short} from "./dom.js";
+import {make, makeSvg, say} from "./dom.js";
 
 const SPANS = [[120, 1], [300, 3], [600, 5]]; // seconds that are shown, and over how many a mean is taken
 const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [150, 38, 4, 8, 18];
 
-/** `series`: [{name, valueOf, style}]: what of a second is drawn, and how. Has `element` and `show(seconds, now)`. */
-export function lineChart(title, unit, series) {
+/** `series`: [{name, valueOf, style}]: what of a second is drawn, and how; `told` makes words of a number. It has
+ *  `element` and `show(seconds, now)`. */
+export function lineChart(title, told, series) {
   const paths = series.map(({style}) => makeSvg(`path.line.${style}`));
   const grid = makeSvg("g.grid");
   const svg = makeSvg("svg.chart", {"aria-hidden": "true"}, grid, ...paths);
@@ -26,7 +27,7 @@ export function lineChart(title, unit, series) {
     rows.forEach((row, index) => {
       const known = row.filter((value) => value !== null);
       paths[index].setAttribute("d", drawn(row, plane));
-      say(words[index], known.length ? `${short(known.at(-1))}${unit}, top ${short(Math.max(...known))}${unit}` : "");
+      say(words[index], known.length ? `${told(known.at(-1))}, top ${told(Math.max(...known))}` : "");
     });
   }
 

@@ -4,7 +4,8 @@
 //     #jobs/STATE     jobs of a state    jobs.js
 //     #job/TICKET     the life of one    job.js
 //
-// A view is made once for its address and has `element`, `title`, and perhaps `show(snapshot)` and `close()`.
+// A view is made once for its address and has `element`, `title`, and perhaps `show(snapshot)`, `lost(sinceWall)` and
+// `close()`.
 
 import {Refused, ask, follow, token} from "./api.js";
 import {clusterView} from "./cluster.js";
@@ -48,6 +49,7 @@ function open() {
   document.title = view.title ? `${view.title} – Jobyard` : "Jobyard";
   main.replaceChildren(view.element);
   if (last) view.show?.(last);
+  if (last && document.body.classList.contains("stale")) view.lost?.(last.heardWall);
   if (!first) {
     scrollTo(0, 0);
     main.focus({preventScroll: true});
@@ -81,6 +83,7 @@ function lost(why) {
   const at = last ? ` since ${clock(last.heardWall)}` : "";
   connection("lost", `not connected${at}${why}; trying again`);
   document.body.classList.add("stale");
+  if (last) view.lost?.(last.heardWall);
 }
 
 function show(snapshot) {

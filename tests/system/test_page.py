@@ -136,6 +136,37 @@ def test_a_failure_leads_to_its_reason_its_life_and_its_output(cluster: SeenClus
     assert_fit_for_all(page)
 
 
+def test_an_array_leads_to_its_elements(cluster: SeenCluster, look: Visits) -> None:
+    address = cluster.address("node1")
+    ticket = submit(address, "array=3-5 sh echo element")
+    wait(address, ticket)
+    page = look.open(f"{cluster.site}/#job/{ticket}")
+    expect(page.locator(".headline")).to_contain_text("array of 3 jobs: 3 succeeded")
+    expect(page.locator(".why")).to_have_text(re.compile(r"succeeded: .* returned\."))  # wrapped for terminals
+    assert_fit_for_all(page)
+    page.get_by_role("link", name=f"{ticket}_3").click()
+    expect(page.get_by_role("region", name="Standard output")).to_have_text("element\n")
+
+
+def test_jobs_of_a_state_are_shown_page_by_page_and_the_first_is_kept_true(cluster: SeenCluster, look: Visits) -> None:
+    address = cluster.address("node1")
+    for _ in range(60):
+        submit(address, "group=later delay=10m sh true")
+    page = look.open(f"{cluster.site}/#jobs/scheduled")
+    rows = page.locator("table.jobs tbody tr")
+    expect(rows).to_have_count(50)
+    expect(rows.first).to_contain_text("delayed")
+    newest = submit(address, "group=later name=newest delay=10m sh true")
+    expect(rows.first).to_contain_text(newest)
+    assert_fit_for_all(page)
+    page.get_by_role("button", name="Show more").click()
+    expect(rows).to_have_count(61)
+    expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+    assert ask(address, "cancel group=later").ok
+    page.goto(f"{cluster.site}/#jobs/running")
+    expect(page.locator("main")).to_contain_text("There are none.")
+
+
 def test_many_failures_are_no_good_state(cluster: SeenCluster, look: Visits) -> None:
     for _ in range(4):
         _failed(cluster, "sh exit 1")
@@ -169,6 +200,8 @@ def test_a_balancer_that_is_gone_is_seen_and_so_is_its_return(browser: Browser, 
             re.compile(r"not connected since \d\d:\d\d:\d\d; trying again")
         )
         assert page.locator("body").evaluate("body => body.classList.contains('stale')")
+        expect(page.locator(".verdict")).to_contain_text("No connection to the balancer since")
+        expect(page.locator(".verdict")).not_to_contain_text("All is well")
         expect(page.locator("table.failures")).to_contain_text(ticket)  # what was known stays in sight
         assert_fit_for_all(page)
         cluster.start("balancer")
