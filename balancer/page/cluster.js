@@ -70,7 +70,7 @@ function findings({overview, justStarted, up, at}, history) {
     found.push(["worse", `The store is ${Math.round(full * 100)} % full.`,
       "Ended jobs expire early. Raise JOBYARD_STORE_MAX, or lower JOBYARD_RETENTION."]);
   }
-  if (justStarted) {
+  if (justStarted && nodes.length) {
     found.push(["news", `The balancer was started ${duration(Math.round(up))} ago.`,
       "Jobs are as it left them, and what runs goes on. What has ended is counted anew, and nodes come back within " +
       "seconds."]);

@@ -60,11 +60,11 @@ function means(seconds, now, valueOf, span, bucket) {
   return sums.map((sum, at) => (counts[at] ? sum / counts[at] : null));
 }
 
-/** 1, 2 or 5 times a power of ten, and no less than what is drawn. */
+/** 1, 2, 2.5 or 5 times a power of ten, and no less than what is drawn. */
 function niceTop(most) {
   if (most <= 1) return 1;
   const power = 10 ** Math.floor(Math.log10(most));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= most);
+  return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((value) => value >= most);
 }
 
 const heightOf = (value, {top}) => TOP + (HEIGHT - BOTTOM - TOP) * (1 - value / top);

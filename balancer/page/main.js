@@ -148,6 +148,7 @@ document.addEventListener("visibilitychange", attend);
 /** Until somebody has given one. */
 function askForToken() {
   connection("lost", "a token is wanted");
+  byId("links").hidden = true;
   const [dialog, field] = [byId("asking"), byId("token")];
   say(byId("token-problem"), token.get() ? "The cluster does not know this token." : "");
   token.forget();

@@ -75,6 +75,7 @@ def test_an_empty_cluster_says_what_is_missing(browser: Browser, start_cluster: 
         _live(page)
         expect(page.locator(".verdict")).to_contain_text("No node has come yet. Start one: jobyard-node HOST PORT")
         expect(page.locator(".verdict")).not_to_contain_text("All is well")
+        expect(page.locator(".verdict")).not_to_contain_text("Jobs are as it left them")  # there never were any
         expect(page.locator("main")).to_contain_text("No job has failed")
         expect(page.locator("table:visible")).to_have_count(0)
         assert_fit_for_all(page)
@@ -258,6 +259,13 @@ def test_what_jobs_name_and_print_is_text_and_nothing_else(
     assert page.evaluate("window.pwned") is None
     assert page.locator("main script, main img").count() == 0
     assert_fit_for_all(page)
+
+
+def test_a_command_cannot_be_made_to_read_as_another(cluster: SeenCluster, look: Visits) -> None:
+    ticket = _failed(cluster, f"sh : {BACKWARDS} \u200b\u2066; exit 9")
+    page = look.open(f"{cluster.site}/#job/{ticket}")
+    expect(page.locator("code.command")).to_contain_text(": \\u202egnp.exe \\u200b\\u2066; exit 9")
+    assert not set("\u202e\u200b\u2066") & set(page.locator("body").inner_text())
 
 
 def _escaped(text: str) -> str:
