@@ -492,6 +492,7 @@ class Worker:
     # --- the program -------------------------------------------------------------------------------------------
 
     def _on_stop(self, event: Stop, now: float) -> None:
+        self._fallback.let_go(now)
         self._drain.stop(now)
 
     def _on_store_level(self, event: StoreLevel, now: float) -> None:
