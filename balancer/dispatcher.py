@@ -15,7 +15,7 @@ Pure: no clock, no I/O. What is decided between the parts is here; each part has
 roster, rounds, placement, clerk.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -32,15 +32,17 @@ from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Mail, Outbox
 from balancer.placement import InForce, Placement
-from balancer.questions import Question
+from balancer.questions import HERE, Question
 from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
 from balancer.revival import Revival
 from balancer.roster import Node, Roster
 from balancer.rounds import Rounds
-from common.codec import Malformed, pack, unpack
+from balancer.views import VERBS as VIEWS
+from balancer.views import Views
+from common.codec import Malformed, pack, replace, unpack
 from common.effects import Effects
-from common.events import Knocked, LinkClosed, Received, StoreLevel
+from common.events import Inquired, Knocked, LinkClosed, Received, StoreLevel, Uninquired
 from common.frames import batches
 from common.history import History
 from common.limits import (
@@ -150,15 +152,18 @@ class Dispatcher:
             jobs_max=periods.jobs_per_round_max,
             chronicle=self._chronicle,
         )
+        books = Books(self._ledger, self._history, groups, self._roster, self._chronicle)
+        rules = Rules(
+            periods.eager,
+            periods.round_s,
+            periods.jobs_per_round_max,
+            periods.node_timeout_s,
+            nodes_max,
+        )
+        self._views = Views(books, rules, in_force, lambda: self._level, self.statistics)
         self._clerk = Clerk(
-            Books(self._ledger, self._history, groups, self._roster, self._chronicle),
-            Rules(
-                periods.eager,
-                periods.round_s,
-                periods.jobs_per_round_max,
-                periods.node_timeout_s,
-                nodes_max,
-            ),
+            books,
+            rules,
             in_force,
             self._timers,
             self._outbox,
@@ -210,7 +215,8 @@ class Dispatcher:
             self._timers.set("level", now + LEVEL_PERIOD_S)
         self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
-        return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s)
+        told = self._chronicle.told_last
+        return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s, told=told)
 
     def committed(self) -> None:
         self._memory.committed()
@@ -547,6 +553,26 @@ class Dispatcher:
         assert node.link is not None
         self._clerk.node_said(node.link, message.id, message.reply, now)
 
+    def _on_inquired(self, event: Inquired, now: float) -> None:
+        """Our own HTTP side asks."""
+        self._wall = event.wall
+        for inquiry in event.inquiries:
+            reply = self._views.answer(inquiry, now, self._wall) if inquiry.verb in VIEWS else None
+            if reply is not None:
+                self._outbox.reply(inquiry.id, reply)
+            elif inquiry.verb in VIEWS:  # of a job that the ledger has still to learn of: its origin may know
+                self._clerk.ask(HERE, replace(inquiry, verb="status"), now)
+            else:
+                self._clerk.ask(HERE, inquiry, now)
+
+    def _on_uninquired(self, event: Uninquired, now: float) -> None:
+        for id in event.ids:
+            self._clerk.forget(HERE, id)
+
+    def census(self) -> Mapping[State, int]:
+        """How many live jobs are in each state; at any time, and at no cost."""
+        return self._ledger.census
+
     def _on_forget(self, node: Node, message: Forget, now: float) -> None:
         assert node.link is not None
         self._clerk.forget(node.link, message.id)
@@ -601,6 +627,8 @@ class Dispatcher:
 
     _handlers: Final[dict[type, Callable[..., None]]] = {
         Knocked: _on_knocked,
+        Inquired: _on_inquired,
+        Uninquired: _on_uninquired,
         LinkClosed: _on_link_closed,
         Received: _on_received,
         StoreLevel: _on_store_level,

@@ -18,16 +18,18 @@ IMPERATIVE = {
     "balancer/app.py",
     "balancer/assembly.py",
     "balancer/door.py",
+    "balancer/web.py",
     "balancer/__main__.py",
     "node/app.py",
     "node/assembly.py",
     "node/dial.py",
+    "node/web.py",
     "node/__main__.py",
     "node/executors",
 }
 OUTSIDE = {
     "trio", "lmdb", "socket", "time", "random", "secrets", "logging", "structlog", "os", "subprocess", "threading",
-    "select", "selectors", "asyncio", "tempfile",
+    "select", "selectors", "asyncio", "tempfile", "starlette", "hypercorn", "prometheus_client",
 }  # fmt: skip
 
 
@@ -108,13 +110,27 @@ def test_lmdb_is_imported_in_one_file() -> None:
     assert users == [ROOT / "common/runtime/store.py"]
 
 
+@pytest.mark.parametrize(
+    ("library", "files"),
+    [
+        ("starlette", {"common/runtime/web.py", "balancer/web.py", "node/web.py"}),
+        ("hypercorn", {"common/runtime/http.py"}),
+        ("prometheus_client", {"common/runtime/metrics.py"}),
+    ],
+)
+def test_what_serves_http_is_imported_where_it_belongs(library: str, files: set[str]) -> None:
+    """So that where JOBYARD_HTTP_LISTEN is off, nobody waits for it and nobody has it in memory."""
+    users = {str(path.relative_to(ROOT)) for package in PROGRAMS for path in modules(package) if library in roots(path)}
+    assert users == files
+
+
 def test_no_file_outgrows_a_reader() -> None:
     """A file is read in one sitting: 400 lines, but for the machines and the ledger, which are the subject itself, and
     for the one file that may know LMDB."""
     allowed = {
         "balancer/dispatcher.py": 750,
-        "balancer/ledger.py": 525,
-        "node/worker.py": 550,
+        "balancer/ledger.py": 540,
+        "node/worker.py": 560,
         "common/messages.py": 450,
         "node/executors/workers.py": 430,
         "common/runtime/store.py": 460,
