@@ -15,6 +15,7 @@ Pure: no clock, no I/O. What is decided between the parts is here; each part has
 roster, rounds, placement, clerk.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -78,7 +79,7 @@ from common.model import Ended, Report, State, index_of
 from common.timers import Timers
 
 GATHER_S: Final = 0.005  # between two steps while every node has enough to do for longer than that
-LEVEL_PERIOD_S: Final = 0.1  # how often waiting jobs may be moved
+LEVEL_PERIOD_S: Final = 0.1  # between two moves of waiting jobs; the first is at once, since a slot may stand idle
 
 
 @attrs.frozen
@@ -173,6 +174,7 @@ class Dispatcher:
         )
         self._flow = Flow(self._ledger, self._clerk.locate)
         self._level = StoreLevel(0.0, False, 0.0)
+        self._levelled_at = -math.inf
         self._wall = 0.0
         self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
         self._expiry_is_due = False
@@ -207,7 +209,7 @@ class Dispatcher:
         self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
         if "level" not in self._timers and self._rounds.uneven(now):
-            self._timers.set("level", now + LEVEL_PERIOD_S)
+            self._timers.set("level", max(now, self._levelled_at + LEVEL_PERIOD_S))
         self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
         return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s)
@@ -281,6 +283,7 @@ class Dispatcher:
                     self._exchange_results()
                     self._timers.set("results", now + self._periods.result_s)
                 case "level":
+                    self._levelled_at = now
                     self._rounds.level(now)
                 case "group orders":
                     self._clerk.carry_on(now)
