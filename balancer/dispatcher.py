@@ -176,13 +176,14 @@ class Dispatcher:
         self._level = StoreLevel(0.0, False, 0.0)
         self._levelled_at = -math.inf
         self._wall = 0.0
+        self._now = 0.0
         self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
         self._expiry_is_due = False
 
     # --- the contract --------------------------------------------------------------------------------------------
 
     def restore(self, now: float, wall: float) -> None:
-        self._wall = wall
+        self._now, self._wall = now, wall
         self._ledger.restore(wall)
         self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
@@ -198,6 +199,8 @@ class Dispatcher:
         self._timers.set("expire", now)
 
     def handle(self, events: Sequence[object], now: float) -> Effects:
+        self._wall += now - self._now  # until a message says what the calendar says: where all are silent, none does
+        self._now = now
         for event in events:
             self._handlers[type(event)](self, event, now)
         self._do_what_is_due(now)
@@ -350,7 +353,7 @@ class Dispatcher:
         assert node.link is not None
         hello = self._admission.hello(node.link)
         new_boot = node.record.boot_id != hello.boot_id
-        self._chronicle.tell("node.joined", node=hello.name, id=node.id)
+        self._chronicle.tell("node.joined", node=hello.name, id=node.id, slots=hello.slots)
         self._reunion.reunite(node, hello, message, self._wall)
         self._outbox.note(
             "node.joined",
