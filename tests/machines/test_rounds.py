@@ -6,6 +6,7 @@ from collections import Counter
 import attrs
 import pytest
 
+from balancer.dispatcher import LEVEL_PERIOD_S
 from balancer.placement import POLICIES, Level, Load, Terms
 from balancer.roster import Node, NodeRecord
 from balancer.rounds import PLENTY, WEIGHT_BYTES_MAX, Contest, room_bytes
@@ -271,3 +272,19 @@ def test_the_balancer_gathers_while_every_node_has_plenty_and_at_no_other_time()
     (id,) = cluster.nodes["n2"].running
     cluster.finish("n2", id)
     assert not cluster.gathers
+
+
+def test_the_first_job_is_moved_at_once_and_the_next_after_a_while() -> None:
+    """A slot may stand idle while a job waits elsewhere; but counts that change all the time are not chased."""
+    cluster = Cluster(1, slots=1)
+    for _ in range(8):
+        cluster.submit("n1")
+    cluster.advance(LEVEL_PERIOD_S)
+    cluster.add_node("n2", slots=1)
+    cluster.advance(0.0)
+    assert cluster.counts() == {"n1": 4, "n2": 4}
+    cluster.add_node("n3", slots=1)
+    cluster.advance(LEVEL_PERIOD_S - 0.001)
+    assert cluster.counts()["n3"] == 0
+    cluster.advance(0.001)
+    assert cluster.counts() == {"n1": 3, "n2": 3, "n3": 2}
