@@ -74,6 +74,24 @@ def test_higher_priority_is_dispatched_first_and_then_the_older() -> None:
     assert order[1:] == [first, high, high_later, low]
 
 
+def test_a_job_that_became_ready_late_begins_before_those_that_arrived_after_it() -> None:
+    """As if they all waited at the balancer; or the reduces of the first would wait for the maps of the last."""
+    cluster = Cluster(1, slots=1)
+    first = cluster.submit("n1", "sh true")
+    reduce = cluster.submit("n1", f"after={first} sh true")
+    later = [cluster.submit("n1", "sh true") for _ in range(3)]
+    begun: list[str] = []
+    while cluster.nodes["n1"].running:
+        (id,) = cluster.nodes["n1"].running
+        begun.append(id[0])
+        cluster.finish("n1", id)
+        if len(begun) == 1:
+            explained = cluster.say("n1", f"explain {later[1]}")
+            assert explained is not None
+            assert "behind 1 job waiting there" in explained
+    assert begun == [first, later[0], reduce, *later[1:]], "the slot was taken before the ledger had heard of the first"
+
+
 def test_higher_priority_is_leased_first_when_it_waits_at_the_balancer() -> None:
     cluster = Cluster(1, slots=1, periods=PERIODIC)
     low, high = cluster.submit("n1", "priority=-1 sh true"), cluster.submit("n1", "priority=1 sh true")
