@@ -91,10 +91,20 @@ class Node:
         self.unreturned |= kept
 
     def exposed(self) -> set[str]:
-        """The leases that were running when the node was lost, as far as can be known: those reported running, and
-        the first `slots` that it had not finished. Losing one of these counts as a crash."""
-        first = list(self.leases)[: self.record.slots]
-        return {*first, *(ticket for ticket, entry in self.leases.items() if entry.begun)}
+        """The leases that were running when the node was lost, as far as can be known: those reported running, and of
+        those that it had not finished the first `slots` in the order in which a node begins. Losing one of these counts
+        as a crash."""
+        in_order = self.in_order()
+        first = {entry.ticket for entry in in_order[: self.record.slots]}
+        return first | {entry.ticket for entry in in_order if entry.begun}
+
+    def in_order(self) -> list[Entry]:
+        """The leases that have begun, then the others as they will begin (`node/backlog.py`)."""
+        return sorted(self.leases.values(), key=_begins)
+
+
+def _begins(entry: Entry) -> tuple[bool, int, int]:
+    return not entry.begun, -entry.record.priority, entry.record.sequence
 
 
 class Roster:
