@@ -6,9 +6,13 @@ fields of this version is passed on as text under its own name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from jobyard.model import Drained, Explanation, Logs, Node, Outcome, Status
+
+if TYPE_CHECKING:
+    from jobyard.cli.findings import Finding
+    from jobyard.cli.lookout import Failure, Sight
 
 Json: TypeAlias = dict[str, Any]
 
@@ -187,6 +191,36 @@ VERSION: Final = Record(
     ),
 )
 
+SIGHT: Final = Record(
+    "sight",
+    "What one look of `top` saw.",
+    (
+        Field("at", "string", "when, by the clock of this machine"),
+        Field("address", "string", "the node that told it"),
+        Field("live", "number", "jobs that have not ended"),
+        Field("running", "number", "of these, attempts begun"),
+        Field("waiting", "number", "of these, given to a node and not begun"),
+        Field("queued", "number", "of these, all others: queued, delayed, blocked, or to be tried again"),
+        Field("in_per_s", "number", "jobs that came, a second, over the latest looks"),
+        Field("out_per_s", "number", "jobs that ended, a second, likewise"),
+        Field("stats", "object", "[stats](#json-stats)"),
+        Field("nodes", "array", "[nodes](#json-node)"),
+        Field("failures", "array", "the latest failures, newest first: ticket, reason, exit, node, name, at"),
+    ),
+)
+
+FINDING: Final = Record(
+    "finding",
+    "Something that `doctor` found.",
+    (
+        Field("severity", "string", "ok, warning or error"),
+        Field("check", "string", "a word for what was looked at: reach, token, version, link, nodes, jobs, clock, …"),
+        Field("about", "string", "the address, node or job that it is about"),
+        Field("text", "string", "what was found"),
+        Field("advice", "string", "what to do"),
+    ),
+)
+
 COMPLETION: Final = Record(
     "completion",
     "A script for a shell.",
@@ -195,7 +229,7 @@ COMPLETION: Final = Record(
 
 RECORDS: Final = (
     SUBMITTED, JOB, OUTCOME, MAPPED, TASK, LOGS, CHANGED, CHANGED_GROUP, EXPLANATION, NODE_RECORD, STATS, PLACEMENT,
-    EVENT, DRAINED, VERSION, COMPLETION,
+    EVENT, SIGHT, FINDING, DRAINED, VERSION, COMPLETION,
 )  # fmt: skip
 
 # --- from values -------------------------------------------------------------------------------------------------
@@ -252,6 +286,33 @@ def of_stats(stats: Mapping[str, str]) -> Json:
     return {name: _number(text) for name, text in stats.items()}
 
 
+def of_sight(sight: "Sight") -> Json:
+    return _present(
+        at=_moment(sight.at_wall),
+        address=sight.address,
+        live=sight.live,
+        running=sight.running,
+        waiting=sight.waiting,
+        queued=sight.queued,
+        in_per_s=_rounded(sight.in_per_s),
+        out_per_s=_rounded(sight.out_per_s),
+        stats=of_stats(sight.stats),
+        nodes=list(map(of_node, sight.nodes)),
+        failures=list(map(_of_failure, sight.failures)),
+    )
+
+
+def _of_failure(failure: "Failure") -> Json:
+    told = {"ticket": failure.ticket, "reason": failure.reason, "node": failure.node, "name": failure.name}
+    known = {name: text for name, text in (told | {"at": failure.at}).items() if text}
+    return known | ({"exit": _number(failure.exit)} if failure.exit else {})
+
+
+def of_finding(finding: "Finding") -> Json:
+    told = {field.name: getattr(finding, field.name) for field in FINDING.fields}
+    return {name: text for name, text in told.items() if text}
+
+
 def of_drained(drained: Drained) -> Json:
     return {"state": drained.state, "running": drained.running, "waiting": drained.waiting}
 
@@ -272,6 +333,16 @@ def _printed(stdout: bytes, stderr: bytes) -> Iterator[tuple[str, str]]:
             import base64
 
             yield f"{name}_base64", base64.b64encode(data).decode()
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
+
+
+def _moment(wall: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _number(text: str) -> Any:

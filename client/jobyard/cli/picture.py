@@ -1,0 +1,278 @@
+"""What `top` shows, as lines of words and their colours, for a screen of any size.
+
+    jobyard top   127.0.0.1:9001   12:03:04   every 1.0s            who tells it, and when
+    jobs, ended, nodes, store                                      the whole cluster
+    NODE   STATE   RUNNING            WAITING           SEEN       a bar for each node: its slots, and its backlog
+    FAILED ...                                                     the latest failures
+    q quit  p pause  s sort                                        keys, and what did not fit
+
+Pure: sizes, times and glyphs are arguments. Nothing here acts on a terminal: names pass through `harmless`. What each
+state is called stands beside its colour, so nothing is lost without colours.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple, TypeAlias
+
+from jobyard.cli.lookout import Failure, Sight
+from jobyard.cli.texts import cells, clock, cut, harmless, in_ascii
+from jobyard.model import Node
+
+Word: TypeAlias = tuple[str, str]  # a text, and the state or part of the screen whose colour it has
+Line: TypeAlias = list[Word]
+
+COLUMNS_MIN: Final = 40
+BAR_CELLS_MIN: Final = 6
+FAILURES_ROWS_MIN: Final = 3  # so many stay visible however many nodes there are
+FAILURES_ROWS_MAX: Final = 20
+
+
+class Glyphs(NamedTuple):
+    running: str
+    waiting: str
+    free: str
+    cut: str
+    gap: str  # between two statements
+
+
+UNICODE: Final = Glyphs("█", "▒", "·", "…", " · ")
+ASCII: Final = Glyphs("#", "=", ".", "~", " - ")
+
+_STATES: Final = ("alive", "draining", "lost")
+
+SORTS: Final[dict[str, Callable[[Node], tuple[float, str]]]] = {
+    "name": lambda node: (0, node.name),
+    "waiting": lambda node: (-node.waiting / max(node.slots, 1), node.name),
+    "running": lambda node: (-node.running / max(node.slots, 1), node.name),
+    "state": lambda node: (-_STATES.index(node.state) if node.state in _STATES else 0, node.name),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that a screen depends on."""
+
+    sight: Sight | None  # the latest
+    now_wall: float
+    trouble: str = ""  # why there is no newer one
+    since_wall: float = 0.0  # since when
+    interval_s: float = 1.0
+    sort: str = "name"
+    paused: bool = False
+    keys: bool = False  # whether somebody can press them
+
+
+def lines(picture: Picture, columns: int, rows: int | None, glyphs: Glyphs) -> list[Line]:
+    """The screen, `rows` lines at most; all that there is, where rows are not limited."""
+    head = [_title(picture, glyphs), *_trouble(picture)]
+    if picture.sight is None:
+        body = [] if picture.trouble else [[("looking for the cluster", "")]]
+    else:
+        head += _totals(picture.sight, glyphs)
+        foot_rows = 1 if picture.keys else 0
+        body = _tables(picture, columns, None if rows is None else rows - len(head) - foot_rows, glyphs)
+    screen = [*head, *body]
+    if picture.keys:
+        screen = [*screen[: (rows or len(screen) + 1) - 1], _keys(picture)]
+    return [_fitted(line, columns, glyphs) for line in screen[:rows]]
+
+
+def _fitted(line: Line, columns: int, glyphs: Glyphs) -> Line:
+    fitted: Line = []
+    for text, word in line:
+        text = harmless(text) if glyphs is UNICODE else in_ascii(harmless(text))
+        room = columns - sum(cells(before) for before, _ in fitted)
+        if room <= 0:
+            break
+        fitted.append((cut(text, room, glyphs.cut), word))
+    return fitted
+
+
+# --- the head ----------------------------------------------------------------------------------------------------
+
+
+def _title(picture: Picture, glyphs: Glyphs) -> Line:
+    at_wall = picture.sight.at_wall if picture.sight else picture.now_wall
+    parts = [picture.sight.address if picture.sight else "", time_of(at_wall), f"every {clock(picture.interval_s)}"]
+    line: Line = [("jobyard top", "title"), ("  " + glyphs.gap.join(filter(None, parts)), "")]
+    return [*line, ("  PAUSED", "paused")] if picture.paused else line
+
+
+def _trouble(picture: Picture) -> Iterator[Line]:
+    if picture.trouble:
+        for_s = clock(max(0.0, picture.now_wall - picture.since_wall))
+        again = "; what follows is what was seen last" if picture.sight else ""
+        yield [(f"not connected since {time_of(picture.since_wall)} ({for_s}), trying again{again}", "lost")]
+        yield [(f"  {' '.join(picture.trouble.split())}", "")]
+
+
+def _totals(sight: Sight, glyphs: Glyphs) -> Iterator[Line]:
+    live = f"{sight.running} running, {sight.waiting} waiting on nodes, {sight.queued} queued"
+    yield [("jobs   ", "title"), (f"{sight.live} live: {live}", "")]
+    yield [("rates  ", "title"), (f"in {_rate(sight.in_per_s)}, ended {_rate(sight.out_per_s)}", "")]
+    succeeded, failed, cancelled = (int(sight.number(f"jobs_{how}_total")) for how in _ENDS)
+    yield [
+        ("ended  ", "title"),
+        (f"{succeeded} succeeded, ", ""),
+        (f"{failed} failed", "failed" if failed else ""),
+        (f", {cancelled} cancelled since the balancer's start", ""),
+    ]
+    yield [*_nodes_told(sight), *_store_told(sight, glyphs)]
+
+
+_ENDS: Final = ("succeeded", "failed", "cancelled")
+
+
+def _rate(per_s: float | None) -> str:
+    return "?" if per_s is None else f"{per_s:.1f}/s"
+
+
+def _nodes_told(sight: Sight) -> Line:
+    told: Line = [("nodes  ", "title")]
+    for state in _STATES:
+        count = sum(node.state == state for node in sight.nodes)
+        if count or state == "alive":
+            told += [(f"{count} {state}", state if state != "alive" or not count else ""), (", ", "")]
+    return [*told, (f"{int(sight.number('slots'))} slots", "")]
+
+
+def _store_told(sight: Sight, glyphs: Glyphs) -> Line:
+    if "store_fraction" not in sight.stats:
+        return []
+    fraction = sight.number("store_fraction")
+    word = "lost" if fraction >= STORE_FULL else "draining" if fraction >= STORE_EARLY else ""
+    return [(f"{glyphs.gap}balancer's store ", ""), (f"{fraction:.0%} full", word)]
+
+
+STORE_EARLY: Final = 0.6  # from here on ended jobs go before their time,
+STORE_FULL: Final = 0.75  # and from here on no new ones are taken
+
+
+# --- the tables --------------------------------------------------------------------------------------------------
+
+
+def _tables(picture: Picture, columns: int, rows: int | None, glyphs: Glyphs) -> list[Line]:
+    """Nodes, then failures, in so many rows: failures have what nodes leave, and a few rows in any case."""
+    sight = picture.sight
+    assert sight is not None
+    nodes = sorted(sight.nodes, key=SORTS[picture.sort])
+    failures = sight.failures[:FAILURES_ROWS_MAX]
+    if rows is None:
+        return [[], *_node_table(nodes, columns, glyphs), [], *_failure_table(failures, columns, glyphs)]
+    kept = min(len(failures), FAILURES_ROWS_MIN) + 2  # an empty line and a title
+    room = max(1, rows - 2 - max(kept, 3))
+    shown = _shortened(_node_table(nodes, columns, glyphs), room + 1, "nodes", picture)
+    left = rows - len(shown) - 3
+    if left < 1:
+        return [[], *shown][:rows]
+    return [[], *shown, [], *_failure_table(failures[:left], columns, glyphs)]
+
+
+def _shortened(table: list[Line], rows: int, what: str, picture: Picture) -> list[Line]:
+    """A table with its title in so many rows; the last says how many are not shown."""
+    if len(table) <= rows:
+        return table
+    hidden = len(table) - rows + 1
+    return [*table[: rows - 1], [(f"and {hidden} more {what}, by {picture.sort}", "")]]
+
+
+def _node_table(nodes: Sequence[Node], columns: int, glyphs: Glyphs) -> list[Line]:
+    if not nodes:
+        return [[("no node has ever been connected", "lost")]]
+    name_cells = min(max(cells(harmless(node.name)) for node in (*nodes, _NODE)), max(8, columns // 5))
+    running, waiting = ([text(node) for node in nodes] for text in (_running, _waiting))
+    ran, waits = (max(map(len, texts)) for texts in (running, waiting))
+    seen = 6
+    spare = columns - name_cells - 8 - ran - waits - seen - 7 * 1 - 2
+    bar = max(BAR_CELLS_MIN, min(40, spare // 2))
+    deepest = max(_per_slot(node) for node in nodes)
+    title = (
+        f"{'NODE':{name_cells}} {'STATE':8} {'RUNNING':{ran + 1 + bar}}  {'WAITING':{waits + 1 + bar}} {'SEEN':>{seen}}"
+    )
+    table: list[Line] = [[(title, "title")]]
+    for node, runs, rests in zip(nodes, running, waiting, strict=True):
+        table.append([
+            (f"{_padded(node.name, name_cells, glyphs)} ", ""),
+            (f"{node.state:8.8} ", node.state),
+            (f"{runs:>{ran}} ", ""),
+            *_bar(node.running / node.slots if node.slots else 0.0, bar, glyphs.running, "running", glyphs.free),
+            (f"  {rests:>{waits}} ", ""),
+            *_bar(_per_slot(node) / max(deepest, 1.0), bar, glyphs.waiting, "waiting", " "),
+            (f" {clock(node.last_seen_s):>{seen}}", node.state if node.state == "lost" else ""),
+        ])  # fmt: skip
+    return table
+
+
+_NODE: Final = Node("node", "alive", 0, 0, 0, 0.0)  # its name is as wide as the title
+
+
+def _running(node: Node) -> str:
+    return f"{node.running}/{node.slots}"
+
+
+def _waiting(node: Node) -> str:
+    return f"{node.waiting} ({_per_slot(node):.1f}/slot)" if node.waiting else "0"
+
+
+def _per_slot(node: Node) -> float:
+    return node.waiting / max(node.slots, 1)
+
+
+def _bar(fraction: float, width: int, full: str, word: str, empty: str) -> Line:
+    """What is not nothing is seen, and what is not all leaves a gap."""
+    filled = round(min(max(fraction, 0.0), 1.0) * width)
+    if 0 < fraction < 1:
+        filled = min(max(filled, 1), width - 1)
+    return [(full * filled, word), (empty * (width - filled), "")]
+
+
+def _padded(text: str, width: int, glyphs: Glyphs) -> str:
+    text = harmless(text) if glyphs is UNICODE else in_ascii(harmless(text))
+    text = cut(text, width, glyphs.cut)
+    return text + " " * (width - cells(text))
+
+
+def _failure_table(failures: Sequence[Failure], columns: int, glyphs: Glyphs) -> list[Line]:
+    if not failures:
+        return [[("no job has failed", "")]]
+    widths = [
+        min(max(cells(harmless(text)) for text in column), most)
+        for column, most in zip(zip(_FAILURE_TITLES, *map(_failure_row, failures), strict=True), _MOST, strict=True)
+    ]
+    table = []
+    for row in (_FAILURE_TITLES, *map(_failure_row, failures)):
+        padded = [_padded(text, width, glyphs) for text, width in zip(row, widths, strict=True)]
+        when, ticket, reason, *rest = padded
+        if row is _FAILURE_TITLES:
+            table.append([("  ".join(padded).rstrip(), "title")])
+        else:
+            table.append([(f"{when}  {ticket}  ", ""), (reason, "failed"), ("  " + "  ".join(rest).rstrip(), "")])
+    return table
+
+
+_FAILURE_TITLES: Final = ("FAILED", "TICKET", "REASON", "EXIT", "NODE", "NAME")
+_MOST: Final = (8, 24, 14, 5, 16, 60)
+
+
+def _failure_row(failure: Failure) -> tuple[str, ...]:
+    when = time_of(_wall(failure.at)) if failure.at else "before"
+    return when, failure.ticket, failure.reason, failure.exit, failure.node, failure.name
+
+
+def _wall(moment: str) -> float:
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def time_of(wall: float) -> str:
+    """A moment as a clock on this machine's wall shows it."""
+    return datetime.fromtimestamp(wall).strftime("%H:%M:%S")
+
+
+def _keys(picture: Picture) -> Line:
+    go_on = "go on" if picture.paused else "pause"
+    return [("q", "title"), (" quit  ", ""), ("p", "title"), (f" {go_on}  ", ""), ("s", "title"),
+            (f" sort nodes (by {picture.sort})", "")]  # fmt: skip
