@@ -284,7 +284,7 @@ def _of_jobs(ward: Ward) -> Iterator[Finding]:
     total = max(len(live), int(_number(ward.stats, "jobs_live")))
     waiting = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common() if reason in _WAITING)
     counted = f" (of the newest {len(live)}: {waiting})" if total > len(live) else f" ({waiting})"
-    yield Finding(OK, "jobs", "cluster", f"{total} live jobs{counted if waiting else ''}")
+    yield Finding(OK, "jobs", "cluster", f"{total} live {'job' if total == 1 else 'jobs'}{counted if waiting else ''}")
 
 
 # --- clocks ------------------------------------------------------------------------------------------------------

@@ -22,9 +22,8 @@ from jobyard.model import Node
 Word: TypeAlias = tuple[str, str]  # a text, and the state or part of the screen whose colour it has
 Line: TypeAlias = list[Word]
 
-COLUMNS_MIN: Final = 40
 BAR_CELLS_MIN: Final = 6
-FAILURES_ROWS_MIN: Final = 3  # so many stay visible however many nodes there are
+TABLE_ROWS_MIN: Final = 3  # a title, one row, and how many more there are
 FAILURES_ROWS_MAX: Final = 20
 
 
@@ -65,17 +64,18 @@ class Picture:
 
 def lines(picture: Picture, columns: int, rows: int | None, glyphs: Glyphs) -> list[Line]:
     """The screen, `rows` lines at most; all that there is, where rows are not limited."""
-    head = [_title(picture, glyphs), *_trouble(picture)]
-    if picture.sight is None:
-        body = [] if picture.trouble else [[("looking for the cluster", "")]]
-    else:
-        head += _totals(picture.sight, glyphs)
-        foot_rows = 1 if picture.keys else 0
-        body = _tables(picture, columns, None if rows is None else rows - len(head) - foot_rows, glyphs)
-    screen = [*head, *body]
-    if picture.keys:
-        screen = [*screen[: (rows or len(screen) + 1) - 1], _keys(picture)]
-    return [_fitted(line, columns, glyphs) for line in screen[:rows]]
+    screen = [_title(picture, glyphs), *_trouble(picture)]
+    foot = [_keys(picture)] if picture.keys else []
+    if picture.sight is not None:
+        screen += _totals(picture.sight, glyphs)
+        left = None if rows is None else rows - len(screen) - len(foot)
+        screen += _tables(picture, columns, left, glyphs)
+    elif not picture.trouble:
+        screen.append([("looking for the cluster", "")])
+    if rows is not None and foot:
+        screen = screen[: rows - 1]
+        screen += [[]] * (rows - 1 - len(screen))
+    return [_fitted(line, columns, glyphs) for line in [*screen, *foot][:rows]]
 
 
 def _fitted(line: Line, columns: int, glyphs: Glyphs) -> Line:
@@ -102,8 +102,8 @@ def _title(picture: Picture, glyphs: Glyphs) -> Line:
 def _trouble(picture: Picture) -> Iterator[Line]:
     if picture.trouble:
         for_s = clock(max(0.0, picture.now_wall - picture.since_wall))
-        again = "; what follows is what was seen last" if picture.sight else ""
-        yield [(f"not connected since {time_of(picture.since_wall)} ({for_s}), trying again{again}", "lost")]
+        below = ", below what was seen last" if picture.sight else ""
+        yield [(f"not connected since {time_of(picture.since_wall)} ({for_s}), trying again{below}", "lost")]
         yield [(f"  {' '.join(picture.trouble.split())}", "")]
 
 
@@ -156,25 +156,25 @@ def _tables(picture: Picture, columns: int, rows: int | None, glyphs: Glyphs) ->
     """Nodes, then failures, in so many rows: failures have what nodes leave, and a few rows in any case."""
     sight = picture.sight
     assert sight is not None
-    nodes = sorted(sight.nodes, key=SORTS[picture.sort])
-    failures = sight.failures[:FAILURES_ROWS_MAX]
+    nodes = _node_table(sorted(sight.nodes, key=SORTS[picture.sort]), columns, glyphs)
+    failures = _failure_table(sight.failures[:FAILURES_ROWS_MAX], glyphs)
     if rows is None:
-        return [[], *_node_table(nodes, columns, glyphs), [], *_failure_table(failures, columns, glyphs)]
-    kept = min(len(failures), FAILURES_ROWS_MIN) + 2  # an empty line and a title
-    room = max(1, rows - 2 - max(kept, 3))
-    shown = _shortened(_node_table(nodes, columns, glyphs), room + 1, "nodes", picture)
-    left = rows - len(shown) - 3
-    if left < 1:
-        return [[], *shown][:rows]
-    return [[], *shown, [], *_failure_table(failures[:left], columns, glyphs)]
+        return [[], *nodes, [], *failures]
+    if rows < TABLE_ROWS_MIN + 1:
+        return [[("no room for nodes and failures", "lost")]][: max(rows, 0)]
+    kept = min(len(failures), TABLE_ROWS_MIN) + 1 if rows > 2 * TABLE_ROWS_MIN + 1 else 0
+    shown = _shortened(nodes, rows - 1 - kept, f"nodes, by {picture.sort}")
+    left = rows - len(shown) - 2
+    if left < min(len(failures), TABLE_ROWS_MIN):
+        return [[], *shown]
+    return [[], *shown, [], *_shortened(failures, left, "of the latest failures")]
 
 
-def _shortened(table: list[Line], rows: int, what: str, picture: Picture) -> list[Line]:
+def _shortened(table: list[Line], rows: int, what: str) -> list[Line]:
     """A table with its title in so many rows; the last says how many are not shown."""
     if len(table) <= rows:
         return table
-    hidden = len(table) - rows + 1
-    return [*table[: rows - 1], [(f"and {hidden} more {what}, by {picture.sort}", "")]]
+    return [*table[: rows - 1], [(f"and {len(table) - rows + 1} more {what}", "")]]
 
 
 def _node_table(nodes: Sequence[Node], columns: int, glyphs: Glyphs) -> list[Line]:
@@ -233,7 +233,7 @@ def _padded(text: str, width: int, glyphs: Glyphs) -> str:
     return text + " " * (width - cells(text))
 
 
-def _failure_table(failures: Sequence[Failure], columns: int, glyphs: Glyphs) -> list[Line]:
+def _failure_table(failures: Sequence[Failure], glyphs: Glyphs) -> list[Line]:
     if not failures:
         return [[("no job has failed", "")]]
     widths = [
