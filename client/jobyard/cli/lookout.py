@@ -9,7 +9,7 @@ the look raises, and the next one begins anew.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -154,9 +154,8 @@ def _named(client: Client, failure: Failure) -> Failure:
 class Lookout:
     """The addresses of JOBYARD_URL, and whom of them we look through."""
 
-    def __init__(self, url: str | None, dial: Callable[[Address], Client] | None = None) -> None:
+    def __init__(self, url: str | None) -> None:
         self._addresses = route_of(url).addresses
-        self._dial = dial or (lambda address: Client(url_of(address), timeout_s=ANSWER_S_MAX))
         self._clients: dict[Address, Client] = {}
         self._at = 0
         self._rates = Rates()
@@ -184,7 +183,7 @@ class Lookout:
     def _look(self, address: Address) -> Sight:
         client = self._clients.get(address)
         if client is None:
-            client = self._clients[address] = self._dial(address)
+            client = self._clients[address] = Client(url_of(address), timeout_s=ANSWER_S_MAX)
         if client.stats(local=True).get("linked") == "0":
             raise Unavailable(f"the node at {address} has no link to the balancer")
         cursor = client.events("now").cursor

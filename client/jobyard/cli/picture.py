@@ -23,6 +23,7 @@ Word: TypeAlias = tuple[str, str]  # a text, and the state or part of the screen
 Line: TypeAlias = list[Word]
 
 BAR_CELLS_MIN: Final = 6
+BAR_CELLS_MAX: Final = 40
 TABLE_ROWS_MIN: Final = 3  # a title, one row, and how many more there are
 FAILURES_ROWS_MAX: Final = 20
 
@@ -81,12 +82,17 @@ def lines(picture: Picture, columns: int, rows: int | None, glyphs: Glyphs) -> l
 def _fitted(line: Line, columns: int, glyphs: Glyphs) -> Line:
     fitted: Line = []
     for text, word in line:
-        text = harmless(text) if glyphs is UNICODE else in_ascii(harmless(text))
+        text = _shown(text, glyphs)
         room = columns - sum(cells(before) for before, _ in fitted)
         if room <= 0:
             break
         fitted.append((cut(text, room, glyphs.cut), word))
     return fitted
+
+
+def _shown(text: str, glyphs: Glyphs) -> str:
+    text = harmless(text)
+    return text if glyphs is UNICODE else in_ascii(text)
 
 
 # --- the head ----------------------------------------------------------------------------------------------------
@@ -177,34 +183,49 @@ def _shortened(table: list[Line], rows: int, what: str) -> list[Line]:
     return [*table[: rows - 1], [(f"and {len(table) - rows + 1} more {what}", "")]]
 
 
+class _Cells(NamedTuple):
+    """How wide the columns of the node table are. Names, numbers and bars take what they need and what there is."""
+
+    name: int
+    ran: int
+    waits: int
+    bar: int
+    state: int = 8
+    seen: int = 6
+
+
+_GAPS_CELLS: Final = 7  # between the columns
+
+
 def _node_table(nodes: Sequence[Node], columns: int, glyphs: Glyphs) -> list[Line]:
     if not nodes:
         return [[("no node has ever been connected", "lost")]]
-    name_cells = min(max(cells(harmless(node.name)) for node in (*nodes, _NODE)), max(8, columns // 5))
-    running, waiting = ([text(node) for node in nodes] for text in (_running, _waiting))
-    ran, waits = (max(map(len, texts)) for texts in (running, waiting))
-    seen = 6
-    spare = columns - name_cells - 8 - ran - waits - seen - 7 * 1 - 2
-    bar = max(BAR_CELLS_MIN, min(40, spare // 2))
-    deepest = max(_per_slot(node) for node in nodes)
-    title = (
-        f"{'NODE':{name_cells}} {'STATE':8} {'RUNNING':{ran + 1 + bar}}  {'WAITING':{waits + 1 + bar}} {'SEEN':>{seen}}"
-    )
-    table: list[Line] = [[(title, "title")]]
-    for node, runs, rests in zip(nodes, running, waiting, strict=True):
-        table.append([
-            (f"{_padded(node.name, name_cells, glyphs)} ", ""),
-            (f"{node.state:8.8} ", node.state),
-            (f"{runs:>{ran}} ", ""),
-            *_bar(node.running / node.slots if node.slots else 0.0, bar, glyphs.running, "running", glyphs.free),
-            (f"  {rests:>{waits}} ", ""),
-            *_bar(_per_slot(node) / max(deepest, 1.0), bar, glyphs.waiting, "waiting", " "),
-            (f" {clock(node.last_seen_s):>{seen}}", node.state if node.state == "lost" else ""),
-        ])  # fmt: skip
-    return table
+    wide = _node_cells(nodes, columns, glyphs)
+    deepest = max(1.0, *map(_per_slot, nodes))
+    running = "RUNNING".ljust(wide.ran + 1 + wide.bar)
+    waiting = "WAITING".ljust(wide.waits + 1 + wide.bar)
+    title = f"{'NODE':{wide.name}} {'STATE':{wide.state}} {running}  {waiting} {'SEEN':>{wide.seen}}"
+    return [[(title, "title")], *(_node_line(node, wide, deepest, glyphs) for node in nodes)]
 
 
-_NODE: Final = Node("node", "alive", 0, 0, 0, 0.0)  # its name is as wide as the title
+def _node_cells(nodes: Sequence[Node], columns: int, glyphs: Glyphs) -> _Cells:
+    longest = max(len("NODE"), *(cells(_shown(node.name, glyphs)) for node in nodes))
+    name = min(longest, max(8, columns // 5))
+    ran, waits = (max(len(text(node)) for node in nodes) for text in (_running, _waiting))
+    taken = _Cells(name, ran, waits, 0)
+    return taken._replace(bar=max(BAR_CELLS_MIN, min(BAR_CELLS_MAX, (columns - sum(taken) - _GAPS_CELLS) // 2)))
+
+
+def _node_line(node: Node, wide: _Cells, deepest: float, glyphs: Glyphs) -> Line:
+    return [
+        (f"{_padded(node.name, wide.name, glyphs)} ", ""),
+        (f"{node.state:{wide.state}} ", node.state),
+        (f"{_running(node):>{wide.ran}} ", ""),
+        *_bar(node.running / max(node.slots, 1), wide.bar, glyphs.running, "running", glyphs.free),
+        (f"  {_waiting(node):>{wide.waits}} ", ""),
+        *_bar(_per_slot(node) / deepest, wide.bar, glyphs.waiting, "waiting", " "),
+        (f" {clock(node.last_seen_s):>{wide.seen}}", "lost" if node.state == "lost" else ""),
+    ]
 
 
 def _running(node: Node) -> str:
@@ -228,31 +249,27 @@ def _bar(fraction: float, width: int, full: str, word: str, empty: str) -> Line:
 
 
 def _padded(text: str, width: int, glyphs: Glyphs) -> str:
-    text = harmless(text) if glyphs is UNICODE else in_ascii(harmless(text))
-    text = cut(text, width, glyphs.cut)
+    text = cut(_shown(text, glyphs), width, glyphs.cut)
     return text + " " * (width - cells(text))
 
 
 def _failure_table(failures: Sequence[Failure], glyphs: Glyphs) -> list[Line]:
     if not failures:
         return [[("no job has failed", "")]]
-    widths = [
-        min(max(cells(harmless(text)) for text in column), most)
-        for column, most in zip(zip(_FAILURE_TITLES, *map(_failure_row, failures), strict=True), _MOST, strict=True)
-    ]
-    table = []
-    for row in (_FAILURE_TITLES, *map(_failure_row, failures)):
-        padded = [_padded(text, width, glyphs) for text, width in zip(row, widths, strict=True)]
-        when, ticket, reason, *rest = padded
-        if row is _FAILURE_TITLES:
-            table.append([("  ".join(padded).rstrip(), "title")])
-        else:
-            table.append([(f"{when}  {ticket}  ", ""), (reason, "failed"), ("  " + "  ".join(rest).rstrip(), "")])
-    return table
+    rows = [_FAILURE_TITLES, *map(_failure_row, failures)]
+    columns = zip(*([_shown(text, glyphs) for text in row] for row in rows), strict=True)
+    widths = [min(max(map(cells, column)), most) for column, most in zip(columns, _FAILURE_CELLS_MAX, strict=True)]
+    title, *table = ([_padded(text, width, glyphs) for text, width in zip(row, widths, strict=True)] for row in rows)
+    return [[("  ".join(title).rstrip(), "title")], *map(_failure_line, table)]
+
+
+def _failure_line(padded: Sequence[str]) -> Line:
+    when, ticket, reason, *rest = padded
+    return [(f"{when}  {ticket}  ", ""), (reason, "failed"), (f"  {'  '.join(rest)}".rstrip(), "")]
 
 
 _FAILURE_TITLES: Final = ("FAILED", "TICKET", "REASON", "EXIT", "NODE", "NAME")
-_MOST: Final = (8, 24, 14, 5, 16, 60)
+_FAILURE_CELLS_MAX: Final = (8, 24, 14, 5, 16, 60)
 
 
 def _failure_row(failure: Failure) -> tuple[str, ...]:
