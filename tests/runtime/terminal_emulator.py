@@ -20,6 +20,7 @@ import pyte
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE_S: Final = 20.0
+DRAWN_S: Final = 0.01  # nothing more has been written for so long: the screen is whole
 
 
 class Terminal:
@@ -88,6 +89,8 @@ class Terminal:
         while not shows(self.text):
             goes_on = self._read() and time.monotonic() < ends_at
             assert goes_on, f"not seen: {seen}\n{self.text}"
+        while select.select([self._here], [], [], DRAWN_S)[0] and self._read():
+            pass  # the rest of what is being drawn
         return self.text
 
     def end(self) -> int:

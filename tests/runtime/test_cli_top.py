@@ -278,7 +278,7 @@ def test_on_80_by_24_it_is_live(cluster: WatchedCluster) -> None:
             *[""] * 11,
             "q quit  p pause  s sort nodes (by name)",
         ]
-        assert person.colour_of("alive") == "green"
+        assert person.colour_of("alive    1/2") == "green"
         assert person.colour_of("1 failed") == "red"
         person.press("q")
         assert person.end() == 0
