@@ -2,7 +2,9 @@
 data directory and the port.
 """
 
+import time
 from functools import partial
+from pathlib import Path
 
 import structlog
 import trio
@@ -43,8 +45,25 @@ async def run(settings: BalancerSettings) -> int:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_signals, nursery.cancel_scope.cancel, nursery.cancel_scope.cancel)
+            if settings.http_listen is not None:
+                nursery.start_soon(_run_http, settings.http_listen, settings, balancer, store.directory)
             await balancer.run(ports)
         log.info("balancer.stopped")
         return 0
     finally:
         store.close()
+
+
+async def _run_http(address: tuple[str, int], settings: BalancerSettings, balancer: Balancer, directory: Path) -> None:
+    from common.runtime.http_side import Site, run_http_side
+    from common.runtime.tally import Tally
+
+    tally = Tally(time.time, balancer.dispatcher.census)
+    balancer.driver.observe(tally)
+
+    def make_site() -> Site:
+        from balancer.web import site
+
+        return site(settings, balancer.asking, tally, directory)
+
+    await run_http_side(address, settings, directory, tally, make_site)

@@ -100,10 +100,11 @@ class Array:
         at_once_max = self.indexes.at_once_max
         if at_once_max is not None and len(self.leased) >= at_once_max:
             return False
-        return self._waiting > 0 or self._first_back() is not None
+        return self.waiting > 0 or self._first_back() is not None
 
     @property
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
+        """Elements that are only a number, and whose turn will come."""
         return 0 if self.dropped else self.unbegun
 
     def counts(self, unbegun: State = State.QUEUED) -> dict[State, int]:
@@ -111,7 +112,7 @@ class Array:
         counts = dict.fromkeys(State, 0)
         for entry in self.live.values():
             counts[entry.state] += 1
-        counts[unbegun] += self._waiting
+        counts[unbegun] += self.waiting
         counts[State.SUCCEEDED] += self.succeeded
         counts[State.FAILED] += self.failed
         counts[State.CANCELLED] += self.cancelled + (self.unbegun if self.dropped else 0)

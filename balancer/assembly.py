@@ -9,10 +9,11 @@ import trio
 from balancer.dispatcher import Dispatcher, Periods
 from balancer.door import Door
 from balancer.placement import POLICIES
-from common.effects import Hangup, Send
+from common.effects import Hangup, Reply, Send
 from common.limits import ENTRIES_AWAKE_MAX
 from common.memory import Memory
 from common.runtime import identity
+from common.runtime.asking import Asking
 from common.runtime.driver import Driver
 from common.runtime.outside import Outside
 from common.settings import BalancerSettings
@@ -39,6 +40,7 @@ class Balancer:
             run_blocking=outside.run_blocking,
             wall=outside.wall,
         )
+        self.asking = Asking(self.driver.post, outside.wall)
         self._door = Door(
             key=settings.cluster_key,
             ledger_id=self.ledger_id,
@@ -51,6 +53,7 @@ class Balancer:
         """Lives until it is cancelled."""
         self.driver.perform(
             {
+                Reply: lambda action: self.asking.told(action.query_id, action.reply),
                 Send: lambda action: self._door.send(action.link, action.message),
                 Hangup: lambda action: self._door.hang_up(action.link, action.reason),
             },

@@ -19,6 +19,7 @@ import attrs
 import msgspec
 
 from balancer.cursors import read_cursor, write_cursor
+from common import effects
 from common.effects import Table
 from common.limits import BATCH_BYTES, EVENTS_BYTES_MAX, EVENTS_PER_REPLY_MAX
 from common.memory import Memory
@@ -50,7 +51,8 @@ class Chronicle:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._encode_lines = msgspec.json.Encoder().encode_lines
-        self._told: list[tuple[str, str | None, dict[str, object]]] = []
+        self._told: list[effects.Told] = []
+        self.told_last: list[effects.Told] = []  # in the last step, for observers
         self._tag = ""
         self._last = 0  # the number of the last event
         self._bytes_told = 0  # ever
@@ -90,9 +92,9 @@ class Chronicle:
 
     def flush(self, wall: float) -> int:
         """Makes one record of what was told in this step; returns how many events."""
-        if not self._told:
+        told, self._told, self.told_last = self._told, [], self._told
+        if not told:
             return 0
-        told, self._told = self._told, []
         first = self._last + 1
         # A list, because msgspec (0.22) never lets go of a generator that it is given here.
         lines = _inert(self._encode_lines(list(_numbered(told, first, moment(wall)))))
@@ -157,9 +159,7 @@ class Chronicle:
             after, holding = chunk[-1][0], []
 
 
-def _numbered(
-    told: list[tuple[str, str | None, dict[str, object]]], first: int, at: str
-) -> Iterator[dict[str, object]]:
+def _numbered(told: list[effects.Told], first: int, at: str) -> Iterator[dict[str, object]]:
     for number, (event, ticket, fields) in enumerate(told, first):
         line: dict[str, object] = {"seq": number, "at": at, "event": event}
         if ticket is not None:

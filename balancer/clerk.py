@@ -21,7 +21,7 @@ from balancer.group_orders import GroupOrders, Orders
 from balancer.listing import Listing
 from balancer.outbox import Outbox
 from balancer.placement import POLICIES, InForce
-from balancer.questions import NEXT_EVENT, Parked, Question, arrival_of, end_of, end_of_array, return_of
+from balancer.questions import HERE, NEXT_EVENT, OURS, Parked, Question, arrival_of, end_of, end_of_array, return_of
 from balancer.records import Entry
 from balancer.referrals import Referral, Referrals
 from balancer.watches import Watches
@@ -36,7 +36,6 @@ from common.timers import Timers
 
 _CANCEL_SHOWN_S: Final = ANSWER_WAIT_S - 0.5  # what RESULT waits for the end of a cancelled attempt; below the asker's
 _NAMED_MAX: Final = 5  # of those who want an output
-_OURS: Final = 0  # the link of questions that nobody asked us
 _NEEDS_THE_LEDGER: Final = frozenset({"wait", "cancel", "retry", "forget"})  # an origin cannot do it for us
 
 
@@ -246,7 +245,7 @@ class Clerk:
             return
         self._locating.add(ticket)
         self._located += 1
-        self._of_ticket(Question(_OURS, Inquiry(self._located, "status", ticket)), ticket, now)
+        self._of_ticket(Question(OURS, Inquiry(self._located, "status", ticket)), ticket, now)
 
     def take_unknown(self) -> list[str]:
         """The located tickets whose origin has said since that nobody will ever know the job."""
@@ -372,7 +371,9 @@ class Clerk:
 
     def _answer(self, question: Question, reply: bytes) -> None:
         self._drop(question)
-        if question.link != _OURS:
+        if question.link == HERE:
+            self._outbox.reply(question.inquiry.id, reply)
+        elif question.link != OURS:
             self._outbox.send_on(question.link, Answer(question.inquiry.id, reply))
         else:
             self._locating.discard(question.ticket)

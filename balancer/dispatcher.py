@@ -15,7 +15,8 @@ Pure: no clock, no I/O. What is decided between the parts is here; each part has
 roster, rounds, placement, clerk.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -32,15 +33,17 @@ from balancer.groups import Groups
 from balancer.ledger import Ledger
 from balancer.outbox import Mail, Outbox
 from balancer.placement import InForce, Placement
-from balancer.questions import Question
+from balancer.questions import HERE, Question
 from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
 from balancer.revival import Revival
 from balancer.roster import Node, Roster
 from balancer.rounds import Rounds
-from common.codec import Malformed, pack, unpack
+from balancer.views import VERBS as VIEWS
+from balancer.views import Views
+from common.codec import Malformed, pack, replace, unpack
 from common.effects import Effects
-from common.events import Knocked, LinkClosed, Received, StoreLevel
+from common.events import Inquired, Knocked, LinkClosed, Received, StoreLevel, Uninquired
 from common.frames import batches
 from common.history import History
 from common.limits import (
@@ -78,7 +81,7 @@ from common.model import Ended, Report, State, index_of
 from common.timers import Timers
 
 GATHER_S: Final = 0.005  # between two steps while every node has enough to do for longer than that
-LEVEL_PERIOD_S: Final = 0.1  # how often waiting jobs may be moved
+LEVEL_PERIOD_S: Final = 0.1  # between two moves of waiting jobs; the first is at once, since a slot may stand idle
 
 
 @attrs.frozen
@@ -150,15 +153,18 @@ class Dispatcher:
             jobs_max=periods.jobs_per_round_max,
             chronicle=self._chronicle,
         )
+        books = Books(self._ledger, self._history, groups, self._roster, self._chronicle)
+        rules = Rules(
+            periods.eager,
+            periods.round_s,
+            periods.jobs_per_round_max,
+            periods.node_timeout_s,
+            nodes_max,
+        )
+        self._views = Views(books, rules, in_force, lambda: self._level, self.statistics)
         self._clerk = Clerk(
-            Books(self._ledger, self._history, groups, self._roster, self._chronicle),
-            Rules(
-                periods.eager,
-                periods.round_s,
-                periods.jobs_per_round_max,
-                periods.node_timeout_s,
-                nodes_max,
-            ),
+            books,
+            rules,
             in_force,
             self._timers,
             self._outbox,
@@ -173,14 +179,16 @@ class Dispatcher:
         )
         self._flow = Flow(self._ledger, self._clerk.locate)
         self._level = StoreLevel(0.0, False, 0.0)
+        self._levelled_at = -math.inf
         self._wall = 0.0
+        self._now = 0.0
         self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
         self._expiry_is_due = False
 
     # --- the contract --------------------------------------------------------------------------------------------
 
     def restore(self, now: float, wall: float) -> None:
-        self._wall = wall
+        self._now, self._wall = now, wall
         self._ledger.restore(wall)
         self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
@@ -196,6 +204,8 @@ class Dispatcher:
         self._timers.set("expire", now)
 
     def handle(self, events: Sequence[object], now: float) -> Effects:
+        self._wall += now - self._now  # until a message says what the calendar says: where all are silent, none does
+        self._now = now
         for event in events:
             self._handlers[type(event)](self, event, now)
         self._do_what_is_due(now)
@@ -207,10 +217,11 @@ class Dispatcher:
         self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
         if "level" not in self._timers and self._rounds.uneven(now):
-            self._timers.set("level", now + LEVEL_PERIOD_S)
+            self._timers.set("level", max(now, self._levelled_at + LEVEL_PERIOD_S))
         self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
-        return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s)
+        told = self._chronicle.told_last
+        return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s, told=told)
 
     def committed(self) -> None:
         self._memory.committed()
@@ -281,6 +292,7 @@ class Dispatcher:
                     self._exchange_results()
                     self._timers.set("results", now + self._periods.result_s)
                 case "level":
+                    self._levelled_at = now
                     self._rounds.level(now)
                 case "group orders":
                     self._clerk.carry_on(now)
@@ -347,7 +359,7 @@ class Dispatcher:
         assert node.link is not None
         hello = self._admission.hello(node.link)
         new_boot = node.record.boot_id != hello.boot_id
-        self._chronicle.tell("node.joined", node=hello.name, id=node.id)
+        self._chronicle.tell("node.joined", node=hello.name, id=node.id, slots=hello.slots)
         self._reunion.reunite(node, hello, message, self._wall)
         self._outbox.note(
             "node.joined",
@@ -547,6 +559,26 @@ class Dispatcher:
         assert node.link is not None
         self._clerk.node_said(node.link, message.id, message.reply, now)
 
+    def _on_inquired(self, event: Inquired, now: float) -> None:
+        """Our own HTTP side asks."""
+        self._wall = event.wall
+        for inquiry in event.inquiries:
+            reply = self._views.answer(inquiry, now, self._wall) if inquiry.verb in VIEWS else None
+            if reply is not None:
+                self._outbox.reply(inquiry.id, reply)
+            elif inquiry.verb in VIEWS:  # of a job that the ledger has still to learn of: its origin may know
+                self._clerk.ask(HERE, replace(inquiry, verb="status"), now)
+            else:
+                self._clerk.ask(HERE, inquiry, now)
+
+    def _on_uninquired(self, event: Uninquired, now: float) -> None:
+        for id in event.ids:
+            self._clerk.forget(HERE, id)
+
+    def census(self) -> Mapping[State, int]:
+        """How many live jobs are in each state; at any time, and at no cost."""
+        return self._ledger.census
+
     def _on_forget(self, node: Node, message: Forget, now: float) -> None:
         assert node.link is not None
         self._clerk.forget(node.link, message.id)
@@ -601,6 +633,8 @@ class Dispatcher:
 
     _handlers: Final[dict[type, Callable[..., None]]] = {
         Knocked: _on_knocked,
+        Inquired: _on_inquired,
+        Uninquired: _on_uninquired,
         LinkClosed: _on_link_closed,
         Received: _on_received,
         StoreLevel: _on_store_level,

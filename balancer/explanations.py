@@ -313,10 +313,14 @@ def _needs(entry: Entry) -> str:
 
 
 def _before_it(node: Node, entry: Entry) -> int:
-    """How many attempts wait on the node and begin before this one: of higher priority, then those given earlier."""
+    """How many attempts wait on the node and begin before this one: of higher priority, then those of jobs that arrived
+    earlier, then those given earlier."""
     leases = list(node.leases.values())
-    place = (-entry.record.priority, leases.index(entry))
-    return sum(not other.begun and (-other.record.priority, at) < place for at, other in enumerate(leases))
+    place = (-entry.record.priority, entry.record.sequence, leases.index(entry))
+    return sum(
+        not other.begun and (-other.record.priority, other.record.sequence, at) < place
+        for at, other in enumerate(leases)
+    )
 
 
 def _ordinal(number: int) -> str:

@@ -30,10 +30,11 @@ class Groups:
                 yield int.from_bytes(key[len(prefix) :], "big"), ticket_of(ticket_key)
             last = chunk[-1][0]
 
-    def newest(self, group: str) -> Iterator[str]:
-        """The tickets of the ended jobs, the latest end first; read in chunks."""
+    def newest(self, group: str, before: bytes = b"") -> Iterator[str]:
+        """The tickets of the ended jobs, the latest end first, from before a sequence in 8 bytes where one is named;
+        read in chunks."""
         prefix = _prefix(group)
-        last = prefix + _BEHIND_ALL
+        last = prefix + (before[:_SEQUENCE_BYTES] or _BEHIND_ALL)
         while chunk := self._memory.scan(Table.GROUPS, prefix=prefix, after=last, limit=_SCAN, backwards=True):
             yield from (ticket_of(ticket_key) for _, ticket_key in chunk)
             last = chunk[-1][0]

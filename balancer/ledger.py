@@ -14,6 +14,7 @@ The life of a job is drawn in `balancer/records.py`.
 Ended jobs are in the History, on disk, and so are most of those that only wait for a node (`balancer/live.py`). Pure.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from balancer.arrays import Array
@@ -88,6 +89,7 @@ class Ledger:
         for entry in entries:
             self.elements.open(entry)
         for entry in entries:
+            self._live.note(entry)
             self._restore_wait(entry, wall)
             self._offer(entry)
             self._hold(entry)
@@ -116,6 +118,11 @@ class Ledger:
     def all(self) -> Live:
         """The live jobs, to be looked through; they change by the ledger alone."""
         return self._live
+
+    @property
+    def census(self) -> Mapping[State, int]:
+        """How many live jobs are in each state."""
+        return self._live.census.counts
 
     def live(self, ticket: str) -> Entry | None:
         """The entry of a job that has not ended. For an element that has not begun, one that is kept nowhere."""
@@ -175,8 +182,10 @@ class Ledger:
         """Takes in a new job, or one that RETRY has brought back."""
         self._live.enter(entry)
         self.elements.open(entry)
+        self._live.note(entry)
         self._save(entry)
-        self._hold(entry)
+        if entry.record.waits_for:
+            self._hold(entry)
         if entry.record.due_s:
             self._waits.append((entry.ticket, entry.record.due_s))
         self._goes_on(entry, why)
@@ -299,7 +308,7 @@ class Ledger:
         packed = packed or self._memory.get(Table.JOBS, key) or b""
         takes_input = entry.record.takes_input
         body = self.inputs.gather(entry.ticket) if takes_input else self._memory.get(Table.BODIES, key) or b""
-        return Lease(entry.ticket, entry.record.attempt, packed, body)
+        return Lease(entry.ticket, entry.record.attempt, packed, body, entry.record.sequence)
 
     def resume(self, entry: Entry) -> None:
         """The node that held the last lease is back with it, in the same boot: the lease goes on."""
@@ -364,6 +373,7 @@ class Ledger:
             setattr(entry.record, name, value)
         self._save(entry)
         self.elements.note(entry)
+        self._live.note(entry)
         if begins and entry.is_element:
             self._offer(entry)
 
@@ -441,6 +451,7 @@ class Ledger:
         """What has not begun of an array ends at one moment, and is no more than that end."""
         array.dropped = self._numbered(entry, ended)
         self.elements.save(array)
+        self._live.note(entry)
         self._dropped.append(array.ticket)
 
     def fail_lost(self, ticket: str, wall: float) -> bool:
@@ -479,6 +490,7 @@ class Ledger:
         self.counts[ended.state] += 1
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
+            self._live.note(self._live.awake[array.ticket])
             self._look_at_array(self._live.awake[array.ticket], array, ended)
 
     def _numbered(self, entry: Entry, ended: Ended) -> Ended:

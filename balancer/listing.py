@@ -25,12 +25,13 @@ class Listing:
 
     def live(self, entry: Entry) -> bytes:
         """The reply to STATUS of a job that has not ended."""
-        return status_reply(entry.ticket, self._live_fields(entry, self._explanations.reasons()))
+        return status_reply(entry.ticket, self.live_fields(entry, self._explanations.reasons()))
 
     def ended(self, ticket: str, ended: Ended) -> bytes:
         return status_reply(ticket, ended_fields(self._books.job(ticket), ended))
 
-    def _live_fields(self, entry: Entry, reasons: Reasons) -> dict[str, object]:
+    def live_fields(self, entry: Entry, reasons: Reasons) -> dict[str, object]:
+        """What STATUS says of a job that has not ended."""
         runner = self._books.runner(entry)
         return live_fields(
             self._books.job(entry.ticket),
@@ -64,7 +65,7 @@ class Listing:
         resting = inquiry.state in (None, State.QUEUED)
         for entry in self._books.ledger.all.newest_first(inquiry.group, resting=resting):
             wanted = inquiry.state in (None, entry.state) and index_of(entry.ticket) is None
-            yield lines.job_line(entry.ticket, self._live_fields(entry, reasons)) if wanted else None
+            yield lines.job_line(entry.ticket, self.live_fields(entry, reasons)) if wanted else None
         if inquiry.state is None or State(inquiry.state).ended:
             for ticket, ended in self._ended_newest_first(inquiry.group):
                 wanted = inquiry.state in (None, ended.state) and index_of(ticket) is None
@@ -84,11 +85,12 @@ class Listing:
     def nodes(self, now: float) -> bytes:
         """The reply to NODES."""
         nodes = sorted(self._books.roster, key=lambda node: (node.record.name, node.id))
-        body = "".join(f"{lines.status_fields(_node_fields(node, now))}\n" for node in nodes)
+        body = "".join(f"{lines.status_fields(node_fields(node, now))}\n" for node in nodes)
         return lines.ok(count=len(nodes), body=body.encode())
 
 
-def _node_fields(node: Node, now: float) -> dict[str, object]:
+def node_fields(node: Node, now: float) -> dict[str, object]:
+    """What NODES says of a node."""
     running = sum(entry.begun for entry in node.leases.values())
     return {
         "name": node.record.name,

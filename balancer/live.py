@@ -12,16 +12,18 @@ does a job with an input: what it wants is kept for it.
 Pure.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
+from balancer.census import RESTING, Census, counted
 from balancer.order import Order
 from balancer.records import Entry, LiveRecord
 from balancer.runs import Run, Runs, Seen
 from common.codec import glance, unpack
 from common.effects import Table
 from common.memory import Memory
-from common.model import State, index_of, is_element, parse_ticket, ticket_key, ticket_of
+from common.model import State, array_of, index_of, is_element, parse_ticket, ticket_key, ticket_of
 
 _SCAN: Final = 5000
 _NOBODY: Final = Order()  # of a group that has no live job; never added to
@@ -39,6 +41,7 @@ class Live:
         self._looked_at: dict[str, Entry] = {}  # in this step, of those that rest
         self._order = Order()
         self._groups: dict[str, Order] = {}
+        self.census = Census()
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -48,7 +51,7 @@ class Live:
             return entry
         entry = self._looked_at.get(name)
         if entry is None and (packed := self._memory.get(Table.LIVE, ticket_key(name))) is not None:
-            entry = self._looked_at[name] = Entry(name, unpack(LiveRecord, packed))
+            entry = self._looked_at[name] = Entry(name, unpack(LiveRecord, packed), counted=RESTING)
         return entry
 
     def __contains__(self, name: str) -> bool:
@@ -78,15 +81,17 @@ class Live:
         """Its sequence, where its record cannot tell."""
         return self._order.sequence_of(name)
 
-    def newest_first(self, group: str | None, *, resting: bool) -> Iterator[Entry]:
-        """Jobs and arrays, not the elements of arrays; of all groups, or of one. Not those that rest where nobody
-        wants them: they are all queued, and may be a million."""
+    def newest_first(self, group: str | None, *, resting: bool, before: int | None = None) -> Iterator[Entry]:
+        """Jobs and arrays, not the elements of arrays; of all groups, or of one; that arrived before a sequence, where
+        one is named. Not those that rest where nobody wants them: they are all queued, and may be a million."""
         if not resting:
-            wanted = (one for one in self.awake.values() if not one.is_element and group in (None, one.record.group))
+            first = math.inf if before is None else before
+            jobs = (one for one in self.awake.values() if not one.is_element and one.record.sequence < first)
+            wanted = (one for one in jobs if group in (None, one.record.group))
             yield from sorted(wanted, key=lambda entry: -entry.record.sequence)
             return
         order = self._order if group is None else self._groups.get(group, _NOBODY)
-        sequence = order.last_before(None)
+        sequence = order.last_before(before)
         while sequence is not None:
             if (entry := self.arrived(sequence)) is not None:
                 yield entry
@@ -111,6 +116,15 @@ class Live:
             sequence, group = entry.record.sequence, entry.record.group
             assert self._order.ticket(sequence) == entry.ticket, f"{entry.ticket} is not in its place {sequence}"
             assert group is None or self._groups[group].ticket(sequence) == entry.ticket, f"{entry.ticket} in {group}"
+        self._check_census()
+
+    def _check_census(self) -> None:
+        found = Census()
+        found.rest(self._resting)
+        for entry in self.awake.values():
+            state, jobs = counted(entry)
+            found.counts[state] += jobs
+        assert found.counts == self.census.counts, f"there are {found.counts}, and counted {self.census.counts}"
 
     # --- coming and going ----------------------------------------------------------------------------------------
 
@@ -127,6 +141,12 @@ class Live:
             if group not in self._groups:
                 self._groups[group] = Order()
             self._groups[group].add(sequence, prefix, number, count)
+
+    def note(self, entry: Entry) -> None:
+        """The entry has changed, and with it perhaps how many jobs are in which state."""
+        self.census.note(entry)
+        if entry.is_element and (array := self.awake.get(array_of(entry.ticket))) is not None:
+            self.census.note(array)
 
     def wake(self, entry: Entry) -> None:
         """The entry is about to change: from now on it is in memory."""
@@ -152,10 +172,13 @@ class Live:
         """It has ended. Nothing happens for one that was not live."""
         name, record = entry.ticket, entry.record
         was_awake = self.awake.pop(name, None) is not None
+        was_counted = entry.counted is not None
+        self.census.forget(entry)
         if entry.is_element or self._order.ticket(record.sequence) != name:
             return
         if not was_awake:
             self._resting -= 1
+            self.census.rest(0 if was_counted else -1)
             self._looked_at.pop(name, None)
         self._order.remove(record.sequence)
         if record.group is not None:
@@ -182,6 +205,7 @@ class Live:
                 resting.append(run)
         entries.sort(key=_arrival)
         self.awake.update((entry.ticket, entry) for entry in entries)
+        self.census.rest(self._resting)
         return entries, resting
 
 

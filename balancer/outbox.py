@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from balancer.roster import Node
-from common.effects import Hangup, Note, Send
+from common.effects import Hangup, Note, Reply, Send
 from common.frames import batches
 from common.messages import Acknowledged, AttemptId, Cancel, Dispatch, Drop, Lapsed, Lease, Message, Taken
 
@@ -63,6 +63,10 @@ class Outbox:
 
     def send_on(self, link: int, message: Message) -> None:
         self._actions.append(Send(link, message))
+
+    def reply(self, query_id: int, reply: bytes) -> None:
+        """The answer to a question of our own HTTP side."""
+        self._actions.append(Reply(query_id, reply))
 
     def hang_up(self, link: int, reason: str) -> None:
         self.link_closed(link)

@@ -8,9 +8,9 @@
 
 `level` binds early: a backlog on each node hides the round trip, and what waits there is called back when another node
 runs dry. The others bind late: a job stays in the one queue until a slot is free for it, so none waits behind a long
-one while another node idles. `shortest-wait` gives a node a little ahead: what begins there before it could be asked
-again. Where rounds are only started by their timer all of them do so, because a slot that falls free between two
-rounds would stand idle until the next.
+one while another node idles. `shortest-wait` gives a node a little ahead: the next job, which begins where a slot falls
+free without a round trip, and as many more as begin within one. Where rounds are only started by their timer all of
+them give ahead what begins before the next, because a slot that falls free between two rounds would stand idle.
 
 A policy says three things, and rounds do the rest: whether a node has `room`, which of those that have it comes first
 (`rank`), and which `moves` of jobs that wait on nodes are worth their while. It may remember whom it has `chosen`.
@@ -25,7 +25,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 
 from common.machine import Chance
-from common.model import PLACEMENTS
+from common.placements import PLACEMENTS
 
 HIDDEN_S: Final = 0.05  # a round trip under load, with a commit at both ends
 TURN_S_MIN: Final = 0.0002  # a node does some five a millisecond of the shortest jobs
@@ -127,7 +127,7 @@ class Level:
 
 
 class Late:
-    """What the policies share that give jobs to free slots, and ahead only what begins before `ahead_s` are over."""
+    """What the policies share that give jobs to free slots, and ahead only what begins before the next round."""
 
     late = True
 
@@ -135,10 +135,11 @@ class Late:
         over = load.taken + slots - load.slots
         if over <= 0:
             return True
-        return slots == 1 and over <= terms.backlog_max and over * load.turn_s(terms) <= self.ahead_s(terms)
+        return slots == 1 and over <= terms.backlog_max and self._may_be_ahead(over, load, terms)
 
-    def ahead_s(self, terms: Terms) -> float:
-        return terms.apart_s
+    def _may_be_ahead(self, number: int, load: Load, terms: Terms) -> bool:
+        """Whether so many jobs may wait there, of one slot each."""
+        return number * load.turn_s(terms) <= terms.apart_s
 
     def chosen(self, load: Load) -> None:
         pass
@@ -210,8 +211,9 @@ class ShortestWait(Late):
             return (load.taken + 1) / load.slots - 2
         return (1 - load.free) * load.turn_s(terms)
 
-    def ahead_s(self, terms: Terms) -> float:
-        return max(terms.apart_s, HIDDEN_S)
+    def _may_be_ahead(self, number: int, load: Load, terms: Terms) -> bool:
+        """The next one hides the round trip, however long jobs last; where its node gets stuck, it is called back."""
+        return number == 1 or number * load.turn_s(terms) <= max(terms.apart_s, HIDDEN_S)
 
     def moves(self, loads: Iterable[Load], terms: Terms) -> Iterator[Move]:
         def last_waits_s(load: Load) -> float:

@@ -18,6 +18,10 @@ from common.model import array_of
 Place: TypeAlias = tuple[str, Hashable]
 
 
+OURS: Final = 0  # the link of questions that nobody asked us
+HERE: Final = -1  # and of those that come from this program's own HTTP side
+
+
 @attrs.frozen(eq=False)
 class Question:
     """An inquiry, and the link on which its answer is owed."""

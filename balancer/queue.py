@@ -13,6 +13,7 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, TypeAlias
 
 import attrs
@@ -111,6 +112,11 @@ class _Line:
         same = len(self._arrivals[order].before(sequence)) if order in self._arrivals else 0
         return urgent + same + sum(back < place for back in self._back)
 
+    def in_order(self) -> Iterator[int]:
+        """The sequences in the order of arrival, whatever their priority."""
+        arrivals = [islice(one.sequences, one.first, None) for one in self._arrivals.values()]
+        return heapq.merge(*arrivals, sorted(sequence for _, sequence in self._back))
+
     def __bool__(self) -> bool:
         return bool(self._arrivals or self._back)
 
@@ -145,6 +151,10 @@ class Queue:
 
     def lines(self) -> list[Needs]:
         return list(self._lines)
+
+    def oldest(self) -> Iterator[int]:
+        """The sequences of all lines in the order of arrival. Some may have left the queue."""
+        return heapq.merge(*(line.in_order() for line in self._lines.values()))
 
     def ahead_of(self, place: Place, lines: Iterable[Needs]) -> Iterator[int]:
         """The sequences in these lines that stand before a place, in no order. Some may have left the queue, and some

@@ -13,13 +13,15 @@
 Every live job can also be cancelled. Pure; `balancer/ledger.py` is the only one that changes a record.
 """
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import msgspec
 
 from balancer.arrays import Array
 from common.model import Reason, State, is_element, parse_ticket
+
+Counted: TypeAlias = tuple[State, int]
 
 _ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
@@ -76,6 +78,7 @@ class Entry:
     record: LiveRecord
     begun: bool = False
     array: Array | None = None
+    counted: Counted | None = None  # how it was counted last; see `balancer/census.py`
 
     @property
     def state(self) -> State:

@@ -132,6 +132,7 @@ class Reunion:
         if begun and not entry.begun:
             self._chronicle.tell("job.running", entry.ticket, attempt=entry.record.attempt, node=node.record.name)
         entry.begun = begun
+        self._ledger.all.note(entry)
 
     # --- jobs that an earlier ledger gave out ----------------------------------------------------------------------
 

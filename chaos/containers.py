@@ -38,8 +38,10 @@ class Compose:
 
     def __init__(self, project: str, settings: Mapping[str, str]) -> None:
         self.project = project
-        self._ports = dict(zip(self.node_names, _free_ports(len(self.node_names)), strict=True))
+        http_port, *node_ports = _free_ports(1 + len(self.node_names))
+        self._ports = dict(zip(self.node_names, node_ports, strict=True))
         ports = {f"{name.upper()}_PORT": str(port) for name, port in self._ports.items()}
+        ports["HTTP_PORT"] = str(http_port)
         inherited = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         self._env = {**inherited, **settings, **ports}
 

@@ -53,6 +53,7 @@ class Delete(Record, frozen=True):
 
 
 Write: TypeAlias = Put | Delete
+Told: TypeAlias = tuple[str, str | None, dict[str, object]]
 
 
 @attrs.frozen
@@ -106,9 +107,13 @@ class Effects:
 
     `gather_s`: so long the next step waits for company, because nobody is kept waiting by it: a step for many costs
     little more than one for few.
+
+    `told`: what became known of jobs and nodes in this step, for observers: an event as EVENTS names it, the ticket
+    where it is of a job, and the event's fields.
     """
 
     writes: Sequence[Write] = ()
     actions: Sequence[object] = ()
     at_once: Sequence[object] = ()
     gather_s: float = 0.0
+    told: Sequence[Told] = ()

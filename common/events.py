@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import attrs
 
 from common.lines import Query
-from common.messages import Hello, Message
+from common.messages import Hello, Inquiry, Message
 
 
 @attrs.frozen
@@ -28,6 +28,21 @@ class Delivered:
     """The last part of these replies is written to its client: there is room for the next (`Reply.more`)."""
 
     query_ids: Sequence[int]
+
+
+@attrs.frozen
+class Inquired:
+    """Questions of this program's own HTTP side; each is answered by a `Reply` under its id."""
+
+    inquiries: Sequence[Inquiry]
+    wall: float
+
+
+@attrs.frozen
+class Uninquired:
+    """Nobody waits for the answers to these questions any more."""
+
+    ids: Sequence[int]
 
 
 @attrs.frozen

@@ -87,9 +87,14 @@ class History:
         """Whether it ended and was expired, and that is still known."""
         return self._memory.get(Table.TOMBSTONES, ticket_key(ticket)) == _EXPIRED
 
-    def newest(self) -> Iterator[tuple[str, Ended]]:
-        """Ended jobs, and arrays without their elements, the latest end first; in chunks, so that a caller may stop."""
-        after = b""
+    def place(self, ticket: str, ended: Ended) -> bytes:
+        """Where it stands in the order of the ends."""
+        return _moment(ended.ended_wall) + ticket_key(ticket)
+
+    def newest(self, before: bytes = b"") -> Iterator[tuple[str, Ended]]:
+        """Ended jobs, and arrays without their elements, the latest end first; those that ended before a place, where
+        one is named. In chunks, so that a caller may stop."""
+        after = before
         while chunk := self._memory.scan(Table.EXPIRY, after=after, limit=_SCAN, backwards=True):
             for index, kind in chunk:
                 ticket = ticket_of(index[8:])

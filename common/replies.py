@@ -7,9 +7,35 @@ is None is left out. So a reply is one line whatever it tells of.
 import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import unquote
+
+import attrs
 
 from common.errors import Code
 from common.model import ENDED_STATES, Ended, State
+
+
+@attrs.frozen
+class Read:
+    """A reply, taken apart again: `word` is OK, PENDING or ERR; of an error `code` and `message`."""
+
+    word: str
+    fields: Mapping[str, str]
+    body: bytes = b""
+    code: str = ""
+    message: str = ""
+
+
+def read_reply(reply: bytes) -> Read:
+    """The parts of a reply that one of our own machines has made."""
+    line, _, body = reply.partition(b"\n")
+    word, _, rest = line.decode().partition(" ")
+    if word == "ERR":
+        code, _, message = rest.partition(" ")
+        return Read(word, {}, code=code, message=message)
+    fields = dict(field.split("=", 1) for field in rest.split(" ") if "=" in field)
+    return Read(word, {name: unquote(value) for name, value in fields.items()}, body[: int(fields.get("bytes", 0))])
+
 
 MESSAGE_CHARACTERS_MAX: Final = 500  # of an error: a screen line or two, whatever was typed
 

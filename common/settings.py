@@ -28,7 +28,7 @@ from common.environment import setting, settings_of
 from common.errors import shown
 from common.kinds import KINDS
 from common.limits import BODY_BYTES_MAX, GIB, MIB, PYTHON_OUTPUT_BYTES_MAX
-from common.model import PLACEMENTS
+from common.placements import PLACEMENTS
 
 KEY_CHARACTERS_MIN: Final = 16  # 64 bits even of plain hexadecimal digits
 NODE_TIMEOUT_S_MIN: Final = 0.1  # below it, a node that is only busy would be presumed gone
@@ -92,6 +92,14 @@ class CommonSettings(TlsSettings):
         secret=True,
         make=lambda: None,
     )
+    client_token: str | None = setting(
+        "JOBYARD_CLIENT_TOKEN",
+        values.word,
+        "none",
+        "what clients must send: to a node with AUTH, over HTTP as bearer token; or the path of a file that holds it",
+        secret=True,
+        make=lambda: None,
+    )
     insecure: str = setting(
         "JOBYARD_INSECURE",
         values.one_of("", "client", "all"),
@@ -114,7 +122,7 @@ class CommonSettings(TlsSettings):
 
 
 _LISTEN_HELP: Final = "where it listens, host:port; port 0 takes a free one"
-_HTTP_HELP: Final = "metrics, health and dashboard, host:port, or off; this version does not serve them yet"
+_HTTP_HELP: Final = "metrics, health and JSON API over HTTP, host:port, or off"
 _DATA_HELP: Final = "the directory of the store"
 
 
@@ -296,14 +304,6 @@ class NodeSettings(CommonSettings):
         "how long a node that is told to stop waits for what runs",
         unit="ms",
     )
-    client_token: str | None = setting(
-        "JOBYARD_CLIENT_TOKEN",
-        values.word,
-        "none",
-        "what clients must send with AUTH; or the path of a file that holds it",
-        secret=True,
-        make=lambda: None,
-    )
 
 
 S = TypeVar("S", bound=CommonSettings)
@@ -322,7 +322,9 @@ def load_balancer(environ: Mapping[str, str], port: int | None = None) -> Balanc
     if port is not None:
         problems += _port_problems("PORT", port, 0)
         settings = attrs.evolve(settings, listen=(settings.listen[0], port))
-    problems += _exposure(settings, environ, secret="cluster_key", waivers=("all",))
+    link, http = _addresses(settings)
+    problems += _exposure(settings, environ, [link], secret="cluster_key", waivers=("all",))
+    problems += _exposure(settings, environ, [http], secret="client_token", waivers=("client", "all"))
     problems += certificates.problems(settings, dials=False)
     return _sound(settings, problems)
 
@@ -333,7 +335,7 @@ def load_node(environ: Mapping[str, str], balancer_host: str, balancer_port: int
     if balancer_host.split() != [balancer_host]:
         problems.append(f"BALANCER_HOST={shown(balancer_host)}: allowed is a host name or an address")
     problems += _port_problems("BALANCER_PORT", balancer_port, 1)
-    problems += _exposure(settings, environ, secret="client_token", waivers=("client", "all"))
+    problems += _exposure(settings, environ, _addresses(settings), secret="client_token", waivers=("client", "all"))
     problems += certificates.problems(settings, dials=True)
     return _sound(attrs.evolve(settings, balancer=(balancer_host.strip("[]"), balancer_port)), problems)
 
@@ -355,14 +357,23 @@ def _port_problems(name: str, port: int, least: int) -> list[str]:
     return [f"{name}={port}: allowed is a whole number from {least} to {values.PORT_MAX}"]
 
 
+def _addresses(settings: CommonSettings) -> list[tuple[str, tuple[str, int] | None]]:
+    return [("JOBYARD_LISTEN", settings.listen), ("JOBYARD_HTTP_LISTEN", settings.http_listen)]
+
+
 def _exposure(
-    settings: CommonSettings, environ: Mapping[str, str], *, secret: str, waivers: tuple[str, ...]
+    settings: CommonSettings,
+    environ: Mapping[str, str],
+    addresses: list[tuple[str, tuple[str, int] | None]],
+    *,
+    secret: str,
+    waivers: tuple[str, ...],
 ) -> Iterator[str]:
     """Who can be reached from other machines has a secret, or was told in plain words that it needs none."""
     told = settings_of(type(settings))[secret]
     if settings.insecure in waivers or any(name in environ for name in told.variables):
         return  # a secret that is set but bad has its own line
-    for name, address in (("JOBYARD_LISTEN", settings.listen), ("JOBYARD_HTTP_LISTEN", settings.http_listen)):
+    for name, address in addresses:
         if address is not None and not values.is_loopback(address[0]):
             yield (
                 f"{name}={shown(values.format_address(address))}: other machines can reach it, and {told.names[0]} is "

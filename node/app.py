@@ -5,7 +5,9 @@ The order of the start is a promise: what an older boot left running is ended be
 are served only when the store is open.
 """
 
+import time
 from functools import partial
+from pathlib import Path
 
 import attrs
 import structlog
@@ -73,9 +75,26 @@ async def _run(settings: NodeSettings, store: Store) -> int:
         log.info("node.started", version=__version__, address=address, id=who.node_id, boot=who.boot_id,
                  prefix=who.prefix, **describe(settings))  # fmt: skip
         nursery.start_soon(on_signals, node.stop, nursery.cancel_scope.cancel)
+        if settings.http_listen is not None:
+            nursery.start_soon(_run_http, settings.http_listen, settings, node, store.directory)
         status = await node.run(ports, executors.submit)
         nursery.cancel_scope.cancel()
     return status
+
+
+async def _run_http(address: tuple[str, int], settings: NodeSettings, node: Node, directory: Path) -> None:
+    from common.runtime.http_side import Site, run_http_side
+    from common.runtime.tally import Tally
+
+    tally = Tally(time.time)
+    node.driver.observe(tally)
+
+    def make_site() -> Site:
+        from node.web import site
+
+        return site(settings, node.asking, tally, directory, node.serving.statistics)
+
+    await run_http_side(address, settings, directory, tally, make_site)
 
 
 def _way_to_the_balancer(settings: NodeSettings) -> Connect:

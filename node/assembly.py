@@ -12,6 +12,7 @@ from common.events import Asked, ClientsGone, Delivered, Stop
 from common.limits import OWN_JOBS_AWAKE_MAX
 from common.memory import Memory
 from common.runtime import identity
+from common.runtime.asking import Asking
 from common.runtime.driver import Driver
 from common.runtime.outside import Outside
 from common.runtime.serving import Serving
@@ -66,7 +67,8 @@ class Node:
             wall=outside.wall,
         )
         self._wall = outside.wall
-        self._serving = _serving(settings, self.driver, outside)
+        self.asking = Asking(self.driver.post, outside.wall)
+        self.serving = _serving(settings, self.driver, outside)
         self._dial = _dial(settings, who, self.driver, outside, connect)
 
     def report(self, reports: Sequence[Word]) -> None:
@@ -80,7 +82,7 @@ class Node:
         """Lives until the machine says that it is over; returns the exit status."""
         self.driver.perform(
             {
-                Reply: lambda action: self._serving.reply(action.query_id, action.reply, action.more),
+                Reply: self._reply,
                 Send: lambda action: self._dial.send(action.link, action.message),
                 Hangup: lambda action: self._dial.hang_up(action.link, action.reason),
                 RunNow: lambda action: submit(action.batch),
@@ -88,14 +90,20 @@ class Node:
             performed=self._sent_off,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._serving.run, listeners)
+            nursery.start_soon(self.serving.run, listeners)
             nursery.start_soon(self._dial.run)
             status = await self.driver.run()
             nursery.cancel_scope.cancel()
         return status
 
+    def _reply(self, action: Reply) -> None:
+        if action.query_id < 0:
+            self.asking.told(action.query_id, action.reply)
+        else:
+            self.serving.reply(action.query_id, action.reply, action.more)
+
     def _sent_off(self) -> None:
-        self._serving.flush()  # first, because somebody waits for it
+        self.serving.flush()  # first, because somebody waits for it
         self._dial.flush()
 
 

@@ -26,12 +26,14 @@ from common.events import (
     Asked,
     ClientsGone,
     Delivered,
+    Inquired,
     LinkClosed,
     LinkOpened,
     LinkRefused,
     Received,
     Stop,
     StoreLevel,
+    Uninquired,
 )
 from common.history import History
 from common.kinds import KINDS
@@ -64,7 +66,7 @@ from common.messages import (
 )
 from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
-from node import backlog
+from node import backlog, views
 from node.backlog import NO_MAXIMA, Backlog, Maxima
 from node.desk import Desk
 from node.drain import Drain
@@ -273,6 +275,11 @@ class Worker:
                 case _:
                     self._desk.ask(query_id, query, now)
 
+    def _on_inquired(self, event: Inquired, now: float) -> None:
+        refused = refusal(self._level, self._drain, self._desk.refused)
+        for inquiry in event.inquiries:
+            self._outbox.reply(inquiry.id, views.answer(inquiry, refused, self.statistics(), self._level))
+
     def _on_submit(self, query_id: int, query: lines.Submit, now: float) -> None:
         refused = refusal(self._level, self._drain, self._desk.refused)
         if refused is not None:
@@ -373,7 +380,7 @@ class Worker:
             self._take(lease)
 
     def _take(self, lease: Lease) -> None:
-        self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body)
+        self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body, lease.order)
 
     def _on_cancel(self, message: Cancel, now: float) -> None:
         if returned := self._backlog.give_back(message.attempts):
@@ -492,6 +499,7 @@ class Worker:
     # --- the program -------------------------------------------------------------------------------------------
 
     def _on_stop(self, event: Stop, now: float) -> None:
+        self._fallback.let_go(now)
         self._drain.stop(now)
 
     def _on_store_level(self, event: StoreLevel, now: float) -> None:
@@ -516,6 +524,8 @@ class Worker:
         Asked: _on_asked,
         ClientsGone: _on_clients_gone,
         Delivered: _on_delivered,
+        Inquired: _on_inquired,
+        Uninquired: lambda worker, event, now: None,  # all are answered in the step that asks
         LinkOpened: _on_link_opened,
         LinkClosed: _on_link_closed,
         LinkRefused: _on_link_refused,

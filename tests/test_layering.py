@@ -18,16 +18,18 @@ IMPERATIVE = {
     "balancer/app.py",
     "balancer/assembly.py",
     "balancer/door.py",
+    "balancer/web.py",
     "balancer/__main__.py",
     "node/app.py",
     "node/assembly.py",
     "node/dial.py",
+    "node/web.py",
     "node/__main__.py",
     "node/executors",
 }
 OUTSIDE = {
     "trio", "lmdb", "socket", "time", "random", "secrets", "logging", "structlog", "os", "subprocess", "threading",
-    "select", "selectors", "asyncio", "tempfile",
+    "select", "selectors", "asyncio", "tempfile", "starlette", "hypercorn", "prometheus_client",
 }  # fmt: skip
 
 
@@ -103,9 +105,29 @@ def test_who_judges_the_cluster_is_pure(name: str) -> None:
     assert roots(ROOT / "chaos" / f"{name}.py").isdisjoint(OUTSIDE - {"random"})
 
 
+@pytest.mark.parametrize("name", ["loads", "story", "measures", "intervals"])
+def test_what_measures_placement_is_pure(name: str) -> None:
+    touched = roots(ROOT / "analysis" / f"{name}.py") & (OUTSIDE | {"balancer", "node"})
+    assert not touched, f"analysis/{name}.py measures, and imports {', '.join(sorted(touched))}"
+
+
 def test_lmdb_is_imported_in_one_file() -> None:
     users = [path for package in PROGRAMS for path in modules(package) if "lmdb" in roots(path)]
     assert users == [ROOT / "common/runtime/store.py"]
+
+
+@pytest.mark.parametrize(
+    ("library", "files"),
+    [
+        ("starlette", {"common/runtime/web.py", "balancer/web.py", "node/web.py"}),
+        ("hypercorn", {"common/runtime/http.py"}),
+        ("prometheus_client", {"common/runtime/metrics.py"}),
+    ],
+)
+def test_what_serves_http_is_imported_where_it_belongs(library: str, files: set[str]) -> None:
+    """So that where JOBYARD_HTTP_LISTEN is off, nobody waits for it and nobody has it in memory."""
+    users = {str(path.relative_to(ROOT)) for package in PROGRAMS for path in modules(package) if library in roots(path)}
+    assert users == files
 
 
 def test_no_file_outgrows_a_reader() -> None:
@@ -113,8 +135,8 @@ def test_no_file_outgrows_a_reader() -> None:
     for the one file that may know LMDB."""
     allowed = {
         "balancer/dispatcher.py": 750,
-        "balancer/ledger.py": 525,
-        "node/worker.py": 550,
+        "balancer/ledger.py": 540,
+        "node/worker.py": 560,
         "common/messages.py": 450,
         "node/executors/workers.py": 430,
         "common/runtime/store.py": 460,

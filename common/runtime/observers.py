@@ -77,11 +77,11 @@ def tell_quarantined(table: str, key: bytes) -> None:
     structlog.get_logger().error("record.quarantined", table=table, key=key.hex())
 
 
-def write_address(directory: Path, listener: trio.SocketListener) -> str:
-    """Tells where we listen in `<data dir>/address`, as `host:port` and LF; returns it without the LF."""
+def write_address(directory: Path, listener: trio.SocketListener, file: str = "address") -> str:
+    """Tells where we listen in a file of the data directory, as `host:port` and LF; returns it without the LF."""
     host, port = listener.socket.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    temporary = directory / "address.new"
+    temporary = directory / f"{file}.new"
     temporary.write_text(address + "\n")
-    temporary.replace(directory / "address")
+    temporary.replace(directory / file)
     return address

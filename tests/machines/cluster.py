@@ -10,6 +10,7 @@ import itertools
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -34,6 +35,7 @@ from common.limits import SYNC_WITHIN_S
 from common.memory import Memory
 from common.messages import PROTOCOL, AttemptId, Begun, Hello, Jobs, Message, Refused, Result, Welcome
 from common.model import Outcome, Verdict
+from common.runtime.driver import Step
 from node.executors import Kill, Order, Over, Peek, Printed, Start
 from node.worker import Executed, Identity, RunNow, Worker
 
@@ -143,6 +145,8 @@ class Cluster:
         self.sent: list[tuple[str, Message]] = []  # (to whom, what), in order
         self.notes: list[Note] = []
         self.starts: dict[AttemptId, int] = {}
+        self.shown: dict[int, bytes] = {}  # answers to the balancer's own HTTP side
+        self.observers: list[Callable[[Step], None]] = []  # of the balancer
         self._to_balancer: dict[int, deque[bytes]] = {}
         self._to_node: dict[int, deque[bytes]] = {}
         self._owners: dict[int, Node] = {}
@@ -345,6 +349,8 @@ class Cluster:
         self.gathers = effects.gather_s > 0
         for action in effects.actions:
             self._perform_for_balancer(action)
+        for observer in self.observers:
+            observer(Step(events, effects, 0.001, self.now))
 
     def _perform_for_balancer(self, action: object) -> None:
         match action:
@@ -358,6 +364,8 @@ class Cluster:
                     for frame in list(self._to_node[link]):
                         self._arrive_at_node(link, node, _decode(frame))
                     self.cut(link)
+            case Reply(query_id=query_id, reply=reply):
+                self.shown[query_id] = reply
             case Note():
                 self.notes.append(action)
             case _:

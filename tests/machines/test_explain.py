@@ -26,7 +26,9 @@ def entry_of(cluster: Cluster, ticket: str) -> Entry:
 
 def alter(cluster: Cluster, ticket: str, **changes: object) -> None:
     entry = entry_of(cluster, ticket)
+    assert cluster.balancer is not None
     entry.record = replace(entry.record, **changes)  # type: ignore[arg-type]
+    cluster.balancer.machine._ledger.all.note(entry)
 
 
 def drain(cluster: Cluster, name: str) -> None:

@@ -16,6 +16,7 @@ from tests.machines.cluster import PERIODS, Cluster
 from tests.machines.test_explain import explained, row
 
 LATE = [name for name, make in POLICIES.items() if make(random.Random(0)).late]
+PLAIN = [name for name in LATE if name != "shortest-wait"]
 AT_ONCE = Terms()
 PERIODIC = attrs.evolve(PERIODS, eager=False)
 
@@ -49,7 +50,7 @@ def running(cluster: Cluster) -> dict[str, int]:
 # --- all that bind late ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", LATE)
+@pytest.mark.parametrize("policy", PLAIN)
 def test_jobs_go_to_free_slots_alone_and_the_rest_waits_at_the_balancer(policy: str) -> None:
     cluster = uneven(policy)
     for _ in range(40):
@@ -59,7 +60,7 @@ def test_jobs_go_to_free_slots_alone_and_the_rest_waits_at_the_balancer(policy: 
     assert all(starts == 1 for starts in cluster.starts.values())
 
 
-@pytest.mark.parametrize("policy", LATE)
+@pytest.mark.parametrize("policy", PLAIN)
 def test_a_slot_that_falls_free_gets_the_next_job_at_once(policy: str) -> None:
     cluster = uneven(policy)
     tickets = [cluster.submit("n1") for _ in range(17)]
@@ -111,7 +112,7 @@ def test_a_node_is_kept_for_a_wide_job_only_from_those_that_come_after_it() -> N
     assert cluster.where(later) == []
 
 
-@pytest.mark.parametrize("policy", LATE)
+@pytest.mark.parametrize("policy", PLAIN)
 def test_a_wide_job_keeps_nothing_of_a_node_that_it_cannot_run_on(policy: str) -> None:
     cluster = uneven(policy)
     for _ in range(15):
@@ -134,7 +135,8 @@ def test_between_timed_rounds_a_node_has_as_much_ahead_as_it_will_get_through(po
     for _ in range(300):
         cluster.submit("n1")
     cluster.advance(5)
-    assert cluster.counts() == {"n1": 2}, "nothing has ended, so nothing is known of how long that takes"
+    ahead = int(policy == "shortest-wait")
+    assert cluster.counts() == {"n1": 2 + ahead}, "nothing has ended, so nothing is known of how long that takes"
     for id in list(cluster.nodes["n1"].running):
         cluster.finish("n1", id, outcome=Outcome(Verdict.SUCCEEDED, exit=0, seconds=1.0))
     cluster.advance(5)
@@ -229,19 +231,47 @@ def test_shortest_wait_gives_ahead_what_begins_within_a_round_trip() -> None:
     assert given == 2 + HIDDEN_S / 0.005
 
 
-def test_shortest_wait_gives_nothing_ahead_where_attempts_last_long() -> None:
+@pytest.mark.parametrize("seconds", [0.2, 100.0, None])
+def test_shortest_wait_gives_one_ahead_however_long_attempts_last_and_no_more(seconds: float | None) -> None:
     placement, (load,) = POLICIES["shortest-wait"](random.Random(0)), loads_of(2)
-    load.ran(0.2, now=1.0)
+    if seconds is not None:
+        load.ran(seconds, now=1.0)
     load.taken = load.count = 2
+    assert give(placement, [load], terms=Terms(now=1.0)) is load
     assert give(placement, [load], terms=Terms(now=1.0)) is None
 
 
-def test_shortest_wait_gives_nothing_ahead_of_a_node_on_which_nothing_has_ended_for_long() -> None:
+def test_by_shortest_wait_the_next_job_of_each_node_begins_without_a_round_trip() -> None:
+    cluster = uneven("shortest-wait")
+    for _ in range(40):
+        cluster.submit("n1")
+    assert cluster.counts() == {"n1": 5 + 1, "n2": 7 + 1, "n3": 3 + 1}
+    (id, *_) = cluster.nodes["n3"].running
+    cluster.busy("balancer")
+    cluster.finish("n3", id)
+    assert running(cluster) == {"n1": 5, "n2": 7, "n3": 3}
+    cluster.free("balancer")
+    assert cluster.finish_all() == 39
+
+
+def test_by_shortest_wait_what_waits_on_a_node_that_is_stuck_is_called_back() -> None:
+    cluster = Cluster(2, slots=1, placement="shortest-wait")
+    for _ in range(4):
+        cluster.submit("n1")
+    assert cluster.counts() == {"n1": 2, "n2": 2}
+    for _ in range(2):
+        (id,) = cluster.nodes["n2"].running
+        cluster.finish("n2", id)
+    cluster.advance(0.2)
+    assert running(cluster) == cluster.counts() == {"n1": 1, "n2": 1}
+
+
+def test_shortest_wait_gives_no_more_ahead_of_a_node_on_which_nothing_has_ended_for_long() -> None:
     """Its slots have got long jobs, whatever the earlier ones were."""
     placement, (load,) = POLICIES["shortest-wait"](random.Random(0)), loads_of(2)
     load.ran(0.01, now=1.0)
-    load.taken = load.count = 2
-    assert give(placement, [load], terms=Terms(now=1.0 + HIDDEN_S / 2)) is not None
+    load.taken = load.count = 3
+    assert give(placement, [load], terms=Terms(now=1.0 + HIDDEN_S / 4)) is not None
     assert give(placement, [load], terms=Terms(now=1.0 + 2 * HIDDEN_S)) is None
 
 

@@ -27,6 +27,7 @@ COMMON_DEFAULTS: Mapping[str, object] = {
     "store_max_bytes": 16 * GIB,
     "retention_s": 86_400.0,
     "cluster_key": None,
+    "client_token": None,
     "tls_cert": None,
     "tls_key": None,
     "tls_ca": None,
@@ -70,7 +71,6 @@ NODE_DEFAULTS: Mapping[str, object] = {
     "timeout_s_max": None,
     "connections_max": 1024,
     "drain_grace_s": 10.0,
-    "client_token": None,
 }
 
 
@@ -301,7 +301,7 @@ def test_a_name_that_resembles_nothing_gets_no_suggestion() -> None:
 
 def test_names_of_the_other_program_and_of_clients_and_jobs_are_accepted() -> None:
     assert node(DISPATCH_PERIOD="not read here", JOBYARD_BACKLOG_MAX="nor this") == node()
-    assert balancer(JOBYARD_SLOTS="not read here", JOBYARD_CLIENT_TOKEN_FILE="nor this") == balancer()
+    assert balancer(JOBYARD_SLOTS="not read here", JOBYARD_NODE_NAME="nor this") == balancer()
     others = ("URL", "TICKET", "ATTEMPT", "NODE", "INDEX", "BOOT", "OWNER", "TEST_DOCKER", "SOAK")
     assert node(**{f"JOBYARD_{name}": "x" for name in others}) == node()
 
@@ -345,8 +345,8 @@ def test_a_file_that_cannot_be_read_is_a_problem_with_the_reason(tmp_path: Path)
 def test_a_bad_secret_is_told_of_without_showing_it() -> None:
     problems = problems_of_node(JOBYARD_CLUSTER_KEY="too short", JOBYARD_CLIENT_TOKEN="two words")
     assert [problem.partition(":")[0] for problem in problems] == [
-        "JOBYARD_CLIENT_TOKEN=(hidden)",
         "JOBYARD_CLUSTER_KEY=(hidden)",
+        "JOBYARD_CLIENT_TOKEN=(hidden)",
     ]
     assert not any("too short" in problem or "two words" in problem for problem in problems)
 
@@ -381,6 +381,14 @@ def test_beyond_loopback_the_balancer_needs_a_key_or_the_whole_waiver(address: s
         assert problem.endswith("JOBYARD_INSECURE=all")
     for way_on in ({"JOBYARD_CLUSTER_KEY": SECRET}, {"JOBYARD_INSECURE": "all"}):
         assert balancer(JOBYARD_LISTEN=address, **way_on)
+
+
+@pytest.mark.parametrize("address", BEYOND_LOOPBACK)
+def test_beyond_loopback_the_http_of_the_balancer_needs_a_token_or_a_waiver(address: str) -> None:
+    (problem,) = problems_of_balancer(JOBYARD_HTTP_LISTEN=address, JOBYARD_CLUSTER_KEY=SECRET)
+    assert problem.startswith(f"JOBYARD_HTTP_LISTEN='{address}': other machines can reach it, and JOBYARD_CLIENT_TOKEN")
+    for way_on in ({"JOBYARD_CLIENT_TOKEN": SECRET}, {"JOBYARD_INSECURE": "client"}, {"JOBYARD_INSECURE": "all"}):
+        assert balancer(JOBYARD_HTTP_LISTEN=address, **way_on)
 
 
 def test_a_bad_secret_is_one_problem_and_not_also_a_missing_one() -> None:

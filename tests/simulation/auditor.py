@@ -331,6 +331,8 @@ class Auditor:
                     must(changes.get((Table.LIVE, key), b"") is None, f"{process} lost what {ticket_of(key)} is")
                 case Table.LIVE if value:
                     self._node_leases(process, ticket_of(key), glance(Live, value))
+                case Table.LIVE if value == b"" and (given := disk.get(table, key)):
+                    self.leases.let_go_by_its_origin(ticket_of(key), glance(Live, given))
                 case Table.LIVE if value is None and disk.get(table, key) is not None:
                     self._node_lets_go(process, key, changes)
                 case Table.LIVE if (Table.JOBS, key) not in changes and disk.get(table, key) is None:

@@ -170,8 +170,15 @@ class Client:
         lines = (*_LINES, _SLOTS) if self._crowd.slots > 1 else _LINES
         (line,) = self._chance.choices([line for line, _ in lines], [weight for _, weight in lines])
         while "{}" in line:
-            line = line.replace("{}", self._some_ticket() or "aaaaaa-1", 1)
+            ticket = self._some_printer() if line.startswith("input=") else self._some_ticket()
+            line = line.replace("{}", ticket or "aaaaaa-1", 1)
         return line
+
+    def _some_printer(self) -> str | None:
+        """Mostly of a job that prints something, or nothing would come of reading it."""
+        acknowledged = self._crowd.told.acknowledged
+        printers = [ticket for ticket, asked in acknowledged.items() if asked.line.endswith((" say", " cat"))]
+        return self._chance.choice(printers) if printers and self._chance.random() < 0.8 else self._some_ticket()
 
     def _some_ticket(self, *, element: bool = False) -> str | None:
         """Of a job that somebody was told of; mostly one of the last."""

@@ -81,10 +81,10 @@ class Levelness:
         if process == BALANCER and any(write.table is Table.LIVE for write in writes):
             self._change()
 
-    def began(self, process: str, boot_id: str, ticket: str, attempt: int) -> None:
+    def began(self, process: str, boot_id: str, ticket: str, attempt: int, stdin: bytes) -> None:
         self._change()
 
-    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome) -> None:
+    def over(self, process: str, ticket: str, attempt: int, outcome: Outcome, output: bytes) -> None:
         self._change()
 
     def booted(self, process: str, boot_id: str) -> None:

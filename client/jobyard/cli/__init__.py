@@ -24,7 +24,7 @@ file knows one subject, and is imported only for the verb that needs it, because
     reducing.py    mapreduce             live.py       output as it comes, nothing lost or doubled  pure
     graph.py       dag                   last.py       the ticket last submitted
     completion.py  completion            templates.py  {} {.} {/} of map                            pure
-                                         inputs.py     ::: :::: and standard input of map
+    generate.py    generate              inputs.py     ::: :::: and standard input of map
     reference.py   writes docs/cli.md    running.py    many jobs of a group, to their ends
                                          campaign.py   what of them is under way and what is due    pure
 """

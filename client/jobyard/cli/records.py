@@ -221,6 +221,18 @@ FINDING: Final = Record(
     ),
 )
 
+GENERATED: Final = Record(
+    "generated",
+    "With `--submit`: a request that was submitted. Without it, the lines that are printed are the workload.",
+    (
+        Field("group", "string", "the group of its jobs"),
+        Field("at_s", "number", "its moment in the workload"),
+        Field("late_s", "number", "how long after that it was submitted"),
+        Field("maps", "array", "the tickets of its map tasks"),
+        Field("reduces", "array", "those of its reduce tasks, where it has some"),
+    ),
+)
+
 COMPLETION: Final = Record(
     "completion",
     "A script for a shell.",
@@ -229,7 +241,7 @@ COMPLETION: Final = Record(
 
 RECORDS: Final = (
     SUBMITTED, JOB, OUTCOME, MAPPED, TASK, LOGS, CHANGED, CHANGED_GROUP, EXPLANATION, NODE_RECORD, STATS, PLACEMENT,
-    EVENT, SIGHT, FINDING, DRAINED, VERSION, COMPLETION,
+    EVENT, SIGHT, FINDING, DRAINED, VERSION, GENERATED, COMPLETION,
 )  # fmt: skip
 
 # --- from values -------------------------------------------------------------------------------------------------
@@ -315,6 +327,10 @@ def of_finding(finding: "Finding") -> Json:
 
 def of_drained(drained: Drained) -> Json:
     return {"state": drained.state, "running": drained.running, "waiting": drained.waiting}
+
+
+def of_played(group: str, at_s: float, late_s: float, maps: tuple[str, ...], reduces: tuple[str, ...]) -> Json:
+    return _present(group=group, at_s=at_s, late_s=round(late_s, 3), maps=list(maps), reduces=list(reduces) or None)
 
 
 def of_version(client: str, said: str) -> Json:

@@ -40,6 +40,7 @@ VERBS: Final = {  # verb → file and name there; in the order of the help
     "events": "cluster:events",
     "drain": "cluster:drain",
     "undrain": "cluster:undrain",
+    "generate": "generate:generate",
     "version": "cluster:version",
     "completion": "completion:completion",
 }
