@@ -73,6 +73,7 @@ WRONG: dict[str, tuple[Callable[[WatchedCluster], None], int, str]] = {
     "outcomes pile up": (local(outcomes_unacknowledged=5000), 1, r"^warning .*keeps 5000 outcomes"),
     "an older node": (said(version="jobyard 0.0.9 protocol=1"), 1, r"^warning .*is of version 0\.0\.9.*upgrade"),
     "another protocol": (said(version="jobyard 9.0 protocol=2"), 2, r"^error .*speaks version 2 of the client prot"),
+    "one older node": (node(version="0.0.9"), 1, r"^warning +cluster: nodes are of different versions: 0\.0\.9, "),
     "a lost node": (node(state="lost", last_seen_s=93), 1, r"^warning +n2: is lost: it was last heard 1m33s ago\. To"),
     "a draining node": (node(state="draining"), 1, r"^warning +n2: drains: 0 running, 0 waiting\. To do: .*undrain"),
     "a silent node": (node(last_seen_s=8), 1, r"^warning +n2: was last heard 8\.0s ago, though it is asked every sec"),

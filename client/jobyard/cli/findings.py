@@ -82,7 +82,7 @@ class Ward:
 def findings(exams: Sequence[Exam], ward: Ward) -> list[Finding]:
     """The worst first; among equals in the order in which things were looked at."""
     found = [finding for exam in exams for finding in _of_address(exam)]
-    found += _of_versions(exams)
+    found += _of_versions(exams, ward.nodes)
     if any(exam.problem is None for exam in exams):
         found += _of_cluster(ward)
     found += _of_clocks(exams, ward)
@@ -181,8 +181,8 @@ def _of_trial(address: str, trial: Trial) -> Finding:
 # --- versions ----------------------------------------------------------------------------------------------------
 
 
-def _of_versions(exams: Sequence[Exam]) -> Iterator[Finding]:
-    """Of the nodes that were asked and of this command. Node and balancer compare theirs at every handshake."""
+def _of_versions(exams: Sequence[Exam], nodes: Sequence[Node]) -> Iterator[Finding]:
+    """Of the nodes, asked or not, and of this command. Nodes and balancer compare their protocol at every handshake."""
     told = {exam.address: _version(exam.version) for exam in exams if exam.problem is None}
     for address, (version, protocol) in told.items():
         if protocol != str(PROTOCOL):
@@ -191,7 +191,7 @@ def _of_versions(exams: Sequence[Exam]) -> Iterator[Finding]:
         elif version != __version__:
             text = f"is of version {version}, and this command of {__version__}"
             yield Finding(WARNING, "version", address, text, "upgrade the older: it does not know what is new")
-    versions = sorted({version for version, _ in told.values()})
+    versions = sorted({*(version for version, _ in told.values()), *(node.version for node in nodes if node.version)})
     if len(versions) > 1:
         text = f"nodes are of different versions: {', '.join(versions)}"
         yield Finding(WARNING, "version", "cluster", text, "finish the upgrade: one node after the other")

@@ -71,8 +71,17 @@ class Sight:
 
     @property
     def queued(self) -> int:
-        """Live jobs that no node has: queued, delayed, blocked, or to be tried again."""
-        return max(0, self.live - self.running - self.waiting)
+        """Those that wait for a node."""
+        return int(self.number("jobs_queued"))
+
+    @property
+    def resting(self) -> int:
+        """All others that live: delayed, blocked, or to be tried again. What was counted a moment apart may differ."""
+        return max(0, self.live - int(self.number("jobs_leased")) - self.queued)
+
+    @property
+    def oldest_queued_s(self) -> float:
+        return self.number("oldest_queued_s")
 
 
 class Rates:

@@ -115,8 +115,10 @@ def _trouble(picture: Picture) -> Iterator[Line]:
 
 def _totals(sight: Sight, glyphs: Glyphs) -> Iterator[Line]:
     live = f"{sight.running} running, {sight.waiting} waiting on nodes, {sight.queued} queued"
-    yield [("jobs   ", "title"), (f"{sight.live} live: {live}", "")]
-    yield [("rates  ", "title"), (f"in {_rate(sight.in_per_s)}, ended {_rate(sight.out_per_s)}", "")]
+    resting = f", {sight.resting} blocked or delayed" if sight.resting else ""
+    yield [("jobs   ", "title"), (f"{sight.live} live: {live}{resting}", "")]
+    oldest = f"{glyphs.gap}first in the queue for {clock(sight.oldest_queued_s)}" if sight.oldest_queued_s else ""
+    yield [("rates  ", "title"), (f"in {_rate(sight.in_per_s)}, ended {_rate(sight.out_per_s)}{oldest}", "")]
     succeeded, failed, cancelled = (int(sight.number(f"jobs_{how}_total")) for how in _ENDS)
     yield [
         ("ended  ", "title"),

@@ -146,6 +146,7 @@ NODE_RECORD: Final = Record(
         Field("running", "number", "attempts begun"),
         Field("waiting", "number", "attempts that it has taken and not begun"),
         Field("last_seen_s", "number", "seconds since it was last heard"),
+        Field("version", "string", "the version of its program, where the balancer knows it"),
     ),
 )
 
@@ -200,7 +201,9 @@ SIGHT: Final = Record(
         Field("live", "number", "jobs that have not ended"),
         Field("running", "number", "of these, attempts begun"),
         Field("waiting", "number", "of these, given to a node and not begun"),
-        Field("queued", "number", "of these, all others: queued, delayed, blocked, or to be tried again"),
+        Field("queued", "number", "of these, waiting for a node"),
+        Field("resting", "number", "of these, delayed, blocked, or to be tried again"),
+        Field("oldest_queued_s", "number", "how long the one in front of the queue has been waiting"),
         Field("in_per_s", "number", "jobs that came, a second, over the latest looks"),
         Field("out_per_s", "number", "jobs that ended, a second, likewise"),
         Field("stats", "object", "[stats](#json-stats)"),
@@ -291,7 +294,8 @@ def of_explanation(explanation: Explanation) -> Json:
 
 
 def of_node(node: Node) -> Json:
-    return {field.name: getattr(node, field.name) for field in NODE_RECORD.fields}
+    told = {field.name: getattr(node, field.name) for field in NODE_RECORD.fields}
+    return told if node.version else {name: value for name, value in told.items() if name != "version"}
 
 
 def of_stats(stats: Mapping[str, str]) -> Json:
@@ -306,6 +310,8 @@ def of_sight(sight: "Sight") -> Json:
         running=sight.running,
         waiting=sight.waiting,
         queued=sight.queued,
+        resting=sight.resting,
+        oldest_queued_s=sight.oldest_queued_s,
         in_per_s=_rounded(sight.in_per_s),
         out_per_s=_rounded(sight.out_per_s),
         stats=of_stats(sight.stats),
