@@ -137,7 +137,7 @@ def test_jobs_that_only_wait_their_turn_are_counted_and_no_finding(jobyard: Shel
 
 def test_every_address_is_asked_by_itself(jobyard: Shell, cluster: WatchedCluster) -> None:
     with WatchedCluster(version="jobyard 0.0.9 protocol=1", linked=False) as other:
-        assert jobyard(f"{NOWHERE},{other.url},{cluster.url}", "doctor") == 2
+        assert jobyard(f"{NOWHERE},{other.url},{cluster.url},{other.url}", "doctor") == 2
     told = jobyard.out.decode()
     assert "error    127.0.0.1:1: cannot be reached ([Errno 111] Connection refused). To do: start the node" in told
     assert f"{other.url.removeprefix('tcp://')}: has no link to the balancer" in told

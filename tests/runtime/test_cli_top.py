@@ -14,7 +14,7 @@ from jobyard.cli.picture import ASCII, UNICODE, Picture
 from jobyard.cli.texts import cells, cut
 from jobyard.errors import Unavailable, Unreachable
 from jobyard.model import Node
-from tests.runtime.shell import Shell
+from tests.runtime.shell import Shell, interrupted
 from tests.runtime.terminal_emulator import Terminal
 from tests.runtime.watched_cluster import WatchedCluster
 
@@ -37,9 +37,9 @@ def jobyard(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
 
 def test_rates_are_differences_over_the_latest_looks() -> None:
     rates = Rates()
-    assert rates.take(0.0, live=10, ended=0) == (None, None)
-    assert rates.take(2.0, live=10, ended=8) == (4.0, 4.0)
-    assert rates.take(4.0, live=6, ended=12) == (2.0, 3.0)
+    assert rates.take(0.0, live=10, ended=500) == (None, None)
+    assert rates.take(2.0, live=10, ended=508) == (4.0, 4.0)
+    assert rates.take(4.0, live=6, ended=512) == (2.0, 3.0)
 
 
 def test_what_is_older_than_the_window_no_longer_counts() -> None:
@@ -244,6 +244,41 @@ def test_json_tells_what_the_picture_does(jobyard: Shell, cluster: WatchedCluste
 def test_once_says_that_nobody_is_there_as_every_verb_does(jobyard: Shell, format: tuple[str, ...]) -> None:
     assert jobyard(NOWHERE, "top", "--once", *format) == 3
     assert jobyard.err.startswith(b"jobyard: UNREACHABLE: ")
+
+
+class Leaving(WatchedCluster):
+    """Its balancer is gone after the first look."""
+
+    def _on_nodes(self, options: dict[str, str], rest: str, body: bytes) -> bytes:
+        self.linked = False
+        return super()._on_nodes(options, rest, body)
+
+
+@pytest.mark.parametrize("format", [(), ("--json",)])
+def test_a_cluster_that_goes_away_between_two_looks_makes_no_picture(jobyard: Shell, format: tuple[str, ...]) -> None:
+    with Leaving() as cluster:
+        assert jobyard(cluster.url, "top", "--once", "--interval", "100ms", *format) == 5
+    assert jobyard.out == b""
+    assert re.search(rb"UNAVAILABLE: the node at [\d.:]+ has no link to the balancer", jobyard.err)
+
+
+def test_json_without_once_goes_on_over_an_absence_until_it_is_told_to_end(
+    jobyard: Shell, cluster: WatchedCluster
+) -> None:
+    def seen() -> None:
+        cluster.until(lambda: cluster.heard.count("NODES") >= 2)
+        cluster.linked = False
+        asked = len(cluster.heard)
+        cluster.until(lambda: len(cluster.heard) >= asked + 2)
+        cluster.linked = True
+        asked = cluster.heard.count("NODES")
+        cluster.until(lambda: cluster.heard.count("NODES") >= asked + 2)
+
+    thread = interrupted(seen)
+    assert jobyard(cluster.url, "top", "--json", "--interval", "100ms") == 130
+    thread.join()
+    assert len([json.loads(line) for line in jobyard.lines]) >= 2
+    assert b"has no link to the balancer; trying again" in jobyard.err
 
 
 def test_a_wrong_token_ends_it_at_once(jobyard: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,6 @@ def _fitted(line: Line, columns: int, glyphs: Glyphs) -> Line:
     for text, word in line:
         text = _shown(text, glyphs)
         room = columns - sum(cells(before) for before, _ in fitted)
-        if room <= 0:
-            break
         fitted.append((cut(text, room, glyphs.cut), word))
     return fitted
 
