@@ -127,7 +127,7 @@ def test_a_screen_of_80_by_24_has_all_that_an_operator_looks_for() -> None:
     shown = texts(PICTURE, 79, 24)
     assert len(shown) == 24
     assert shown[1:11] == [
-        "jobs   31 live: 7 running, 12 waiting on nodes, 11 queued, 1 blocked or delayed",
+        "jobs   31 live: 7 running, 12 in backlogs, 11 queued, 1 not ready",
         "rates  in 2.5/s, ended 1.2/s · first in the queue for 1m15s",
         "ended  100 succeeded, 30 failed, 0 cancelled since the balancer's start",
         "nodes  1 alive, 1 draining, 1 lost, 16 slots · balancer's store 61% full",
@@ -309,7 +309,7 @@ def test_on_80_by_24_it_is_live(cluster: WatchedCluster) -> None:
         moved = re.compile(r"\d\d:\d\d:\d\d|127\.0\.0\.1:\d+|\d+\.\d/s\b")
         assert [moved.sub("_", line) for line in person.lines] == [
             "jobyard top  _ · _ · every 0.1s",
-            "jobs   0 live: 1 running, 3 waiting on nodes, 0 queued",
+            "jobs   0 live: 1 running, 3 in backlogs, 0 queued",
             "rates  in _, ended _",
             "ended  0 succeeded, 1 failed, 0 cancelled since the balancer's start",
             "nodes  2 alive, 4 slots · balancer's store 2% full",

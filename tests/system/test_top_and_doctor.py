@@ -43,7 +43,7 @@ def test_top_follows_a_cluster_from_empty_to_busy_to_failing_and_over_a_restart_
 ) -> None:
     with top(jobyard) as person:
         empty = person.until(lambda text: text.count("0/2") == 2)
-        assert "0 live: 0 running, 0 waiting on nodes, 0 queued" in empty
+        assert "0 live: 0 running, 0 in backlogs, 0 queued" in empty
         assert "no job has failed" in empty
 
         jobyard("submit", "--group", "g", "--array", "1-40", "--sleep", "60")

@@ -112,8 +112,8 @@ def _trouble(picture: Picture) -> Iterator[Line]:
 
 
 def _totals(sight: Sight, glyphs: Glyphs) -> Iterator[Line]:
-    live = f"{sight.running} running, {sight.waiting} waiting on nodes, {sight.queued} queued"
-    resting = f", {sight.resting} blocked or delayed" if sight.resting else ""
+    live = f"{sight.running} running, {sight.waiting} in backlogs, {sight.queued} queued"
+    resting = f", {sight.resting} not ready" if sight.resting else ""
     yield [("jobs   ", "title"), (f"{sight.live} live: {live}{resting}", "")]
     oldest = f"{glyphs.gap}first in the queue for {clock(sight.oldest_queued_s)}" if sight.oldest_queued_s else ""
     yield [("rates  ", "title"), (f"in {_rate(sight.in_per_s)}, ended {_rate(sight.out_per_s)}{oldest}", "")]

@@ -107,7 +107,7 @@ ago: it is silent, and will be `lost` when `JOBYARD_NODE_TIMEOUT` is over.
 
 ```
 jobyard top  127.0.0.1:46343 · 23:03:41 · every 1.0s
-jobs   29 live: 12 running, 17 waiting on nodes, 0 queued
+jobs   29 live: 12 running, 17 in backlogs, 0 queued
 rates  in 6.3/s, ended 3.4/s
 ended  31 succeeded, 4 failed, 0 cancelled since the balancer's start
 nodes  3 alive, 8 slots · balancer's store 0% full
@@ -133,6 +133,8 @@ q quit  p pause  s sort nodes (by name)
 ```
 
 - The bar of RUNNING is as long as the node has slots; that of WAITING is the longest where most waits for each slot.
+- Of live jobs, those `in backlogs` have been given to a node and not begun, those `queued` wait for a node, and those
+  `not ready` are delayed, blocked by others, or to be tried again.
 - A failure from before `top` was started is `before`: only events tell when, and they are read from there on.
 - Rates are over ten seconds. Ends are counted from the balancer's start; what came is what is live and what has ended.
 - While no node with a link to its balancer answers, the second line says since when and why; below it is what was seen
