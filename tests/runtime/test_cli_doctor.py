@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[Callable[[WatchedCluster], None], int, str]] = {
     "a full node": (local(store_fraction=0.76), 2, r"^error .*76% full: SUBMIT is refused with FULL\. To do: make"),
     "a node that fills": (local(store_fraction=0.61), 1, r"^warning .*61% full: ended jobs go before their time"),
     "a full balancer": (stats(store_fraction=0.8), 2, r"^error +balancer: .*80% full: new jobs stay with the nodes"),
-    "a draining address": (local(draining=1), 1, r"^warning .*: drains: it takes no jobs\. To do: .* undrain`"),
+    "a draining address": (local(draining=1), 1, r"^warning .*: drains: it takes no jobs\. To do: .* undrain` "),
     "outcomes pile up": (local(outcomes_unacknowledged=5000), 1, r"^warning .*keeps 5000 outcomes"),
     "an older node": (said(version="jobyard 0.0.9 protocol=1"), 1, r"^warning .*is of version 0\.0\.9.*upgrade"),
     "another protocol": (said(version="jobyard 9.0 protocol=2"), 2, r"^error .*speaks version 2 of the client prot"),

@@ -115,7 +115,7 @@ def _of_address(exam: Exam) -> Iterator[Finding]:
     if exam.local.get("draining") == "1":
         yield Finding(
             WARNING, "drain", exam.address, "drains: it takes no jobs",
-            f"`jobyard --url tcp://{exam.address} undrain`, or nothing while it is being stopped",
+            "`jobyard undrain` with its --url, or nothing while it is being stopped",
         )  # fmt: skip
     yield from _of_store(exam.address, "node", exam.local)
     if exam.trial is not None:

@@ -174,7 +174,7 @@ class Lookout:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for client in self._clients.values():
+        for client in list(self._clients.values()):  # a thread that looks may add one
             client.close()
 
     def look(self) -> Sight:
