@@ -195,7 +195,7 @@ class Auditor:
         for (table, key), value in changes.items():
             if table is Table.TOMBSTONES and value == FORGOTTEN:
                 self.forgotten.add(ticket_of(key))
-        for (table, key), value in changes.items():
+        for (table, key), value in _jobs_first(changes):
             match table:
                 case Table.JOBS if value is not None:
                     self._ledger_learns(disk, key, value)
@@ -321,7 +321,7 @@ class Auditor:
     # --- a node's disk -----------------------------------------------------------------------------------------------
 
     def _node_commits(self, process: str, disk: Disk, changes: Changes) -> None:
-        for (table, key), value in changes.items():
+        for (table, key), value in _jobs_first(changes):
             match table:
                 case Table.META:
                     self._node_counts(process, disk, key, value)
@@ -435,6 +435,11 @@ class Auditor:
             if stone is not None:
                 return self.orders.forgotten(ticket) if stone == FORGOTTEN else self._expires
         return False
+
+
+def _jobs_first(changes: Changes) -> list[tuple[tuple[Table, bytes], bytes | None]]:
+    """What was asked for is to be known before it is looked at what became of it."""
+    return sorted(changes.items(), key=lambda change: change[0][0] is not Table.JOBS)
 
 
 def _number(ticket: str) -> int:
