@@ -17,6 +17,7 @@ from tqdm import tqdm
 from analysis import drawing, publish, report, results
 from analysis.loads import LOADS
 from analysis.running import Done, all_real, all_virtual, foretold, gather, real_tasks, virtual_tasks
+from common import __version__
 
 HERE: Final = Path(__file__).resolve().parent
 QUICK_TIMES: Final = 10  # fewer requests
@@ -34,6 +35,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--to", type=Path, default=HERE / "results", metavar="DIR", help="where results go")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--version", action="version", version=f"analysis {__version__}")
     return parser.parse_args(words)
 
 

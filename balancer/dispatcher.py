@@ -175,7 +175,7 @@ class Dispatcher:
                 self._revival.forget,
                 self._revival.forget_all,
             ),
-            self.statistics,
+            self._told_statistics,
         )
         self._flow = Flow(self._ledger, self._clerk.locate)
         self._level = StoreLevel(0.0, False, 0.0)
@@ -255,6 +255,11 @@ class Dispatcher:
             "queries_open": len(self._clerk),
             "store_fraction": round(self._level.fraction, 6),
         }
+
+    def _told_statistics(self) -> dict[str, float]:
+        """What STATS says: besides, of how long jobs wait, which HTTP says elsewhere."""
+        queued, oldest_s = self._ledger.census[State.QUEUED], self._views.oldest_queued_s(self._wall)
+        return self.statistics() | {"jobs_queued": queued, "oldest_queued_s": round(oldest_s, 3)}
 
     def _follow_up(self, now: float) -> None:
         """What ends and arrives moves jobs that wait for it, and so on until nothing moves."""

@@ -46,6 +46,7 @@ class Node:
     record: NodeRecord
     last_heard: float
     load: Load
+    version: str = ""  # of its program, as it said when it was admitted last; unknown after a restart of ours
     link: int | None = None
     ready: bool = False
     draining: bool = False
@@ -178,6 +179,7 @@ class Roster:
         self._memory.put(Table.ORIGINS, hello.prefix.encode(), hello.node_id.encode())
         self._memory.put(Table.NODES, hello.node_id.encode(), pack(record))
         node.last_heard, node.link, node.ready, node.draining = now, link, False, False
+        node.version = hello.version
         node.recalled, node.starved = frozenset(), False
         node.unreturned.clear()
         self._by_link[link] = node

@@ -32,6 +32,8 @@ VERBS: Final = {  # verb → file and name there; in the order of the help
     "cancel": "changing:cancel",
     "retry": "changing:retry",
     "forget": "changing:forget",
+    "top": "top:top",
+    "doctor": "doctor:doctor",
     "nodes": "cluster:nodes",
     "stats": "cluster:stats",
     "placement": "cluster:placement",
