@@ -14,7 +14,7 @@ N ?= 1000
 SOAK_N ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint format types sim soak mutants chaos bench bench-smoke up down logs clean
+.PHONY: help demo run test check lint format types sim soak mutants chaos analysis bench bench-smoke up down logs clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -54,6 +54,11 @@ soak: $(TOOLS) ## all of it for hours: SOAK_N=10000 stories, as many pairs of cr
 
 mutants: $(TOOLS) ## whether each of the promises, broken on purpose, is found broken
 	$(BIN)/python -m tests.simulation.mutants
+
+# SEEDS=20 REAL_SEEDS=3 ONLY=yacs,… QUICK=1 PUBLISH=1; see analysis/README.md
+analysis: $(READY) ## how the placement policies compare on the same workloads: QUICK=1 for seconds
+	$(BIN)/python -m analysis $(if $(SEEDS),--seeds $(SEEDS)) $(if $(REAL_SEEDS),--real-seeds $(REAL_SEEDS)) \
+		$(if $(ONLY),--only "$(ONLY)") $(if $(QUICK),--quick) $(if $(PUBLISH),--publish)
 
 # PEERS=beanstalkd,huey,… or none; ONLY=noop,trip,…; REPEATS=5; SCALE=small to see that it works; see benchmarks/README.md
 bench: $(READY) ## how fast it is here, beside its peers: PEERS=… ONLY=… (all: some hours)

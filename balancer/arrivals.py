@@ -4,6 +4,8 @@ A submission becomes a live job, the end of one that a ledger before this had, a
 belongs to, or a conflict. Pure.
 """
 
+from typing import Final
+
 from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.records import Arrival, Entry, LiveRecord
@@ -14,6 +16,8 @@ from common.limits import ATTEMPTS_PER_LEDGER
 from common.memory import Memory
 from common.messages import Submission
 from common.model import Ended, Job, ticket_key
+
+LATE_S: Final = 0.1  # a job that comes later after its submission has its age told
 
 
 class Arrivals:
@@ -54,7 +58,10 @@ class Arrivals:
         self._memory.put(Table.JOBS, key, submission.job)
         if submission.body:
             self._memory.put(Table.BODIES, key, submission.body)
-        self._chronicle.tell("job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array)
+        age_s = round(submission.age_s, 3) if submission.age_s >= LATE_S else None
+        self._chronicle.tell(
+            "job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array, age_s=age_s
+        )
         if submission.ended:
             ended = replace(unpack(Ended, submission.ended), sequence=self._ledger.ends.next_number())
             self._ledger.ends.record(ticket, ended, submission.output, job.group)

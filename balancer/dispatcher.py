@@ -15,6 +15,7 @@ Pure: no clock, no I/O. What is decided between the parts is here; each part has
 roster, rounds, placement, clerk.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -80,7 +81,7 @@ from common.model import Ended, Report, State, index_of
 from common.timers import Timers
 
 GATHER_S: Final = 0.005  # between two steps while every node has enough to do for longer than that
-LEVEL_PERIOD_S: Final = 0.1  # how often waiting jobs may be moved
+LEVEL_PERIOD_S: Final = 0.1  # between two moves of waiting jobs; the first is at once, since a slot may stand idle
 
 
 @attrs.frozen
@@ -174,18 +175,20 @@ class Dispatcher:
                 self._revival.forget,
                 self._revival.forget_all,
             ),
-            self.statistics,
+            self._told_statistics,
         )
         self._flow = Flow(self._ledger, self._clerk.locate)
         self._level = StoreLevel(0.0, False, 0.0)
+        self._levelled_at = -math.inf
         self._wall = 0.0
+        self._now = 0.0
         self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
         self._expiry_is_due = False
 
     # --- the contract --------------------------------------------------------------------------------------------
 
     def restore(self, now: float, wall: float) -> None:
-        self._wall = wall
+        self._now, self._wall = now, wall
         self._ledger.restore(wall)
         self._chronicle.restore(self._ledger.tag)
         self._roster.restore(now)
@@ -201,6 +204,8 @@ class Dispatcher:
         self._timers.set("expire", now)
 
     def handle(self, events: Sequence[object], now: float) -> Effects:
+        self._wall += now - self._now  # until a message says what the calendar says: where all are silent, none does
+        self._now = now
         for event in events:
             self._handlers[type(event)](self, event, now)
         self._do_what_is_due(now)
@@ -212,7 +217,7 @@ class Dispatcher:
         self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
         if "level" not in self._timers and self._rounds.uneven(now):
-            self._timers.set("level", now + LEVEL_PERIOD_S)
+            self._timers.set("level", max(now, self._levelled_at + LEVEL_PERIOD_S))
         self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
         told = self._chronicle.told_last
@@ -251,6 +256,11 @@ class Dispatcher:
             "store_fraction": round(self._level.fraction, 6),
         }
 
+    def _told_statistics(self) -> dict[str, float]:
+        """What STATS says: besides, of how long jobs wait, which HTTP says elsewhere."""
+        queued, oldest_s = self._ledger.census[State.QUEUED], self._views.oldest_queued_s(self._wall)
+        return self.statistics() | {"jobs_queued": queued, "oldest_queued_s": round(oldest_s, 3)}
+
     def _follow_up(self, now: float) -> None:
         """What ends and arrives moves jobs that wait for it, and so on until nothing moves."""
         for ticket in self._reunion.take_to_locate():
@@ -287,6 +297,7 @@ class Dispatcher:
                     self._exchange_results()
                     self._timers.set("results", now + self._periods.result_s)
                 case "level":
+                    self._levelled_at = now
                     self._rounds.level(now)
                 case "group orders":
                     self._clerk.carry_on(now)
@@ -353,7 +364,7 @@ class Dispatcher:
         assert node.link is not None
         hello = self._admission.hello(node.link)
         new_boot = node.record.boot_id != hello.boot_id
-        self._chronicle.tell("node.joined", node=hello.name, id=node.id)
+        self._chronicle.tell("node.joined", node=hello.name, id=node.id, slots=hello.slots)
         self._reunion.reunite(node, hello, message, self._wall)
         self._outbox.note(
             "node.joined",

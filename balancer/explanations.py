@@ -313,10 +313,8 @@ def _needs(entry: Entry) -> str:
 
 
 def _before_it(node: Node, entry: Entry) -> int:
-    """How many attempts wait on the node and begin before this one: of higher priority, then those given earlier."""
-    leases = list(node.leases.values())
-    place = (-entry.record.priority, leases.index(entry))
-    return sum(not other.begun and (-other.record.priority, at) < place for at, other in enumerate(leases))
+    """How many attempts wait on the node and begin before this one."""
+    return [other for other in node.in_order() if not other.begun].index(entry)
 
 
 def _ordinal(number: int) -> str:

@@ -308,7 +308,7 @@ class Ledger:
         packed = packed or self._memory.get(Table.JOBS, key) or b""
         takes_input = entry.record.takes_input
         body = self.inputs.gather(entry.ticket) if takes_input else self._memory.get(Table.BODIES, key) or b""
-        return Lease(entry.ticket, entry.record.attempt, packed, body)
+        return Lease(entry.ticket, entry.record.attempt, packed, body, entry.record.sequence)
 
     def resume(self, entry: Entry) -> None:
         """The node that held the last lease is back with it, in the same boot: the lease goes on."""

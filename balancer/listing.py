@@ -85,7 +85,8 @@ class Listing:
     def nodes(self, now: float) -> bytes:
         """The reply to NODES."""
         nodes = sorted(self._books.roster, key=lambda node: (node.record.name, node.id))
-        body = "".join(f"{lines.status_fields(node_fields(node, now))}\n" for node in nodes)
+        told = (node_fields(node, now) | {"version": node.version or None} for node in nodes)
+        body = "".join(f"{lines.status_fields(fields)}\n" for fields in told)
         return lines.ok(count=len(nodes), body=body.encode())
 
 

@@ -25,7 +25,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 
 from common.machine import Chance
-from common.model import PLACEMENTS
+from common.placements import PLACEMENTS
 
 HIDDEN_S: Final = 0.05  # a round trip under load, with a commit at both ends
 TURN_S_MIN: Final = 0.0002  # a node does some five a millisecond of the shortest jobs

@@ -46,6 +46,7 @@ class Node:
     record: NodeRecord
     last_heard: float
     load: Load
+    version: str = ""  # of its program, as it said when it was admitted last; unknown after a restart of ours
     link: int | None = None
     ready: bool = False
     draining: bool = False
@@ -91,10 +92,20 @@ class Node:
         self.unreturned |= kept
 
     def exposed(self) -> set[str]:
-        """The leases that were running when the node was lost, as far as can be known: those reported running, and
-        the first `slots` that it had not finished. Losing one of these counts as a crash."""
-        first = list(self.leases)[: self.record.slots]
-        return {*first, *(ticket for ticket, entry in self.leases.items() if entry.begun)}
+        """The leases that were running when the node was lost, as far as can be known: those reported running, and of
+        those that it had not finished the first `slots` in the order in which a node begins. Losing one of these counts
+        as a crash."""
+        in_order = self.in_order()
+        first = {entry.ticket for entry in in_order[: self.record.slots]}
+        return first | {entry.ticket for entry in in_order if entry.begun}
+
+    def in_order(self) -> list[Entry]:
+        """The leases that have begun, then the others as they will begin (`node/backlog.py`)."""
+        return sorted(self.leases.values(), key=_begins)
+
+
+def _begins(entry: Entry) -> tuple[bool, int, int]:
+    return not entry.begun, -entry.record.priority, entry.record.sequence
 
 
 class Roster:
@@ -168,6 +179,7 @@ class Roster:
         self._memory.put(Table.ORIGINS, hello.prefix.encode(), hello.node_id.encode())
         self._memory.put(Table.NODES, hello.node_id.encode(), pack(record))
         node.last_heard, node.link, node.ready, node.draining = now, link, False, False
+        node.version = hello.version
         node.recalled, node.starved = frozenset(), False
         node.unreturned.clear()
         self._by_link[link] = node

@@ -91,7 +91,7 @@ class Views:
         nodes = _heard_last(self._books)
         return {
             "jobs": dict(self._books.ledger.census),
-            "oldest_queued_s": self._oldest_queued_s(wall),
+            "oldest_queued_s": self.oldest_queued_s(wall),
             "nodes": _by_state(list(self._books.roster)),
             "slots": _slots(list(self._books.roster)),
             "last_seen_s": {name: max(0.0, now - node.last_heard) for name, node in _named(nodes)},
@@ -107,14 +107,14 @@ class Views:
             "at": moment(wall),
             "jobs": dict(self._books.ledger.census),
             "ended_since_start": {name.split("_")[1]: statistics[name] for name in ends},
-            "oldest_queued_s": round(self._oldest_queued_s(wall), 3),
+            "oldest_queued_s": round(self.oldest_queued_s(wall), 3),
             "slots": _slots(list(self._books.roster)),
             "nodes": self._nodes(now),
             "store_fraction": round(self._level().fraction, 6),
             "ready": self._ready()["ready"],
         }
 
-    def _oldest_queued_s(self, wall: float) -> float:
+    def oldest_queued_s(self, wall: float) -> float:
         """How long ago the queued job that has been in line longest was submitted, or its delay was over; 0 where
         none is queued."""
         live = self._books.ledger.all

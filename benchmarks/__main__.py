@@ -20,6 +20,7 @@ from benchmarks.report import report
 from benchmarks.results import Result
 from benchmarks.running import Run
 from benchmarks.systems.catalogue import CATALOGUE, OURS, chosen
+from common import __version__
 
 HERE: Final = Path(__file__).resolve().parent
 
@@ -35,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds")
     parser.add_argument("--scale", choices=SCALES, default="full", help="small: a few minutes, to see that it works")
     parser.add_argument("--to", type=Path, default=HERE / "results", metavar="DIR", help="where results go")
+    parser.add_argument("--version", action="version", version=f"benchmarks {__version__}")
     return parser.parse_args()
 
 

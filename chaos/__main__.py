@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
@@ -123,6 +124,12 @@ def _interrupt(number: int, frame: object) -> None:
     signal.raise_signal(signal.SIGINT)  # which is never let into the midst of something that has to be whole
 
 
+def _version() -> str:
+    """Of this checkout: who tries the cluster does not know its code."""
+    version: str = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    return version
+
+
 def _arguments() -> argparse.Namespace:
     environment = os.environ
     parser = argparse.ArgumentParser(
@@ -140,6 +147,7 @@ def _arguments() -> argparse.Namespace:
         "--seed", type=int, metavar="N", default=environment.get("CHAOS_SEED") or random.randrange(10**6),
         help="the blows of an earlier run (any)",
     )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"chaos {_version()}")
     given = parser.parse_args()
     if given.on not in (None, COMPOSE, LOCAL):  # argparse does not look at a default
         parser.error(f"CHAOS={given.on}: allowed are {COMPOSE} and {LOCAL}")

@@ -233,12 +233,14 @@ class SendAgain(Record, frozen=True):
 
 
 class Lease(Record, frozen=True):
-    """One attempt, given to one boot of one node."""
+    """One attempt, given to one boot of one node. `order` is when its job arrived: of equal priority the earlier begins
+    first, also where it was given later."""
 
     ticket: str
     attempt: int
     job: bytes
     body: bytes = b""
+    order: int = 0
 
     def __post_init__(self) -> None:
         _ticket(self.ticket)

@@ -53,10 +53,6 @@ class Reason(enum.StrEnum):
     DEPENDENCY = "dependency"
 
 
-# The placement policies (`balancer/placement.py`), by the names that an operator gives.
-PLACEMENTS: Final = ("level", "random", "round-robin", "least-loaded", "shortest-wait")
-
-
 class Verdict(enum.StrEnum):
     """How one attempt ended, as its runner saw it. The ledger makes a job's state of it."""
 

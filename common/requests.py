@@ -13,7 +13,7 @@ from common.arrays import line_of, parse_indexes
 from common.errors import Code, Refusal, shown
 from common.kinds import KINDS, check_line
 from common.limits import LIST_LIMIT_DEFAULT, WATCH_TICKETS_MAX
-from common.model import PLACEMENTS, Job, parse_ticket
+from common.model import Job, parse_ticket
 from common.options import (
     EVENTS_OPTIONS,
     GROUP_OPTIONS,
@@ -27,6 +27,7 @@ from common.options import (
     Table,
     read_options,
 )
+from common.placements import PLACEMENTS
 
 # --- answered by a machine -------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from common.environment import setting, settings_of
 from common.errors import shown
 from common.kinds import KINDS
 from common.limits import BODY_BYTES_MAX, GIB, MIB, PYTHON_OUTPUT_BYTES_MAX
-from common.model import PLACEMENTS
+from common.placements import PLACEMENTS
 
 KEY_CHARACTERS_MIN: Final = 16  # 64 bits even of plain hexadecimal digits
 NODE_TIMEOUT_S_MIN: Final = 0.1  # below it, a node that is only busy would be presumed gone

@@ -58,9 +58,10 @@ class _Member:
 class LocalCluster:
     """`directory` keeps data and logs and is left as it is; without one a temporary directory is removed at the end.
 
-    `env` goes to every process, over the environment of this one; `slots` to every node. `ports` names ports that
-    should be used (`{"balancer": 8080}`); others are free ones. A process that is started again keeps its port.
-    `dials` names the ports at which nodes look for the balancer, where that is not its own (`{"node1": 40001}`).
+    `env` goes to every process, over the environment of this one; `slots` to every node, or to each by its name.
+    `ports` names ports that should be used (`{"balancer": 8080}`); others are free ones. A process that is started
+    again keeps its port. `dials` names the ports at which nodes look for the balancer, where that is not its own
+    (`{"node1": 40001}`).
     """
 
     def __init__(
@@ -68,14 +69,15 @@ class LocalCluster:
         nodes: int = 3,
         directory: Path | None = None,
         env: Mapping[str, str] | None = None,
-        slots: int | None = None,
+        slots: int | Mapping[str, int] | None = None,
         ports: Mapping[str, int] | None = None,
         dials: Mapping[str, int] | None = None,
         repository: Path = REPOSITORY,
     ) -> None:
         self.node_names = tuple(f"node{number}" for number in range(1, nodes + 1))
         self._directory = directory
-        self._env = dict(env or {}) | ({} if slots is None else {"JOBYARD_SLOTS": str(slots)})
+        self._env = dict(env or {})
+        self._slots = dict.fromkeys(self.node_names, slots) if slots is None or isinstance(slots, int) else dict(slots)
         self._ports = dict(ports or {})
         self._dials = dict(dials or {})
         self._repository = repository
@@ -214,6 +216,8 @@ class LocalCluster:
         }
         if member.name != BALANCER:
             own["JOBYARD_NODE_NAME"] = member.name
+            if (slots := self._slots.get(member.name)) is not None:
+                own["JOBYARD_SLOTS"] = str(slots)
         return dict(os.environ) | own | self._env
 
     def _wait_for_address(self, name: str) -> None:

@@ -75,6 +75,7 @@ class Held:
     id: AttemptId
     job: Job
     body: bytes
+    order: int = 0  # among those of its priority; the ledger's
     sequence: int = 0
     is_ahead: bool = False
     is_asked_back: bool = False  # if it has not begun; else it goes on
@@ -119,7 +120,7 @@ class Backlog:
         self._timers = timers
         self._maxima = maxima
         self._held: dict[AttemptId, Held] = {}
-        self._heap: list[tuple[int, int, AttemptId]] = []
+        self._heap: list[tuple[int, int, int, AttemptId]] = []
         self._sequence = 0
         self._waiting = 0
         self._slots_used = 0
@@ -134,17 +135,17 @@ class Backlog:
 
     # --- taking and giving back --------------------------------------------------------------------------------
 
-    def take(self, id: AttemptId, job: Job, body: bytes) -> None:
+    def take(self, id: AttemptId, job: Job, body: bytes, order: int = 0) -> None:
         """Holds an attempt until a slot is free; taking the same one again changes nothing."""
         if id in self._held:
             return
         self._sequence += 1
         self._waiting += 1
-        held = self._held[id] = Held(id, job, body, self._sequence)
+        held = self._held[id] = Held(id, job, body, order, self._sequence)
         self._put_in_line(held)
 
     def _put_in_line(self, held: Held) -> None:
-        heapq.heappush(self._heap, (-held.job.priority, held.sequence, held.id))
+        heapq.heappush(self._heap, (-held.job.priority, held.order, held.sequence, held.id))
 
     def give_back(self, ids: Iterable[AttemptId]) -> list[AttemptId]:
         """Lets go of those that wait here, and tells which; the others stay: those ahead are about to begin."""
@@ -184,7 +185,7 @@ class Backlog:
     # --- beginning ---------------------------------------------------------------------------------------------
 
     def fill(self, now: float) -> None:
-        """Begins attempts while slots are free: the highest priority first, then the one taken first. The first
+        """Begins attempts while slots are free: the highest priority first, then the job that arrived first. The first
         in line is not overtaken by one that needs fewer slots, or a wide job might wait for ever. Those who may go
         ahead, go."""
         while (held := self._first_waiting()) is not None:
@@ -199,7 +200,7 @@ class Backlog:
 
     def _first_waiting(self) -> Held | None:
         while self._heap:
-            _, sequence, id = self._heap[0]
+            *_, sequence, id = self._heap[0]
             held = self._held.get(id)
             if held is not None and held.waits_here and held.sequence == sequence:
                 return held

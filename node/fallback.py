@@ -136,6 +136,14 @@ class Fallback:
             if self._intake.is_live(id[0]):
                 self._backlog.take(id, job, body)
 
+    def let_go(self, now: float) -> None:
+        """We stop: what has not begun is as if it had not been leased."""
+        leased, self._leased = self._leased, []
+        for (name, _), *_ in leased:
+            if self._intake.is_live(name):
+                self._intake.let_go_here(name, now)
+        self.leased_total -= len(leased)
+
     # --- looking for what may be leased --------------------------------------------------------------------------
 
     def _look(self, now: float) -> None:

@@ -199,6 +199,11 @@ class Intake:
         self._live.hold(name, Own(State.RUNNING, 1, now))
         return 1
 
+    def let_go_here(self, name: str, now: float) -> None:
+        """This attempt of such a job has not begun and will not: it is not leased any more."""
+        self._memory.put(Table.LIVE, ticket_key(name), b"")
+        self._live.hold(name, Own(State.QUEUED, 0, now))
+
     def waits_again(self, name: str, now: float) -> None:
         """The attempt that we gave ourselves is over, and the ledger has to say how it goes on."""
         self._live.hold(name, Own(State.QUEUED, 1, now))

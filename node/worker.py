@@ -380,7 +380,7 @@ class Worker:
             self._take(lease)
 
     def _take(self, lease: Lease) -> None:
-        self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body)
+        self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body, lease.order)
 
     def _on_cancel(self, message: Cancel, now: float) -> None:
         if returned := self._backlog.give_back(message.attempts):
@@ -499,6 +499,7 @@ class Worker:
     # --- the program -------------------------------------------------------------------------------------------
 
     def _on_stop(self, event: Stop, now: float) -> None:
+        self._fallback.let_go(now)
         self._drain.stop(now)
 
     def _on_store_level(self, event: StoreLevel, now: float) -> None:

@@ -105,6 +105,12 @@ def test_who_judges_the_cluster_is_pure(name: str) -> None:
     assert roots(ROOT / "chaos" / f"{name}.py").isdisjoint(OUTSIDE - {"random"})
 
 
+@pytest.mark.parametrize("name", ["loads", "story", "measures", "intervals"])
+def test_what_measures_placement_is_pure(name: str) -> None:
+    touched = roots(ROOT / "analysis" / f"{name}.py") & (OUTSIDE | {"balancer", "node"})
+    assert not touched, f"analysis/{name}.py measures, and imports {', '.join(sorted(touched))}"
+
+
 def test_lmdb_is_imported_in_one_file() -> None:
     users = [path for package in PROGRAMS for path in modules(package) if "lmdb" in roots(path)]
     assert users == [ROOT / "common/runtime/store.py"]

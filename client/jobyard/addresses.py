@@ -62,6 +62,10 @@ class Route:
         return len(self._addresses)
 
     @property
+    def addresses(self) -> Sequence[Address]:
+        return self._addresses
+
+    @property
     def has_tls(self) -> bool:
         """Of any of them."""
         return any(address.tls for address in self._addresses)

@@ -159,7 +159,8 @@ def node_of(text: str) -> Node:
     _, fields = decode_fields(text)
     try:
         slots, running, waiting = (int(fields[name]) for name in ("slots", "running", "waiting"))
-        return Node(fields["name"], fields["state"], slots, running, waiting, float(fields["last_seen_s"]))
+        seen_s, version = float(fields["last_seen_s"]), fields.get("version", "")
+        return Node(fields["name"], fields["state"], slots, running, waiting, seen_s, version)
     except (KeyError, ValueError):
         raise ProtocolError(f"{text[:80]!r} does not tell of a node") from None
 

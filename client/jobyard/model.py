@@ -156,6 +156,7 @@ class Node:
     running: int
     waiting: int
     last_seen_s: float
+    version: str = ""  # of its program; empty where the balancer does not know it
 
 
 @dataclass(frozen=True, slots=True)

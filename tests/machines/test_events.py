@@ -3,6 +3,7 @@
 import gc
 import json
 import random
+from datetime import datetime
 from types import GeneratorType
 from urllib.parse import quote
 
@@ -37,6 +38,13 @@ def of_job(cluster: Cluster, ticket: str) -> list[str]:
     return [line for line in story(cluster) if ticket in line.split()]
 
 
+def kept(cluster: Cluster) -> list[dict[str, object]]:
+    """All events, asked of the balancer's chronicle itself: nodes need not be there."""
+    assert cluster.balancer is not None
+    records = cluster.balancer.disk.scan(Table.EVENTS, limit=10_000)
+    return [json.loads(line) for _, record in records for line in record[8:].splitlines()]
+
+
 # --- what is told -------------------------------------------------------------------------------------------------
 
 
@@ -61,6 +69,37 @@ def test_a_name_is_told_as_it_is_and_yet_acts_on_no_terminal() -> None:
     assert name in [event.get("name") for event in events_of(reply)]
     assert all(line.isprintable() for line in body(reply))
     assert any("ö \\u001b[2J\\u007f\\u009b2J\\u202e\\udb40\\udc01 end" in line for line in body(reply))
+
+
+def test_what_happens_while_all_are_silent_has_its_own_moment_and_not_that_of_the_last_message() -> None:
+    cluster = Cluster(2)
+    cluster.frozen = frozenset({"n1", "n2"})
+    silent_at = cluster.wall
+    cluster.advance(PERIODS.node_timeout_s + 1)
+    told = [event for event in kept(cluster) if event["event"] == "node.lost"]
+    assert len(told) == 2
+    for event in told:
+        at_wall = datetime.fromisoformat(str(event["at"])).timestamp()
+        assert at_wall - silent_at == pytest.approx(PERIODS.node_timeout_s, abs=1.0)
+
+
+def test_a_node_that_joins_is_told_with_its_slots() -> None:
+    cluster = Cluster()
+    cluster.add_node("n1", slots=7)
+    assert [event["slots"] for event in kept(cluster) if event["event"] == "node.joined"] == [7]
+
+
+def test_a_job_that_comes_late_is_told_with_its_age() -> None:
+    cluster = Cluster(1)
+    cluster.submit("n1")
+    cluster.kill_balancer()
+    cluster.submit("n1")
+    cluster.advance(60.0)
+    cluster.store_level("n1", 0.1)  # as the driver says four times in a second: a node takes the time of day from it
+    cluster.start_balancer()
+    cluster.dial("n1")
+    ages = [event.get("age_s") for event in kept(cluster) if event["event"] == "job.submitted"]
+    assert ages == [None, pytest.approx(60.0, abs=0.5)]
 
 
 def test_each_end_is_told_by_its_state_and_what_is_not_known_is_left_out() -> None:

@@ -684,3 +684,17 @@ def test_parts_of_a_large_message_are_signs_of_life() -> None:
     cluster.frozen = frozenset()
     cluster.settle()
     assert state_of(cluster, "n1", ticket) == "running"
+
+
+def test_what_waits_for_an_older_job_that_was_given_later_was_not_running_when_its_node_was_lost() -> None:
+    cluster = Cluster(1, slots=1)
+    first = cluster.submit("n1")
+    early = cluster.submit("n1", f"after={first} crash_limit=1 sh true")
+    late = [cluster.submit("n1", "crash_limit=1 sh true") for _ in range(2)]
+    cluster.finish("n1", (first, 1))
+    cluster.finish("n1", (late[0], 1))
+    assert list(cluster.nodes["n1"].running) == [(early, 1)]
+    cluster.kill_node("n1")
+    cluster.restart_node("n1")
+    assert state_of(cluster, "n1", early) == "failed"
+    assert state_of(cluster, "n1", late[1]) == "running"

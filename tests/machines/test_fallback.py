@@ -263,6 +263,20 @@ def test_a_link_that_opens_between_lease_and_beginning_runs_the_job_once() -> No
     assert cluster.starts == {(ticket, 1): 1}
 
 
+def test_what_was_leased_and_has_not_begun_when_the_node_stops_is_not_leased_any_more() -> None:
+    cluster = alone()
+    ticket = cluster.submit("n1", "crash_limit=1 sh true")
+    cluster.now += FALLBACK_S
+    cluster._step_node(cluster.nodes["n1"])  # leases; it would begin in the next step
+    cluster.stop("n1")
+    assert cluster.starts == {}, "it begins, and nobody is there to hear how it ends"
+    cluster.kill_node("n1")
+    cluster.restart_node("n1", dial=False)
+    back(cluster)
+    cluster.finish("n1", (ticket, 1))
+    assert state_of(cluster, ticket) == "succeeded"
+
+
 def test_an_attempt_that_was_lost_with_its_boot_counts_as_a_crash_and_the_next_is_numbered_on() -> None:
     cluster = alone()
     ticket = cluster.submit("n1", "sh true")

@@ -3,6 +3,7 @@
 import signal
 
 import attrs
+import pytest
 
 from common.model import Outcome, Reason, Verdict
 from tests.machines.cluster import PERIODS, Cluster
@@ -409,3 +410,33 @@ def test_a_wait_that_is_over_leaves_nothing_at_the_balancer() -> None:
         cluster.advance(1.1)
     assert cluster.balancer is not None
     assert cluster.balancer.machine.statistics()["queries_open"] == 0
+
+
+def test_stats_tells_how_many_jobs_are_queued_and_how_long_the_first_has_been() -> None:
+    cluster = Cluster(1, slots=1)
+    cluster.submit("n1")
+    assert queue_of(cluster) == ("0", "0.0")
+    cluster.submit("n1", "slots=9 sh true")
+    cluster.advance(30)
+    cluster.submit("n1", "slots=9 sh true")
+    count, oldest_s = queue_of(cluster)
+    assert count == "2"
+    assert float(oldest_s) == pytest.approx(30, abs=1)
+
+
+def queue_of(cluster: Cluster) -> tuple[str, str]:
+    numbers = dict(line.split() for line in (cluster.say("n1", "stats") or "").splitlines()[1:] if line)
+    return numbers["jobs_queued"], numbers["oldest_queued_s"]
+
+
+def test_nodes_tells_the_version_of_each_that_has_said_hello_since_the_balancer_started() -> None:
+    cluster = Cluster(2)
+    assert (cluster.say("n1", "nodes") or "").count(" version=test\n") == 2
+    cluster.kill_balancer()
+    cluster.start_balancer()
+    cluster.dial("n1")
+    known, unknown = sorted((cluster.say("n1", "nodes") or "").splitlines()[1:3])
+    assert known.startswith("name=n1 ")
+    assert known.endswith(" version=test")
+    assert unknown.startswith("name=n2 ")
+    assert "version=" not in unknown

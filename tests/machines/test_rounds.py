@@ -6,6 +6,7 @@ from collections import Counter
 import attrs
 import pytest
 
+from balancer.dispatcher import LEVEL_PERIOD_S
 from balancer.placement import POLICIES, Level, Load, Terms
 from balancer.roster import Node, NodeRecord
 from balancer.rounds import PLENTY, WEIGHT_BYTES_MAX, Contest, room_bytes
@@ -71,6 +72,24 @@ def test_higher_priority_is_dispatched_first_and_then_the_older() -> None:
         order.append(id[0])
         cluster.finish("n1", id)
     assert order[1:] == [first, high, high_later, low]
+
+
+def test_a_job_that_became_ready_late_begins_before_those_that_arrived_after_it() -> None:
+    """As if they all waited at the balancer; or the reduces of the first would wait for the maps of the last."""
+    cluster = Cluster(1, slots=1)
+    first = cluster.submit("n1", "sh true")
+    reduce = cluster.submit("n1", f"after={first} sh true")
+    later = [cluster.submit("n1", "sh true") for _ in range(3)]
+    begun: list[str] = []
+    while cluster.nodes["n1"].running:
+        (id,) = cluster.nodes["n1"].running
+        begun.append(id[0])
+        cluster.finish("n1", id)
+        if len(begun) == 1:
+            explained = cluster.say("n1", f"explain {later[1]}")
+            assert explained is not None
+            assert "behind 1 job waiting there" in explained
+    assert begun == [first, later[0], reduce, *later[1:]], "the slot was taken before the ledger had heard of the first"
 
 
 def test_higher_priority_is_leased_first_when_it_waits_at_the_balancer() -> None:
@@ -271,3 +290,19 @@ def test_the_balancer_gathers_while_every_node_has_plenty_and_at_no_other_time()
     (id,) = cluster.nodes["n2"].running
     cluster.finish("n2", id)
     assert not cluster.gathers
+
+
+def test_the_first_job_is_moved_at_once_and_the_next_after_a_while() -> None:
+    """A slot may stand idle while a job waits elsewhere; but counts that change all the time are not chased."""
+    cluster = Cluster(1, slots=1)
+    for _ in range(8):
+        cluster.submit("n1")
+    cluster.advance(LEVEL_PERIOD_S)
+    cluster.add_node("n2", slots=1)
+    cluster.advance(0.0)
+    assert cluster.counts() == {"n1": 4, "n2": 4}
+    cluster.add_node("n3", slots=1)
+    cluster.advance(LEVEL_PERIOD_S - 0.001)
+    assert cluster.counts()["n3"] == 0
+    cluster.advance(0.001)
+    assert cluster.counts() == {"n1": 3, "n2": 3, "n3": 2}

@@ -1,17 +1,23 @@
 """The command lines: what `--health` answers, and how little a process has to import for an answer."""
 
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Set
 from pathlib import Path
 from typing import Final
 
 import attrs
+import click
 import pytest
 
+from common import __version__
 from common.runtime.pulse import write_pulse
+from jobyard.cli.root import VERBS, jobyard
+from jobyard.version import __version__ as client_version
 
 ROOT: Final = Path(__file__).parents[2]
 PROGRAMS: Final = ("balancer", "node")
@@ -70,6 +76,53 @@ def test_the_version_is_told_with_the_standard_library_alone(program: str) -> No
     found = answer(program, "--version")
     assert found.status == 0
     assert found.imported.isdisjoint(OF_PROGRAMS | OF_SETTINGS)
+
+
+# Everything that is started by its name: a new program is asked as soon as it is there.
+STARTED: Final = (*sorted(path.parent.name for path in ROOT.glob("*/__main__.py")), "jobyard", "jobyard.cli")
+VERSION_LINE: Final = re.compile(rf"[a-z-]+ {re.escape(__version__)}\n")
+HELP_COLUMNS_MAX: Final = 100
+
+
+def asked(program: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    path = f"{ROOT}:{ROOT / 'client'}"
+    return subprocess.run(
+        [sys.executable, "-m", program, *words], cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": path, "COLUMNS": str(HELP_COLUMNS_MAX)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("program", STARTED)
+def test_every_program_tells_its_version_in_one_line(program: str) -> None:
+    said = asked(program, "--version")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert VERSION_LINE.fullmatch(said.stdout), said.stdout
+
+
+@pytest.mark.parametrize("program", STARTED)
+def test_every_program_has_help_that_fits(program: str) -> None:
+    said = asked(program, "--help")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.lower().startswith("usage: ")
+    assert "--version" in said.stdout
+    assert max(map(len, said.stdout.splitlines())) <= HELP_COLUMNS_MAX
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_fits(verb: str) -> None:
+    command = jobyard.get_command(click.Context(jobyard), verb)
+    assert command is not None
+    with command.make_context(f"jobyard {verb}", [], resilient_parsing=True, terminal_width=HELP_COLUMNS_MAX) as ctx:
+        told = command.get_help(ctx)
+    assert told.startswith(f"Usage: jobyard {verb}")
+    assert max(map(len, told.splitlines())) <= HELP_COLUMNS_MAX
+
+
+def test_client_and_cluster_are_of_one_version() -> None:
+    """They are released together, and `doctor` warns where they differ."""
+    for path in (ROOT / "pyproject.toml", ROOT / "client" / "pyproject.toml"):
+        assert tomllib.loads(path.read_text())["project"]["version"] == __version__
+    assert client_version == __version__
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

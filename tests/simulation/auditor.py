@@ -195,7 +195,7 @@ class Auditor:
         for (table, key), value in changes.items():
             if table is Table.TOMBSTONES and value == FORGOTTEN:
                 self.forgotten.add(ticket_of(key))
-        for (table, key), value in changes.items():
+        for (table, key), value in _jobs_first(changes):
             match table:
                 case Table.JOBS if value is not None:
                     self._ledger_learns(disk, key, value)
@@ -321,7 +321,7 @@ class Auditor:
     # --- a node's disk -----------------------------------------------------------------------------------------------
 
     def _node_commits(self, process: str, disk: Disk, changes: Changes) -> None:
-        for (table, key), value in changes.items():
+        for (table, key), value in _jobs_first(changes):
             match table:
                 case Table.META:
                     self._node_counts(process, disk, key, value)
@@ -331,6 +331,8 @@ class Auditor:
                     must(changes.get((Table.LIVE, key), b"") is None, f"{process} lost what {ticket_of(key)} is")
                 case Table.LIVE if value:
                     self._node_leases(process, ticket_of(key), glance(Live, value))
+                case Table.LIVE if value == b"" and (given := disk.get(table, key)):
+                    self.leases.let_go_by_its_origin(ticket_of(key), glance(Live, given))
                 case Table.LIVE if value is None and disk.get(table, key) is not None:
                     self._node_lets_go(process, key, changes)
                 case Table.LIVE if (Table.JOBS, key) not in changes and disk.get(table, key) is None:
@@ -433,6 +435,11 @@ class Auditor:
             if stone is not None:
                 return self.orders.forgotten(ticket) if stone == FORGOTTEN else self._expires
         return False
+
+
+def _jobs_first(changes: Changes) -> list[tuple[tuple[Table, bytes], bytes | None]]:
+    """What was asked for is to be known before it is looked at what became of it."""
+    return sorted(changes.items(), key=lambda change: change[0][0] is not Table.JOBS)
 
 
 def _number(ticket: str) -> int:

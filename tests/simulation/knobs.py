@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from common.model import PLACEMENTS
+from common.placements import PLACEMENTS
 from tests.simulation.world import Knobs
 
 

@@ -102,6 +102,12 @@ class Leases:
             boots[live.boot_id] = trio.current_time()
             self._last[ticket] = live.attempt
 
+    def let_go_by_its_origin(self, ticket: str, live: Live) -> None:
+        """It stops, and has not begun what it gave itself."""
+        id = (ticket, live.attempt)
+        must(id not in self._begun, f"{ticket}.{live.attempt} has begun, and its origin says that it was not leased")
+        del self._given[id], self._last[ticket]
+
     def _must_be_over(self, ticket: str, attempt: int) -> None:
         """Slow is not dead: nothing is run again that runs, or whose outcome its node has, unless the ledger could
         not hear that node for a node timeout."""

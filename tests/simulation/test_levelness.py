@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.model import PLACEMENTS
+from common.placements import PLACEMENTS
 from tests.simulation import story
 from tests.simulation.knobs import Load, Setting
 from tests.simulation.story import Verdict

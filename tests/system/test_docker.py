@@ -129,7 +129,7 @@ def test_a_container_has_no_more_rights_than_it_needs(compose: Compose, service:
     assert host["PidsLimit"] > 0
     assert {mount["Destination"] for mount in told["Mounts"] if mount["RW"]} == {"/data"}
     bound = [binding["HostIp"] for bindings in (host["PortBindings"] or {}).values() for binding in bindings]
-    assert bound == ([] if service == "balancer" else ["127.0.0.1"])
+    assert bound == ["127.0.0.1"], "of the balancer HTTP, of a node the port for clients; to this machine alone"
 
 
 def test_a_job_is_nobody_special_and_can_write_to_its_volume_only(compose: Compose) -> None:

@@ -276,7 +276,7 @@ def test_an_insider_with_an_old_boot_of_a_living_node_is_refused(
         said = impostor.shake_hands(KEY.encode(), **(as_node1 | {"boot_id": "f" * 32}))
         assert isinstance(said, Refused)
         assert "is this one a copy of it?" in said.reason
-    assert '"node.refused"' in log_of(cluster, "balancer")
+    until("it is logged", lambda: '"node.refused"' in log_of(cluster, "balancer"))
 
 
 def test_a_copy_of_a_living_nodes_directory_is_refused_and_says_so(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -295,4 +295,4 @@ def test_a_copy_of_a_living_nodes_directory_is_refused_and_says_so(cluster: Loca
         assert "is this one a copy of it?" in log.read_text()
         assert wait(cluster.address("node1"), submit(cluster.address("node1"), "sh echo well")).body == b"well\n"
         assert ask(address_in(tmp_path / "copy"), "submit sh true").code == "UNAVAILABLE"
-    assert '"node": "copy"' in log_of(cluster, "balancer")
+    until("it is logged", lambda: '"node": "copy"' in log_of(cluster, "balancer"))

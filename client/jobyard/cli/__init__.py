@@ -16,11 +16,15 @@ file knows one subject, and is imported only for the verb that needs it, because
     cluster.py     nodes stats events    options.py    the options of a job
                    placement drain       records.py    what --json prints, field by field           pure
                    undrain version       tables.py     what people read                             pure
+    top.py         top                   lookout.py    what top looks at: rates, nodes, failures
+    doctor.py      doctor                picture.py    what top shows, for a screen of any size  pure
+                                         screen.py     the whole terminal, its keys, and back
+                                         findings.py   what doctor makes of what it saw          pure
     mapping.py     map                   terminal.py   standard output and error, colours, the progress bar
     reducing.py    mapreduce             live.py       output as it comes, nothing lost or doubled  pure
     graph.py       dag                   last.py       the ticket last submitted
     completion.py  completion            templates.py  {} {.} {/} of map                            pure
-                                         inputs.py     ::: :::: and standard input of map
+    generate.py    generate              inputs.py     ::: :::: and standard input of map
     reference.py   writes docs/cli.md    running.py    many jobs of a group, to their ends
                                          campaign.py   what of them is under way and what is due    pure
 """

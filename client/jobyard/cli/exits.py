@@ -32,8 +32,8 @@ BROKEN_PIPE: Final = SIGNAL + 13
 
 MEANINGS: Final = {
     SUCCESS: "all went well; of `wait`, `map`, `mapreduce` and `dag`: every job succeeded",
-    FAILURE: "some job failed or was cancelled (the same four), or something else went wrong",
-    USAGE: "the command line is wrong, or a node cannot make sense of the request",
+    FAILURE: "some job failed or was cancelled (the same four), or something else went wrong; of `doctor`: warnings",
+    USAGE: "the command line is wrong, or a node cannot make sense of the request; of `doctor`: errors",
     UNREACHABLE: "no node can be reached",
     UNKNOWN: "a ticket is unknown or expired",
     REFUSED: "refused: full, draining, unauthorised, forbidden, or in conflict with the state of a job",

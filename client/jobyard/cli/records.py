@@ -6,9 +6,13 @@ fields of this version is passed on as text under its own name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from jobyard.model import Drained, Explanation, Logs, Node, Outcome, Status
+
+if TYPE_CHECKING:
+    from jobyard.cli.findings import Finding
+    from jobyard.cli.lookout import Failure, Sight
 
 Json: TypeAlias = dict[str, Any]
 
@@ -142,6 +146,7 @@ NODE_RECORD: Final = Record(
         Field("running", "number", "attempts begun"),
         Field("waiting", "number", "attempts that it has taken and not begun"),
         Field("last_seen_s", "number", "seconds since it was last heard"),
+        Field("version", "string", "the version of its program, where the balancer knows it"),
     ),
 )
 
@@ -187,6 +192,50 @@ VERSION: Final = Record(
     ),
 )
 
+SIGHT: Final = Record(
+    "sight",
+    "What one look of `top` saw.",
+    (
+        Field("at", "string", "when, by the clock of this machine"),
+        Field("address", "string", "the node that told it"),
+        Field("live", "number", "jobs that have not ended"),
+        Field("running", "number", "of these, attempts begun"),
+        Field("waiting", "number", "of these, given to a node and not begun"),
+        Field("queued", "number", "of these, waiting for a node"),
+        Field("resting", "number", "of these, delayed, blocked, or to be tried again"),
+        Field("oldest_queued_s", "number", "how long the one in front of the queue has been waiting"),
+        Field("in_per_s", "number", "jobs that came, a second, over the latest looks"),
+        Field("out_per_s", "number", "jobs that ended, a second, likewise"),
+        Field("stats", "object", "[stats](#json-stats)"),
+        Field("nodes", "array", "[nodes](#json-node)"),
+        Field("failures", "array", "the latest failures, newest first: ticket, reason, exit, node, name, at"),
+    ),
+)
+
+FINDING: Final = Record(
+    "finding",
+    "Something that `doctor` found.",
+    (
+        Field("severity", "string", "ok, warning or error"),
+        Field("check", "string", "a word for what was looked at: reach, token, version, link, nodes, jobs, clock, …"),
+        Field("about", "string", "the address, node or job that it is about"),
+        Field("text", "string", "what was found"),
+        Field("advice", "string", "what to do"),
+    ),
+)
+
+GENERATED: Final = Record(
+    "generated",
+    "With `--submit`: a request that was submitted. Without it, the lines that are printed are the workload.",
+    (
+        Field("group", "string", "the group of its jobs"),
+        Field("at_s", "number", "its moment in the workload"),
+        Field("late_s", "number", "how long after that it was submitted"),
+        Field("maps", "array", "the tickets of its map tasks"),
+        Field("reduces", "array", "those of its reduce tasks, where it has some"),
+    ),
+)
+
 COMPLETION: Final = Record(
     "completion",
     "A script for a shell.",
@@ -195,7 +244,7 @@ COMPLETION: Final = Record(
 
 RECORDS: Final = (
     SUBMITTED, JOB, OUTCOME, MAPPED, TASK, LOGS, CHANGED, CHANGED_GROUP, EXPLANATION, NODE_RECORD, STATS, PLACEMENT,
-    EVENT, DRAINED, VERSION, COMPLETION,
+    EVENT, SIGHT, FINDING, DRAINED, VERSION, GENERATED, COMPLETION,
 )  # fmt: skip
 
 # --- from values -------------------------------------------------------------------------------------------------
@@ -245,15 +294,49 @@ def of_explanation(explanation: Explanation) -> Json:
 
 
 def of_node(node: Node) -> Json:
-    return {field.name: getattr(node, field.name) for field in NODE_RECORD.fields}
+    told = {field.name: getattr(node, field.name) for field in NODE_RECORD.fields}
+    return told if node.version else {name: value for name, value in told.items() if name != "version"}
 
 
 def of_stats(stats: Mapping[str, str]) -> Json:
     return {name: _number(text) for name, text in stats.items()}
 
 
+def of_sight(sight: "Sight") -> Json:
+    return _present(
+        at=_moment(sight.at_wall),
+        address=sight.address,
+        live=sight.live,
+        running=sight.running,
+        waiting=sight.waiting,
+        queued=sight.queued,
+        resting=sight.resting,
+        oldest_queued_s=sight.oldest_queued_s,
+        in_per_s=_rounded(sight.in_per_s),
+        out_per_s=_rounded(sight.out_per_s),
+        stats=of_stats(sight.stats),
+        nodes=list(map(of_node, sight.nodes)),
+        failures=list(map(_of_failure, sight.failures)),
+    )
+
+
+def _of_failure(failure: "Failure") -> Json:
+    told = {"ticket": failure.ticket, "reason": failure.reason, "node": failure.node, "name": failure.name}
+    known = {name: text for name, text in (told | {"at": failure.at}).items() if text}
+    return known | ({"exit": _number(failure.exit)} if failure.exit else {})
+
+
+def of_finding(finding: "Finding") -> Json:
+    told = {field.name: getattr(finding, field.name) for field in FINDING.fields}
+    return {name: text for name, text in told.items() if text}
+
+
 def of_drained(drained: Drained) -> Json:
     return {"state": drained.state, "running": drained.running, "waiting": drained.waiting}
+
+
+def of_played(group: str, at_s: float, late_s: float, maps: tuple[str, ...], reduces: tuple[str, ...]) -> Json:
+    return _present(group=group, at_s=at_s, late_s=round(late_s, 3), maps=list(maps), reduces=list(reduces) or None)
 
 
 def of_version(client: str, said: str) -> Json:
@@ -272,6 +355,16 @@ def _printed(stdout: bytes, stderr: bytes) -> Iterator[tuple[str, str]]:
             import base64
 
             yield f"{name}_base64", base64.b64encode(data).decode()
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
+
+
+def _moment(wall: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _number(text: str) -> Any:

@@ -38,7 +38,7 @@ _AT_THE_FIRST_FAILURE: Final = Halt(now=True, what="fail", limit=1)
     interspersed=False,
     examples="""
     jobyard mapreduce --map 'grep -c ERROR {}' --reduce 'paste -sd+ | bc' *.log
-    find . -name '*.py' | jobyard mapreduce --map 'tr -cs a-z "\\n" <' --reduce 'sort | uniq -c | sort -n'
+    find . -name '*.py' | jobyard mapreduce --map 'tr -cs a-z "\\n" <' --reduce 'sort | uniq -c'
     jobyard mapreduce --map './shuffle 4' --reduce "awk '\\$1 == {}' | ./merge" --reducers 4 ::: part-*
     """,
 )

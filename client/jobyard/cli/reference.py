@@ -99,6 +99,53 @@ same work, whoever submits it and however often; another text under a known name
 again by `jobyard retry group:dag-KEY`, and then watched by calling `dag` again.
 """
 
+WATCHING: Final = """\
+## Watching a cluster
+
+`jobyard top` on 80 columns and 24 lines, while jobs run on three nodes of four slots. node2 was killed three seconds
+ago: it is silent, and will be `lost` when `JOBYARD_NODE_TIMEOUT` is over.
+
+```
+jobyard top  127.0.0.1:46343 · 23:03:41 · every 1.0s
+jobs   29 live: 12 running, 17 in backlogs, 0 queued
+rates  in 6.3/s, ended 3.4/s
+ended  31 succeeded, 4 failed, 0 cancelled since the balancer's start
+nodes  3 alive, 8 slots · balancer's store 0% full
+
+NODE  STATE    RUNNING                  WAITING                            SEEN
+node1 alive    4/4 ███████████████████  4 (1.0/slot) ▒▒▒▒▒▒▒▒              0.0s
+node2 alive    4/4 ███████████████████  9 (2.2/slot) ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒   3.3s
+node3 alive    4/4 ███████████████████  4 (1.0/slot) ▒▒▒▒▒▒▒▒              0.4s
+
+FAILED    TICKET     REASON   EXIT  NODE   NAME
+23:03:36  kfphyl-64  timeout  143   node2  nightly report
+23:03:35  kfphyl-62  signal   137   node3  convert b.svg
+23:03:35  kfphyl-63  exit     127   node1  upload
+23:03:35  kfphyl-61  exit     3     node3  convert a.svg
+
+
+
+
+
+
+
+q quit  p pause  s sort nodes (by name)
+```
+
+- The bar of RUNNING is as long as the node has slots; that of WAITING is the longest where most waits for each slot.
+- Of live jobs, those `in backlogs` have been given to a node and not begun, those `queued` wait for a node, and those
+  `not ready` are delayed, blocked by others, or to be tried again.
+- A failure from before `top` was started is `before`: only events tell when, and they are read from there on.
+- Rates are over ten seconds. Ends are counted from the balancer's start; what came is what is live and what has ended.
+- While no node with a link to its balancer answers, the second line says since when and why; below it is what was seen
+  last. Every address in `JOBYARD_URL` is tried, so give it several.
+- It needs curses of the standard library, which Python on Linux and macOS has; nothing else has to be installed.
+  `--once` and `--json` need no terminal at all. `NO_COLOR` and a locale without block letters are respected.
+
+`jobyard doctor` is for when something is wrong, and for `cron`: a line for each finding, with what to do. It looks from
+outside, as a client does. What the log of each program says is in docs/operating.md.
+"""
+
 ENGINES: Final = """\
 ## Workflow engines
 
@@ -142,7 +189,7 @@ def reference() -> str:
         f"## Options of a job\n\nOf `submit`, `run`, `map` and `mapreduce`.\n\n{_table(of_a_job, of_all)}",
         "## Verbs\n",
         *(_section(verb, of_a_job if "--slots" in _rows(verb) else of_all) for verb in verbs.values()),
-        *(GRAPHS, ENGINES, JSON, *map(_record, RECORDS)),
+        *(GRAPHS, WATCHING, ENGINES, JSON, *map(_record, RECORDS)),
     ]
     return "\n".join(sections)
 

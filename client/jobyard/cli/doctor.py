@@ -1,0 +1,114 @@
+"""`doctor`: looks at a cluster from outside, address by address and then as a whole, and says what to do."""
+
+import time
+from typing import Final
+
+import click
+
+from jobyard.cli import findings, records, terminal
+from jobyard.cli.findings import Exam, Finding, Trial, Ward
+from jobyard.cli.lookout import ANSWER_S_MAX, url_of
+from jobyard.cli.texts import harmless
+from jobyard.cli.verb import Session, verb
+from jobyard.client import Client
+from jobyard.errors import JobyardError, NotEnded
+from jobyard.settings import route_of
+
+JOBS_MAX: Final = 1000  # so many are asked for their reasons
+TRIAL_S_MAX: Final = 15.0
+_WORDS: Final = {findings.OK: "alive", findings.WARNING: "draining", findings.ERROR: "lost"}  # of that colour
+
+
+@verb(
+    "doctor",
+    records.FINDING,
+    quiet="Leave out what is as it should be.",
+    examples="""
+    jobyard doctor
+    jobyard doctor --run --url tcp://node1:9000,tcp://node2:9000
+    jobyard doctor --json | jq -r 'select(.severity == "error") | .advice'
+    """,
+)
+@click.option("--run", "tries", is_flag=True, help="Also submit a job that does nothing at each address, and time it.")
+def doctor(session: Session, tries: bool) -> int:
+    """Check a cluster from outside, and say what to do.
+
+    Every address is asked by itself: is it reached, is the token right, do versions fit, has it a link to the balancer,
+    is its disk full. Then the cluster: lost and draining nodes, jobs that cannot run and why, clocks that are apart. A
+    line for each finding, the worst first. Exit code 0 if all is well, 1 with warnings, 2 with errors.
+    """
+    exams = []
+    ward = Ward(problem=None)
+    for address in route_of(session.url).addresses:
+        exam = Exam(str(address))
+        exams.append(exam)
+        try:
+            with Client(url_of(address), timeout_s=ANSWER_S_MAX) as client:
+                _examine(client, exam, tries)
+                if not ward.address:
+                    ward = _visit(client, exam)
+        except (JobyardError, OSError) as error:
+            exam.problem = error
+    found = findings.findings(exams, ward)
+    _show(session, found)
+    return findings.exit_code(found)
+
+
+def _examine(client: Client, exam: Exam, tries: bool) -> None:
+    exam.version = client.version()
+    exam.local = client.stats(local=True)
+    if tries:
+        exam.trial = _try(client)
+
+
+def _visit(client: Client, exam: Exam) -> Ward:
+    """The whole cluster, as this node's balancer tells it."""
+    ward = Ward()
+    try:
+        ward.stats = client.stats()
+        ward.nodes = client.nodes()
+        ward.jobs = client.list(limit=JOBS_MAX)
+        ward.address = exam.address
+    except JobyardError as error:
+        ward.problem = error
+    ward.at_wall = time.time()
+    return ward
+
+
+def _try(client: Client) -> Trial:
+    """Submits a job that does nothing, waits for it, and removes every trace of it."""
+    trial = Trial(began_wall=time.time())
+    began_at = time.monotonic()
+    try:
+        cursor = client.events("now").cursor
+        ticket = client.submit("sleep", "0", name="doctor")
+        trial.taken_wall = time.time()
+        try:
+            outcome = client.wait(ticket, TRIAL_S_MAX)
+            trial.ended, trial.node = True, outcome.node or "?"
+        except NotEnded:
+            trial.why = client.explain(ticket).reason
+        trial.took_s = time.monotonic() - began_at
+        trial.submitted = client.status(ticket).submitted or ""
+        told = (event for event in client.events(cursor).events if event.get("ticket") == ticket)
+        trial.recorded, trial.ended_wall = str(next(told, {}).get("at", "")), time.time()
+        if not trial.ended:
+            client.cancel(ticket)
+        client.forget(ticket)
+    except JobyardError as error:
+        if trial.ended:
+            return trial  # that it could not be removed does not change how it went
+        trial.problem = error
+    return trial
+
+
+def _show(session: Session, found: list[Finding]) -> None:
+    for finding in found:
+        if session.quiet and finding.severity == findings.OK:
+            continue
+        if session.json:
+            session.print(records.of_finding(finding))
+        else:
+            severity = session.paint(f"{finding.severity:7}", _WORDS[finding.severity])
+            advice = f". To do: {finding.advice}" if finding.advice else ""
+            terminal.line(f"{severity}  {harmless(f'{finding.about}: {finding.text}{advice}')}")
