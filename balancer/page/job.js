@@ -19,17 +19,19 @@ export function jobView(ticket) {
   const element = make("article.job", {"aria-labelledby": "job"}, title, told, parts);
   const path = `jobs/${encodeURIComponent(ticket)}`;
   const leaving = new AbortController();
-  let [asking, ended, askedAt, shown] = [false, false, 0, ""];
+  let [asking, ended, askedAt, shown, known] = [false, false, 0, "", null];
 
   async function load() {
     asking = true;
     askedAt = performance.now();
     try {
       const job = await ask(path, leaving.signal);
+      const same = JSON.stringify(job) === known?.job; // then nothing has happened, and nobody has to look for it
       const [life, output] = await Promise.all([
-        ask(`${path}/events`, leaving.signal),
+        same ? known.life : ask(`${path}/events`, leaving.signal),
         isArray(job) ? null : ask(`${path}/output`, leaving.signal).catch((problem) => problem),
       ]);
+      known = {job: JSON.stringify(job), life};
       ended = ENDED.has(job.state) && Boolean(job.ended);
       const now = JSON.stringify([job, life, output]);
       if (now !== shown) replace(sections(job, life, output));
@@ -139,7 +141,7 @@ function strip(job, events) {
 }
 
 function timeline(job, {events, whole}) {
-  if (!events.length) return make("p.empty", {}, "Its events are no longer kept.");
+  if (!events.length) return make("p.empty", {}, "Its events are too long ago.");
   const began = job.submitted ? wallOf(job.submitted) : wallOf(events[0].at);
   const list = make("ol.timeline", {}, ...events.map((event) => {
     const at = wallOf(event.at);
@@ -148,7 +150,7 @@ function timeline(job, {events, whole}) {
       make("span.after", {}, `+${duration(Math.max(0, at - began))}`),
       make("span.what", {}, ...sentence(event)));
   }));
-  return make("div", {}, whole ? null : make("p.empty", {}, "What was before is no longer kept."), list);
+  return make("div", {}, whole ? null : make("p.empty", {}, "What was before is too long ago."), list);
 }
 
 function sentence({event, attempt, node, reason, exit, seconds, wait_s: wait}) {

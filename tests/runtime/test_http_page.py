@@ -124,8 +124,10 @@ async def test_a_life_whose_beginning_is_too_long_ago_says_so(tmp_path: Path, mo
         yard.cluster.advance(1)
         yard.cluster.submit("n1")
     assert (await yard.shown(f"/api/v1/jobs/{ticket}/events"))["whole"] is True
-    monkeypatch.setattr("balancer.chronicle.LIFE_BYTES_MAX", 1)
-    assert (await yard.shown(f"/api/v1/jobs/{ticket}/events")) == {"events": [], "whole": False}
+    for limit, least in (("LIFE_BYTES_MAX", 1), ("LIFE_RECORDS_MAX", 16)):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"balancer.chronicle.{limit}", least)
+            assert (await yard.shown(f"/api/v1/jobs/{ticket}/events")) == {"events": [], "whole": False}
 
 
 @pytest.mark.parametrize("ticket", ["nobody-1", "no ticket", '"', "%00"])
