@@ -31,6 +31,7 @@ from balancer.flow import Flow
 from balancer.group_orders import Orders
 from balancer.groups import Groups
 from balancer.ledger import Ledger
+from balancer.levelling import Levelling
 from balancer.outbox import Mail, Outbox
 from balancer.placement import InForce, Placement
 from balancer.questions import HERE, Question
@@ -153,6 +154,7 @@ class Dispatcher:
             jobs_max=periods.jobs_per_round_max,
             chronicle=self._chronicle,
         )
+        self._levelling = Levelling(self._ledger, self._roster, in_force, self._outbox)
         books = Books(self._ledger, self._history, groups, self._roster, self._chronicle)
         rules = Rules(
             periods.eager,
@@ -212,11 +214,14 @@ class Dispatcher:
         self._follow_up(now)
         while self._periods.eager and self._rounds.round(now, self._wall):
             self._follow_up(now)
+        if self._periods.eager and self._rounds.is_full:
+            self._timers.set("round", now)
+        self._rounds.step_is_over()
         self._follow_up(now)
         self._tell_of_ends(now)
         self._expire(now)  # not before: what ended just now is to be told first
         self._clerk.flush(self._chronicle.flush(self._wall))
-        if "level" not in self._timers and self._rounds.uneven(now):
+        if "level" not in self._timers and self._levelling.is_wanted(now):
             self._timers.set("level", max(now, self._levelled_at + LEVEL_PERIOD_S))
         self._ledger.step_is_over()
         gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
@@ -292,13 +297,14 @@ class Dispatcher:
                     self._poll(now)
                 case "round":
                     self._rounds.round(now, self._wall)
+                    self._levelling.round_was_made()
                     self._timers.set("round", now + self._periods.round_s)
                 case "results":
                     self._exchange_results()
                     self._timers.set("results", now + self._periods.result_s)
                 case "level":
                     self._levelled_at = now
-                    self._rounds.level(now)
+                    self._levelling.level(now)
                 case "group orders":
                     self._clerk.carry_on(now)
                 case "expire":

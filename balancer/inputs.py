@@ -172,8 +172,10 @@ class Inputs:
     # --- the input itself ----------------------------------------------------------------------------------------
 
     def at_hand_for(self, entry: Entry) -> bool:
-        """Whether a job that is about to be sent to a node takes none, or can be given all of it."""
-        if not entry.record.takes_input:
+        """Whether a job that is about to be sent to a node takes none, or can be given all of it. Also where its own
+        record is damaged, so that nobody knows what it takes: the lease will find that."""
+        own = ticket_key(array_of(entry.ticket))
+        if not entry.record.takes_input or self._memory.get(Table.JOBS, own) is None:
             return True
         try:
             self.gather(entry.ticket)

@@ -15,13 +15,14 @@ Ended jobs are in the History, on disk, and so are most of those that only wait 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
 from balancer.ends import Ends
-from balancer.inputs import Inputs
+from balancer.inputs import Inputs, Lacking
 from balancer.known import Known
 from balancer.live import Live
 from balancer.queue import Queue
@@ -143,6 +144,10 @@ class Ledger:
     def job(self, ticket: str) -> Job:
         packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
         return Job("", "") if packed is None else unpack(Job, packed)
+
+    def can_be_read(self, entry: Entry) -> bool:
+        """Whether it is known what was asked for; not where the record was damaged and set aside."""
+        return self._memory.get(Table.JOBS, ticket_key(array_of(entry.ticket))) is not None
 
     def first_name(self, ticket: str) -> str:
         """The ticket under which the ledger knows a job; another for an alias, or for an element of one."""
@@ -288,7 +293,7 @@ class Ledger:
         if packed is None:
             return None
         if entry.record.takes_input:
-            entry.record.bytes = self.inputs.weigh(entry.ticket)
+            entry.record.bytes = self._weight_bytes(entry)
         self._update(
             entry,
             attempt=max(entry.record.attempt + (not entry.record.unused), entry.record.outnumbered + 1),
@@ -301,6 +306,12 @@ class Ledger:
         entry.begun = False
         self.counts["leases"] += 1
         return self.lease_of(entry, packed)
+
+    def _weight_bytes(self, entry: Entry) -> int:
+        """What a job weighs whose input is at hand. Elements weigh what their array does, which was found out when it
+        could begin: an input may be of a hundred thousand outputs."""
+        array = self.elements.array(entry.ticket)
+        return self.inputs.weigh(entry.ticket) if array is None else self._live.awake[array.ticket].record.bytes
 
     def lease_of(self, entry: Entry, packed: bytes | None = None) -> Lease:
         """The present lease, as it travels."""
@@ -321,6 +332,9 @@ class Ledger:
         lease, and numbering goes on above it."""
         assert not entry.record.leased
         assert attempt > entry.record.attempt
+        if entry.record.takes_input:
+            with suppress(Lacking):  # it runs with what it was given; and weighs what can be known
+                entry.record.bytes = self._weight_bytes(entry)
         self._update(
             entry,
             leased=True,

@@ -79,7 +79,9 @@ class Reunion:
                     self._outbox.to(node).cancels.append(entry.attempt_id)
 
     def _can_be_sent(self, entry: Entry) -> bool:
-        return not entry.record.cancelled and self._ledger.inputs.at_hand_for(entry)
+        """Not where its record was damaged, either: given back, it is found out when it would be leased again."""
+        whole = not entry.record.cancelled and self._ledger.can_be_read(entry)
+        return whole and self._ledger.inputs.at_hand_for(entry)
 
     def lose(self, node: Node, entry: Entry, *, crashed: bool, wall: float) -> None:
         """A lease is lost with its node."""

@@ -1,8 +1,6 @@
 """Rounds: jobs that wait become leases, the most urgent first, each for the node that placement chooses.
 
-And the other half of levelness: counts drift apart as durations differ, so attempts that wait on a busy node are
-called back where an idler node could begin them. A begun job is never moved; a called-back attempt counts as never
-given out, because its node says that it has not begun.
+The other half of levelness is `balancer/levelling.py`.
 
 Pure.
 """
@@ -12,20 +10,17 @@ import math
 from collections.abc import Iterable, Set
 from typing import Final
 
-import attrs
-
 from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
-from balancer.placement import InForce, Load, Placement, Rank, Terms
+from balancer.placement import InForce, Placement, Rank, Terms
 from balancer.queue import Needs, Place
 from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
-from common.messages import AttemptId, Recall
 
 PLENTY: Final = 64  # slots that are waited for: a node does some five a millisecond of the shortest jobs
-RECALLS_MAX: Final = 256  # jobs moved at once: enough to level quickly, few enough to change course
+STEP_BYTES_MAX: Final = BODY_BYTES_MAX  # jobs and bodies given out in one step: all are in memory until they are sent
 WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node holds in memory
 
 
@@ -46,17 +41,24 @@ class Rounds:
         self._outbox = outbox
         self._jobs_max = jobs_max
         self._chronicle = chronicle
-        self._is_due = False  # a round, for what was called back; where they are only started by their timer
+        self._bytes_given = 0  # in this step
 
     # --- handing out ---------------------------------------------------------------------------------------------
 
     def round(self, now: float, wall: float) -> int:
         """Hands out at most MAX_NUM_JOBS_DISPATCH jobs; returns how many."""
-        self._is_due = False
         given, contests = 0, Contests(self._roster, self._in_force.placement, self._in_force.terms_at(now))
-        while given < self._jobs_max and self._give_next(contests, wall):
+        while given < self._jobs_max and not self.is_full and self._give_next(contests, wall):
             given += 1
         return given
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this step has given out as much as it may: the next goes on."""
+        return self._bytes_given >= STEP_BYTES_MAX
+
+    def step_is_over(self) -> None:
+        self._bytes_given = 0
 
     def _give_next(self, contests: "Contests", wall: float) -> bool:
         """One job: the head of the most urgent line that some node has room for."""
@@ -103,6 +105,7 @@ class Rounds:
             self._outbox.note("record.damaged", "error", ticket=entry.ticket)
             return
         node.give(entry)
+        self._bytes_given += entry.record.bytes
         self._ledger.in_line_again(entry)
         self._outbox.to(node).leases.append(lease)
         self._chronicle.tell("job.dispatched", entry.ticket, attempt=lease.attempt, node=node.record.name)
@@ -111,67 +114,6 @@ class Rounds:
         """Whether every node that takes jobs has enough of them to do for some milliseconds, however short they are."""
         nodes = [node for node in self._roster.connected() if node.takes_jobs]
         return bool(nodes) and all(node.load.taken >= node.record.slots + PLENTY for node in nodes)
-
-    # --- calling back --------------------------------------------------------------------------------------------
-
-    def uneven(self, now: float) -> bool:
-        """Whether a job may be waiting on one node that would better wait on another. Cheap: asked in each step."""
-        if self._is_due or not any(node.load.taken > node.record.slots for node in self._roster.connected()):
-            return False
-        moves = self._in_force.placement.moves(self._movable(), self._in_force.terms_at(now))
-        return any(self._may_wait(busy) for busy, _ in moves)
-
-    def level(self, now: float) -> None:
-        """Calls waiting attempts back until nothing is to be gained: those given last, which would wait longest."""
-        terms, loads = self._in_force.terms_at(now), [attrs.evolve(load) for load in self._movable()]
-        wanted: dict[str, list[AttemptId]] = {}
-        for _ in range(RECALLS_MAX):
-            move = self._next_move(loads, terms, wanted)
-            if move is None:
-                break
-            busy, idle, entry = move
-            wanted.setdefault(busy.node_id, []).append(entry.attempt_id)
-            busy.count, busy.taken = busy.count - 1, busy.taken - entry.record.slots
-            idle.count, idle.taken = idle.count + 1, idle.taken + entry.record.slots
-        for node_id, attempts in wanted.items():
-            node = self._roster.known(node_id)
-            node.recalled = frozenset(attempts)
-            self._outbox.send(node, Recall(tuple(attempts)))
-        self._is_due = bool(wanted) and self._in_force.terms.apart_s > 0
-
-    def _movable(self) -> list[Load]:
-        """Loads to plan with; without those of nodes that owe the answer to an earlier recall, because their counts are
-        about to change, unless they hang: then the others are not to wait for them."""
-        return [node.load for node in self._roster.connected() if node.takes_jobs and not node.recalled]
-
-    def _next_move(
-        self, loads: list[Load], terms: Terms, wanted: dict[str, list[AttemptId]]
-    ) -> tuple[Load, Load, Entry] | None:
-        for busy, idle in self._in_force.placement.moves(loads, terms):
-            entry = self._last_waiting(busy, idle, terms, wanted) if self._may_wait(busy) else None
-            if entry is not None:
-                return busy, idle, entry
-        return None
-
-    def _may_wait(self, load: Load) -> bool:
-        node = self._roster.known(load.node_id)
-        return node.load.taken > node.record.slots
-
-    def _last_waiting(self, busy: Load, idle: Load, terms: Terms, wanted: dict[str, list[AttemptId]]) -> Entry | None:
-        """The attempt that was given to the one last, of those that the other may be given."""
-        room = self._in_force.placement.room
-        source, target = self._roster.known(busy.node_id), self._roster.known(idle.node_id)
-        already = {ticket for ticket, _ in wanted.get(busy.node_id, ())}
-        for entry in reversed(source.leases.values()):
-            movable = not entry.begun and not entry.record.cancelled and entry.ticket not in already
-            able = (
-                movable
-                and entry.attempt_id not in source.unreturned
-                and can_run(target, entry.record.kind, entry.record.slots)
-            )
-            if able and room(idle, entry.record.slots, terms):
-                return entry
-        return None
 
 
 class Contests:

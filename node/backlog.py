@@ -147,6 +147,13 @@ class Backlog:
     def _put_in_line(self, held: Held) -> None:
         heapq.heappush(self._heap, (-held.job.priority, held.order, held.sequence, held.id))
 
+    def forget_order(self) -> None:
+        """Another ledger counts arrivals anew: all who wait have arrived before whoever it gives us."""
+        self._heap = []
+        for held in filter(lambda held: held.waits_here, self._held.values()):
+            held.order = 0
+            self._put_in_line(held)
+
     def give_back(self, ids: Iterable[AttemptId]) -> list[AttemptId]:
         """Lets go of those that wait here, and tells which; the others stay: those ahead are about to begin."""
         asked = dict.fromkeys(ids)  # one that is named twice is let go of once

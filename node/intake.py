@@ -25,6 +25,7 @@ from common.effects import Table
 from common.history import History
 from common.keys import Claim, Keys, fingerprint, first_name
 from common.memory import Memory
+from common.messages import Submission
 from common.model import (
     Ended,
     Job,
@@ -106,10 +107,13 @@ class Intake:
         """All that was written is on disk."""
         self._last_on_disk, self._set_aside_on_disk = self._last, self._set_aside
 
-    def may_be_told_of(self, names: Iterable[str]) -> bool:
+    def may_be_told_of(self, submissions: Iterable[Submission]) -> bool:
         """Whether the ledger may have these jobs before they are on our own disk. They may not where another boot could
-        issue their tickets again; nor those that are on it already, of which it would find there that nobody knows."""
-        return all(self._last_on_disk < number_of(name) <= self._set_aside_on_disk for name in names)
+        issue their tickets again; nor those that are on it already, of which it would find there that nobody knows;
+        nor where a client may be told of the ticket by another node, because it has the key."""
+        return all(
+            item.told and self._last_on_disk < number_of(item.ticket) <= self._set_aside_on_disk for item in submissions
+        )
 
     def claimed(self, key: str) -> Claim | None:
         """Which job this node knows under a key."""

@@ -173,8 +173,7 @@ class Worker:
         self._report(now)
         self._fallback.lease(now)
         if self._linked and (submissions := self._intake.delivery.to_send(self._wall)):
-            told = (submission.ticket for submission in submissions)
-            self._outbox.send_jobs(submissions, at_once=self._intake.may_be_told_of(told))
+            self._outbox.send_jobs(submissions, at_once=self._intake.may_be_told_of(submissions))
         self._fail_damaged()
         self._desk.flush()
         commands = (*self._backlog.commands, *self._peeks.commands)
@@ -314,6 +313,8 @@ class Worker:
             )
         )
         fresh = self._intake.delivery.link_opened(event.ledger_id)
+        if fresh:
+            self._backlog.forget_order()
         self._outbox.note("link.opened", ledger=event.ledger_id, ledger_is_new=fresh, outcomes=len(self._outcomes))
         if event.eager:
             self._send_outcomes(self._outcomes.all())

@@ -698,3 +698,19 @@ def test_what_waits_for_an_older_job_that_was_given_later_was_not_running_when_i
     cluster.restart_node("n1")
     assert state_of(cluster, "n1", early) == "failed"
     assert state_of(cluster, "n1", late[1]) == "running"
+
+
+@pytest.mark.timeout(20)
+def test_a_lease_whose_job_was_damaged_before_it_was_sent_again_ends_the_job_and_no_link() -> None:
+    cluster = Cluster(1, slots=1)
+    cluster.add_node("n2", slots=1, kinds=("exec",))
+    cluster.busy("n1")
+    ticket = cluster.submit("n2")
+    cluster.kill_balancer()
+    cluster.nodes["n1"].gathered = None
+    del cluster._kept[0].tables[Table.JOBS][ticket_key(ticket)]
+    cluster.start_balancer()
+    cluster.dial("n1")
+    assert cluster.nodes["n1"].link is not None
+    cluster.dial("n2")
+    assert state_of(cluster, "n2", ticket) == "failed"

@@ -4,10 +4,12 @@ does not run."""
 import attrs
 import pytest
 
-from balancer import inputs
+from balancer import inputs, rounds
+from balancer.inputs import Inputs
 from balancer.records import LiveRecord
 from common.codec import pack, replace, unpack
 from common.effects import Table
+from common.messages import Dispatch
 from common.model import Ended, Outcome, Reason, State, Verdict, ticket_key
 from tests.machines.asking import field, state_of, status
 from tests.machines.cluster import PERIODS, Cluster
@@ -564,3 +566,54 @@ def test_an_old_end_without_a_cause_still_opens() -> None:
     assert unpack(Ended, pack(ended)) == ended
     assert unpack(Ended, pack(replace(ended, because="k3f7qa-1 failed"))).because == "k3f7qa-1 failed"
     assert b"because" not in pack(ended)
+
+
+# --- what is damaged, heavy, or weighed often ----------------------------------------------------------------------
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("body", [b"", b"own: "])
+def test_a_job_with_an_input_whose_own_record_is_damaged_fails(body: bytes) -> None:
+    cluster = Cluster(1, slots=1, placement="least-loaded")
+    source = cluster.submit("n1")
+    end(cluster, source)
+    busy = cluster.submit("n1")
+    reply = cluster.say("n1", f"submit input={source} bytes={len(body)} sh cat", body)
+    assert reply is not None
+    reader = reply.split()[1]
+    cluster.kill_balancer()
+    del cluster._kept[0].tables[Table.JOBS][ticket_key(reader)]
+    cluster.start_balancer()
+    cluster.dial("n1")
+    end(cluster, busy)
+    assert state_of(cluster, reader) == "failed"
+
+
+def test_the_input_of_an_array_is_weighed_once_and_not_for_each_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(1, slots=1)
+    source = cluster.submit("n1", "array=1-20 sh true")
+    for _ in range(20):
+        cluster.finish_all()
+    cluster.submit("n1", f"array=1-30%1 input={source} sh cat")
+    monkeypatch.setattr(Inputs, "_ends", None)  # whoever looks at the ends again fails
+    for _ in range(5):
+        cluster.finish_all()
+
+
+def test_a_step_gives_out_no_more_than_it_may_hold_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "STEP_BYTES_MAX", 10_000)
+    cluster = Cluster(5, slots=1)
+    source = cluster.submit("n1")
+    end(cluster, source, b"x" * 9000)
+    gate = cluster.submit("n1")
+    readers = [cluster.submit("n1", f"after={gate} input={source} sh cat") for _ in range(5)]
+    steps: list[int] = []
+    cluster.observers.append(lambda step: steps.append(sum(map(given_bytes, step.effects.actions))))
+    end(cluster, gate)
+    assert max(steps) <= 2 * 9000
+    assert {state_of(cluster, reader) for reader in readers} == {"running"}
+
+
+def given_bytes(action: object) -> int:
+    message = getattr(action, "message", None)
+    return sum(len(lease.body) for lease in message.items) if isinstance(message, Dispatch) else 0

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from balancer import levelling, rounds
 from balancer.dispatcher import LEVEL_PERIOD_S
 from balancer.placement import POLICIES
 from balancer.roster import Node
 from balancer.rounds import kept_from
+from common.messages import Recall
 from tests.machines.cluster import PERIODS, Cluster
 
 SLOTS = (5, 7, 3)
@@ -222,3 +224,57 @@ def test_between_two_timed_rounds_jobs_are_called_back_once() -> None:
     cluster.add_node("n2", slots=1)
     cluster.advance(4)
     assert cluster.counts() == {"n1": 5, "n2": 0}
+
+
+# --- recalled for nothing ----------------------------------------------------------------------------------------
+
+
+def recalls_in_10_s(cluster: Cluster) -> int:
+    before = len(cluster.sent)
+    for _ in range(100):
+        cluster.advance(0.1)
+    return sum(isinstance(message, Recall) for _, message in cluster.sent[before:])
+
+
+def test_what_a_node_that_is_kept_for_another_job_would_not_be_given_is_not_called_back_for_it() -> None:
+    cluster = Cluster(0, placement="shortest-wait")
+    cluster.add_node("n1", slots=1)
+    cluster.add_node("n2", slots=4)
+    for _ in range(4):
+        cluster.submit("n1")
+    wide = cluster.submit("n1", "priority=5 slots=4 sh true")
+    for _ in range(2):
+        cluster.submit("n1")
+    cluster.finish("n2", next(iter(cluster.nodes["n2"].running)))
+    assert cluster.where(wide) == []
+    assert recalls_in_10_s(cluster) <= 1
+
+
+def test_what_is_too_heavy_for_the_memory_of_a_node_is_not_called_back_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "WEIGHT_BYTES_MAX", 20_000)
+    cluster = Cluster(0)
+    cluster.add_node("n1", slots=2)
+    for _ in range(2):
+        cluster.say("n1", "submit bytes=9900 sh cat", b"x" * 9900)
+    for _ in range(12):
+        cluster.submit("n1")
+    cluster.add_node("n2", slots=1)
+    cluster.advance(1)
+    assert recalls_in_10_s(cluster) <= 3
+
+
+def test_looking_for_what_to_move_ends_where_nobody_idle_can_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Node] = []
+    monkeypatch.setattr(levelling, "can_run", lambda node, *needs: bool(asked.append(node)))
+    monkeypatch.setattr(levelling, "PAIRS_MAX", 30)
+    cluster = Cluster(0)
+    for number in range(10):
+        cluster.add_node(f"b{number}", slots=1, kinds=("exec",))
+    for _ in range(100):
+        cluster.submit("b0", "exec true")
+    for number in range(10):
+        cluster.add_node(f"i{number}", slots=1, kinds=("sh",))
+    asked.clear()
+    assert cluster.balancer is not None
+    cluster.balancer.machine._levelling.level(cluster.now)
+    assert 0 < len(asked) <= 30

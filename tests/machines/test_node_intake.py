@@ -10,8 +10,10 @@ from common.limits import SYNC_WITHIN_S
 from common.messages import (
     Aliases,
     Answer,
+    Dispatch,
     Inquiry,
     Jobs,
+    Lease,
     Noticed,
     Notices,
     Pair,
@@ -21,7 +23,7 @@ from common.messages import (
     Submission,
     Taken,
 )
-from common.model import Ended, Outcome, State, Verdict, ticket_key
+from common.model import Ended, Job, Outcome, State, Verdict, ticket_key
 from node.executors import Over
 from node.intake import SET_ASIDE
 from node.worker import Executed
@@ -526,3 +528,30 @@ def test_what_was_told_and_lost_is_the_ledgers_to_know() -> None:
         node.boot()
         node.open_link()
         assert node.inquiry(f"status {told.ticket}").ticket == told.ticket
+
+
+def test_a_keyed_job_whose_client_waits_for_the_ledger_is_on_disk_before_it_is_told() -> None:
+    """Or, did we crash, its client could hear OK from another node that takes the key for ours."""
+    node = Alone()
+    node.submit()
+    done = node.worker.handle([Asked([(99, query("submit key=k sh true"))], node.wall)], node.now)
+    assert done.at_once == ()
+    (sent,) = [action.message for action in done.actions if isinstance(action, Send)]
+    assert [item.ticket for item in submissions([sent])] == ["aaaaaa-2"]
+
+
+def test_what_was_given_by_a_lost_ledger_begins_before_what_a_new_one_gives() -> None:
+    node = Alone()
+    node.receive(Dispatch(tuple(lease(f"bbbbbb-{number}", order=number) for number in (70, 71))))
+    node.open_link("ledger-2")
+    node.receive(Dispatch((lease("bbbbbb-1", order=1),)))
+    begun = [node.worker._backlog.running()[0][0]]
+    for _ in range(2):
+        (last,) = node.worker._backlog.running()
+        node.step(Executed((Over(*last, Outcome(Verdict.SUCCEEDED, exit=0), b""),), node.wall))
+        begun.append(node.worker._backlog.running()[0][0])
+    assert begun == ["bbbbbb-70", "bbbbbb-71", "bbbbbb-1"]
+
+
+def lease(ticket: str, *, order: int) -> Lease:
+    return Lease(ticket, 1, pack(Job("sh", "true")), b"", order)
