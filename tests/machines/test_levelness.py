@@ -267,7 +267,7 @@ def test_looking_for_what_to_move_ends_where_nobody_idle_can_run_it(monkeypatch:
     asked: list[Node] = []
     monkeypatch.setattr(levelling, "can_run", lambda node, *needs: bool(asked.append(node)))
     monkeypatch.setattr(levelling, "PAIRS_MAX", 30)
-    cluster = Cluster(0)
+    cluster = Cluster(0, nodes_max=99)
     for number in range(10):
         cluster.add_node(f"b{number}", slots=1, kinds=("exec",))
     for _ in range(100):
