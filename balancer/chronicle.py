@@ -21,7 +21,7 @@ import msgspec
 from balancer.cursors import read_cursor, write_cursor
 from common import effects
 from common.effects import Table
-from common.limits import BATCH_BYTES, EVENTS_BYTES_MAX, EVENTS_PER_REPLY_MAX
+from common.limits import BATCH_BYTES, EVENTS_BYTES_MAX, EVENTS_PER_REPLY_MAX, LIFE_BYTES_MAX, LIFE_RECORDS_MAX
 from common.memory import Memory
 from common.model import Ended
 from common.status import moment
@@ -141,6 +141,27 @@ class Chronicle:
                 room -= len(line)
                 at = number
         return self._told_of(kept, at, lost)
+
+    def of(self, ticket: str) -> tuple[list[bytes], bool]:
+        """What was told of one job, as JSON lines, the oldest first, and whether that is all: there is no index, so
+        no more than LIFE_BYTES_MAX and LIFE_RECORDS_MAX are looked through, from the newest back to its submission."""
+        mark = b'"ticket":"%b"' % ticket.encode()
+        found: list[bytes] = []
+        looked_at, after = 0, b""
+        for _ in range(LIFE_RECORDS_MAX // _SCAN):
+            if looked_at >= LIFE_BYTES_MAX or len(found) >= EVENTS_PER_REPLY_MAX:
+                break
+            chunk = self._memory.scan(Table.EVENTS, after=after, limit=_SCAN, backwards=True)
+            if not chunk:
+                return found[::-1], False
+            after = chunk[-1][0]
+            for _, record in chunk:
+                looked_at += len(record)
+                if mark in record:
+                    found += (line for line in reversed(record[_NUMBER_BYTES:].splitlines()) if mark in line)
+                    if b'"event":"job.submitted"' in found[-1]:
+                        return found[::-1], True
+        return found[::-1], False
 
     def now(self) -> Told:
         """Nothing, and the cursor behind everything that was told in earlier steps."""

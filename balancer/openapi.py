@@ -112,9 +112,10 @@ _SECOND: Final = record(
         "failed": COUNT,
         "cancelled": COUNT,
         "queued": COUNT,
+        "dispatched": COUNT,
         "running": COUNT,
     },
-    text="what happened in it; queued and running: how many there were at its end",
+    text="what happened in it; queued, dispatched and running: how many there were at its end",
 )
 _FAILURE: Final = record(
     {"at": {"type": "integer", "description": "seconds since 1970, UTC"}, "ticket": TICKET},
@@ -161,6 +162,12 @@ DOCUMENT: Final = document(
             parameter("limit", {"type": "integer", "minimum": 0, "maximum": 1048576}, "bytes of each stream; 65,536"),
             errors=(404, 410),
         ),
+        "/api/v1/jobs/{ticket}/events": get(
+            "What happened to one job, the oldest first. whole: from its submission on; else its beginning is too long "
+            "ago, or nobody knows it",
+            record({"events": list_of(named("Event")), "whole": TRUE_OR_FALSE}),
+            _A_TICKET,
+        ),
         "/api/v1/events": get(
             "What happened, from the oldest that is kept or behind a cursor. With follow=1 it is a stream of "
             "server-sent events (text/event-stream) that begins now or behind the cursor, each with its cursor as id",
@@ -198,6 +205,7 @@ DOCUMENT: Final = document(
                 "overview": named("Overview"),
                 "second": {"anyOf": [named("Second"), {"type": "null"}]},
                 "failures": list_of(named("Failure")),
+                "program": record({"version": STRING, "started_wall": NUMBER}),
             }
         ),
     },

@@ -39,7 +39,7 @@ _SKIPPED_MAX: Final = 20_000  # places looked at for the oldest job: those in fr
 _LOOKED_UP_MAX: Final = 100
 _CURSOR: Final = re.compile(r"(?:l(?P<live>[1-9][0-9]{0,17})|e(?P<ended>(?:[0-9a-f]{2}){8,64}))")
 
-VERBS: Final = frozenset({"figures", "overview", "ready", "view nodes", "view jobs", "view job"})
+VERBS: Final = frozenset({"figures", "overview", "ready", "view nodes", "view jobs", "view job", "view life"})
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -79,6 +79,8 @@ class Views:
                 return _encode({"nodes": self._nodes(now)})
             case "view jobs":
                 return self._page(inquiry)
+            case "view life":
+                return self._life(inquiry.ticket or "")
             case _:
                 return self._job(inquiry.ticket or "", now)
 
@@ -204,6 +206,12 @@ class Views:
                 "explanation": {"code": told.fields["reason"], "text": told.body.decode()},
             }
         )
+
+    def _life(self, ticket: str) -> bytes:
+        """What happened to a job, as far as events tell; of one that nobody knows, nothing."""
+        name = ticket.lower()
+        lines, whole = ([], False) if parse_ticket(name) is None else self._books.chronicle.of(name)
+        return _encode({"events": [msgspec.Raw(line) for line in lines], "whole": whole})
 
     def _row(self, found: Found) -> dict[str, object]:
         if found.entry is not None:

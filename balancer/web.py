@@ -1,7 +1,9 @@
 """What the balancer answers over HTTP: metrics, health, and the JSON API on which dashboards and scripts are built.
 
     GET /metrics · /healthz · /readyz
-    GET /api/v1/overview · nodes · jobs · jobs/{ticket} · jobs/{ticket}/output · events · throughput · failures · stream
+    GET /api/v1/overview · nodes · jobs · events · throughput · failures · stream
+    GET /api/v1/jobs/{ticket} · jobs/{ticket}/output · jobs/{ticket}/events
+    GET / and /page/…: the dashboard (`balancer/page/`), which asks the API as anybody would; its files need no token
 
 `/api/v1/openapi.json` describes all of it (`balancer/openapi.py`). Everything comes from the machine, asked as clients
 ask it, or from the tally; this module translates, and decides nothing.
@@ -19,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from balancer.openapi import DOCUMENT
+from common import __version__
 from common.limits import OPTION_BYTES_MAX
 from common.model import State
 from common.replies import Read, read_reply
@@ -36,6 +39,14 @@ STREAM_PERIOD_S: Final = 1.0
 QUIET_S: Final = 15.0  # then a stream without news says that it is still there
 FAILURES_IN_SNAPSHOT: Final = 20
 CURSOR_BYTES_MAX: Final = 200
+PAGE_DIRECTORY: Final = Path(__file__).with_name("page")
+PAGE_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
 
 
 def site(settings: BalancerSettings, asking: Asking, tally: Tally, directory: Path) -> Site:
@@ -51,13 +62,18 @@ def site(settings: BalancerSettings, asking: Asking, tally: Tally, directory: Pa
         "/api/v1/jobs": api.jobs,
         "/api/v1/jobs/{ticket}": api.job,
         "/api/v1/jobs/{ticket}/output": api.output,
+        "/api/v1/jobs/{ticket}/events": api.life,
         "/api/v1/events": api.events,
         "/api/v1/throughput": api.throughput,
         "/api/v1/failures": api.failures,
         "/api/v1/stream": api.stream,
     }
     host = settings.http_listen[0] if settings.http_listen else ""
-    return Site(web.application(routes, token=settings.client_token, listens_on=host), [api.snapshots.run])
+    page = web.files(PAGE_DIRECTORY, PAGE_HEADERS)
+    app = web.application(
+        routes | page, token=settings.client_token, listens_on=host, open_paths=web.OPEN_PATHS | page.keys()
+    )
+    return Site(app, [api.snapshots.run])
 
 
 async def scrape(asking: Asking, tally: Tally, store_bytes_max: int, request: Request) -> Response:
@@ -116,6 +132,10 @@ class Api:
         text = "the node that took it in has it, and the ledger does not know it yet"
         return web.json({**shown, "attempts": [], "explanation": {"code": "on_its_way", "text": text}})
 
+    async def life(self, request: Request) -> Response:
+        web.options(request, {})
+        return web.json_of(await self._asking.ask("view life", request.path_params["ticket"]))
+
     async def output(self, request: Request) -> Response:
         chosen = web.options(request, {"limit": web.whole(0, OUTPUT_BYTES_MAX)})
         ticket = request.path_params["ticket"]
@@ -157,8 +177,11 @@ class Api:
         overview = msgspec.Raw(await self._asking.ask("overview"))
         last = [attrs.asdict(second) for second in self._tally.last(1)]
         shown = {
-            "overview": overview, "second": last[0] if last else None, "failures": self._failures(FAILURES_IN_SNAPSHOT)
-        }  # fmt: skip
+            "overview": overview,
+            "second": last[0] if last else None,
+            "failures": self._failures(FAILURES_IN_SNAPSHOT),
+            "program": {"version": __version__, "started_wall": self._tally.began_wall},
+        }
         return msgspec.json.encode(shown)
 
     async def events(self, request: Request) -> Response:

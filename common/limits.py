@@ -45,6 +45,8 @@ WATCH_TICKETS_MAX = 5000  # as many as fit into a line
 WATCH_LINES_MAX = 10_000  # ends that one reply to WATCH tells of; the cursor goes on behind them
 EVENTS_PER_REPLY_MAX = 10_000
 EVENTS_BYTES_MAX = 64 * MIB  # what is kept for EVENTS, as it is read: about the life of 100,000 jobs
+LIFE_BYTES_MAX = 4 * MIB  # looked through for the events of one job,
+LIFE_RECORDS_MAX = 8192  # and so many records: together 15 ms at most
 LOGS_PERIOD_S = 0.25  # how often a running job is asked what it has printed
 
 # --- between balancer and nodes --------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ class Second:
     failed: int = 0
     cancelled: int = 0
     queued: int = 0
+    dispatched: int = 0
     running: int = 0
 
 
@@ -93,6 +94,7 @@ class Tally:
     def __init__(self, wall: Callable[[], float], census: Callable[[], Mapping[State, int]] | None = None) -> None:
         self._wall = wall
         self._census = census or dict
+        self.began_wall = wall()
         self.submitted = 0
         self.ended: dict[tuple[str, str], int] = {(str(state), str(reason)): 0 for state, reason in ENDS}
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
@@ -206,6 +208,7 @@ class Tally:
             return
         counts = self._census()
         self._now.queued = counts.get(State.QUEUED, 0)
+        self._now.dispatched = counts.get(State.DISPATCHED, 0)
         self._now.running = counts.get(State.RUNNING, 0)
         self.seconds.append(self._now)
         self._now = Second(wall)

@@ -1,18 +1,20 @@
 """What every HTTP answer of ours has in common: who may ask, how errors read, health, metrics, and streams of events.
 
 - GET and HEAD alone: nothing is changed over HTTP.
-- Where a client token is set, it is wanted as `Authorization: Bearer …` for everything but /healthz and /readyz. Where
-  none is set, we answer only to an address or a plain name in `Host`: a page of another site that has its own name
-  point here must not read jobs through somebody's browser. No other site may read answers (no CORS).
+- Where a client token is set, it is wanted as `Authorization: Bearer …` for everything but /healthz, /readyz and
+  the files of a page. Where none is set, we answer only to an address or a plain name in `Host`: a page of another
+  site that has its own name point here must not read jobs through somebody's browser. No other site may read answers
+  (no CORS).
 - An error is JSON that says what is allowed: {"error": {"code": …, "message": …}}.
 - A bounded number of requests is under way, and of streams; an exception is logged, and ends its request alone.
 
 Starlette is imported here and in the two programs' `web.py` alone.
 """
 
+import hashlib
 import hmac
 import ipaddress
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Set
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -54,6 +56,13 @@ _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+
+_MEDIA_TYPES: Final = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 log = structlog.get_logger()
 
@@ -138,8 +147,10 @@ def text_up_to(most_bytes: int) -> Callable[[str], str]:
 # --- the application ---------------------------------------------------------------------------------------------
 
 
-def application(routes: Mapping[str, Endpoint], *, token: str | None, listens_on: str) -> "Guard":
-    """The ASGI application with these routes; GET and HEAD of each."""
+def application(
+    routes: Mapping[str, Endpoint], *, token: str | None, listens_on: str, open_paths: Set[str] = OPEN_PATHS
+) -> "Guard":
+    """The ASGI application with these routes; GET and HEAD of each. What is open may be read without the token."""
     handlers: dict[Any, Any] = {
         Refused: _tell_refused,
         TooSlow: _tell_slow,
@@ -148,7 +159,7 @@ def application(routes: Mapping[str, Endpoint], *, token: str | None, listens_on
     }
     described = [Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()]
     app = Starlette(routes=described, exception_handlers=handlers)
-    return Guard(app, token, listens_on)
+    return Guard(app, token, listens_on, open_paths)
 
 
 async def _tell_refused(_: Request, refusal: Refused) -> Response:
@@ -174,10 +185,11 @@ def _tell_unknown(paths: list[str]) -> Callable[[Request, HTTPException], Awaita
 class Guard:
     """Stands before the application: see the rules of the module."""
 
-    def __init__(self, app: Starlette, token: str | None, listens_on: str) -> None:
+    def __init__(self, app: Starlette, token: str | None, listens_on: str, open_paths: Set[str]) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
         self._listens_on = listens_on.lower()
+        self._open_paths = open_paths
         self._requests = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -188,7 +200,9 @@ class Guard:
 
         async def told(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
+                said = {name for name, _ in message["headers"]}
+                ours = [header for header in _HEADERS if header[0] not in said]
+                message["headers"] = [*message["headers"], *ours]
             await send(message)
 
         self._requests += 1
@@ -205,7 +219,7 @@ class Guard:
             return Refused("METHOD_NOT_ALLOWED", f"{shown(scope['method'])}: allowed are GET and HEAD", status=405)
         if self._requests > REQUESTS_MAX:
             return Refused(Code.UNAVAILABLE, f"{REQUESTS_MAX} requests are under way; try again later")
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in (OPEN_PATHS if self._token is None else self._open_paths):
             return None
         given = {name: value for name, value in scope["headers"] if name in (b"authorization", b"host")}
         if self._token is None:
@@ -261,6 +275,30 @@ def readiness(asking: Asking) -> Endpoint:
         return Response(answer, 200 if ready else 503, media_type="application/json")
 
     return readyz
+
+
+# --- files of a page --------------------------------------------------------------------------------------------
+
+
+def files(directory: Path, headers: Mapping[str, str]) -> dict[str, Endpoint]:
+    """The files of a page: index.html at `/`, the others below `/page/`. They are read once, so nothing that a request
+    names is looked for on disk. Browsers ask each time whether theirs is still the one (ETag)."""
+    paths = [path for path in sorted(directory.iterdir()) if path.suffix in _MEDIA_TYPES]
+    return {"/" if path.name == "index.html" else f"/page/{path.name}": _file(path, headers) for path in paths}
+
+
+def _file(path: Path, headers: Mapping[str, str]) -> Endpoint:
+    data = path.read_bytes()
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    said = {"etag": tag, "cache-control": "no-cache", **headers}
+
+    async def send(request: Request) -> Response:
+        known = {word.strip().removeprefix("W/") for word in request.headers.get("if-none-match", "").split(",")}
+        if tag in known:
+            return Response(status_code=304, headers=said)
+        return Response(data, headers=said, media_type=_MEDIA_TYPES[path.suffix])
+
+    return send
 
 
 # --- streams of events -------------------------------------------------------------------------------------------
