@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 import pytest
+import yaml
 
 from common import limits, messages
 from common.effects import Table
@@ -176,6 +177,19 @@ def test_the_four_settings_of_the_readme_have_their_defaults() -> None:
 def test_every_exit_status_of_the_programs_is_documented() -> None:
     statuses = {int(cells[0]) for cells in rows(DOCS / "operating.md", "### Exit statuses") if cells[0].isdigit()}
     assert statuses == {0, 1, 2} | {value for name, value in vars(program).items() if name.startswith("EX_")}
+
+
+def test_a_symptom_names_the_alerts_that_lead_to_it_and_no_others() -> None:
+    alerts: dict[str, set[str]] = {}
+    for rule in yaml.safe_load((DOCS / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]:
+        alerts.setdefault(rule["annotations"]["runbook_url"].partition("#")[2], set()).add(rule["alert"])
+    symptoms = (DOCS / "operating.md").read_text().partition("\n## By symptom\n")[2].partition("\n## ")[0]
+    sections = re.split(r"^### (.*)$", symptoms, flags=re.MULTILINE)[1:]
+    named_in = {
+        heading.lower().replace(" ", "-"): set(re.findall(r"`(Jobyard[A-Z]\w+)`", text))
+        for heading, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+    assert {heading: names for heading, names in named_in.items() if names} == alerts
 
 
 @pytest.mark.parametrize("document", ["protocol.md", "operating.md"])
