@@ -623,8 +623,9 @@ class Dispatcher:
         for message in event.messages:
             handler = self._receivers.get(type(message))
             if handler is None or not (node.ready or isinstance(message, Holdings)):
-                self._outbox.note("link.unexpected", "error", node=node.record.name, message=type(message).__name__)
-                self._hang_up(event.link, f"sent a {type(message).__name__} out of turn", now)
+                named = type(message).__name__
+                self._outbox.note("link.unexpected", "error", node=node.record.name, id=node.id, message=named)
+                self._hang_up(event.link, f"sent a {named} out of turn", now)
                 return
             try:
                 handler(self, node, message, now)

@@ -23,6 +23,7 @@ from common.runtime.pulse import idle_alone_s_max
 from common.runtime.store import Store, open_store
 from common.runtime.tls import dial, tell_readable_key
 from common.settings import NodeSettings, describe
+from common.values import format_address
 from node.assembly import Node, identity_of, maxima
 from node.dial import Connect
 from node.executors.handle import Executors
@@ -39,10 +40,11 @@ async def run(settings: NodeSettings) -> int:
     """Runs until it is told to stop; returns the exit status. Asked once it drains, asked again it ends at once."""
     store = open_store(settings.data_dir, settings.store_max_bytes, tell_quarantined)
     try:
-        return await _run(settings, store)
+        status = await _run(settings, store)
+        structlog.get_logger().info("node.stopped")
+        return status
     finally:
         store.close()
-        structlog.get_logger().info("node.stopped")
 
 
 async def _run(settings: NodeSettings, store: Store) -> int:
@@ -70,10 +72,11 @@ async def _run(settings: NodeSettings, store: Store) -> int:
     )
     (store.directory / "address").unlink(missing_ok=True)
     ports = await listen(settings.listen, certificates.port_context(settings, demanding=False))
+    status = 0  # also of one that was told twice to stop, and has not finished what runs
     async with executors.running(), trio.open_nursery() as nursery:
         address = write_address(store.directory, ports[0].listener)
-        log.info("node.started", version=__version__, address=address, id=who.node_id, boot=who.boot_id,
-                 prefix=who.prefix, **describe(settings))  # fmt: skip
+        log.info("node.started", version=__version__, address=address, balancer=format_address(settings.balancer),
+                 id=who.node_id, boot=who.boot_id, prefix=who.prefix, **describe(settings))  # fmt: skip
         nursery.start_soon(on_signals, node.stop, nursery.cancel_scope.cancel)
         if settings.http_listen is not None:
             nursery.start_soon(_run_http, settings.http_listen, settings, node, store.directory)

@@ -5,6 +5,7 @@ so that a hundred nodes do not come back in one instant; it is at most a second 
 timeout, so that a node that lives is back before it is given up.
 """
 
+import os
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -95,7 +96,7 @@ class Dial:
 
     def _log_problem(self, state: tenacity.RetryCallState) -> None:
         """Once for each problem, not once for each attempt."""
-        problem = str(state.outcome.exception()) if state.outcome is not None else ""
+        problem = _in_words(state.outcome.exception()) if state.outcome is not None else ""
         if problem != self._problem:
             _log.warning("balancer.unreachable", problem=problem)
             self._problem = problem
@@ -161,3 +162,11 @@ class Dial:
 async def _drop(stream: trio.abc.Stream | None) -> None:
     if stream is not None:
         await trio.aclose_forcefully(stream)
+
+
+def _in_words(error: BaseException | None) -> str:
+    """Of several addresses that failed trio says only that they have; why is in what that was raised from."""
+    cause = error.__cause__ if isinstance(error, OSError) else None
+    causes = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause,)
+    why = sorted({os.strerror(one.errno) for one in causes if isinstance(one, OSError) and one.errno})
+    return f"{error}: {', '.join(why)}" if why else str(error)

@@ -1,7 +1,7 @@
 """The documents say what is so: what they name exists, and what must be in them is there, word for word.
 
 A path in backticks is a path of this repository, and what stands after `::` is in that file. The tables of settings,
-events, messages and tables are compared with the code in both directions.
+numbers, messages and tables are compared with the code in both directions; those of events have files of their own.
 """
 
 import ast
@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 import pytest
+import yaml
 
 from common import limits, messages
 from common.effects import Table
@@ -32,8 +33,6 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _TOP = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")))
 _PATH = re.compile(rf"((?:{_TOP})/[\w./-]*)(?:::([\w.]+))?")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_EVENT = re.compile(r"[a-z]+\.[a-z_]+")
-_LOG_METHODS: Final = {"note", "_note", "debug", "info", "warning", "error", "exception", "critical"}
 
 
 def prose(document: Path) -> str:
@@ -180,6 +179,19 @@ def test_every_exit_status_of_the_programs_is_documented() -> None:
     assert statuses == {0, 1, 2} | {value for name, value in vars(program).items() if name.startswith("EX_")}
 
 
+def test_a_symptom_names_the_alerts_that_lead_to_it_and_no_others() -> None:
+    alerts: dict[str, set[str]] = {}
+    for rule in yaml.safe_load((DOCS / "monitoring/alerts.yaml").read_text())["groups"][0]["rules"]:
+        alerts.setdefault(rule["annotations"]["runbook_url"].partition("#")[2], set()).add(rule["alert"])
+    symptoms = (DOCS / "operating.md").read_text().partition("\n## By symptom\n")[2].partition("\n## ")[0]
+    sections = re.split(r"^### (.*)$", symptoms, flags=re.MULTILINE)[1:]
+    named_in = {
+        heading.lower().replace(" ", "-"): set(re.findall(r"`(Jobyard[A-Z]\w+)`", text))
+        for heading, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+    assert {heading: names for heading, names in named_in.items() if names} == alerts
+
+
 @pytest.mark.parametrize("document", ["protocol.md", "operating.md"])
 def test_every_error_code_is_documented_with_what_to_do(document: str) -> None:
     heading = {"protocol.md": "## Errors", "operating.md": "## Errors that clients see"}[document]
@@ -187,35 +199,7 @@ def test_every_error_code_is_documented_with_what_to_do(document: str) -> None:
     assert sorted(listed) == sorted(Code)
 
 
-# --- events ----------------------------------------------------------------------------------------------------
-
-
-def events() -> dict[str, set[str]]:
-    """Every event that the code notes or logs, with the names of its fields."""
-    found: dict[str, set[str]] = {}
-    for path in SOURCES:
-        for call in ast.walk(ast.parse(path.read_text())):
-            if isinstance(call, ast.Call) and call.args and _method(call) in _LOG_METHODS:
-                for part in ast.walk(call.args[0]):
-                    if isinstance(part, ast.Constant) and _EVENT.fullmatch(str(part.value)):
-                        found.setdefault(str(part.value), set()).update(word.arg for word in call.keywords if word.arg)
-    return found
-
-
-def _method(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-
-
-def test_every_event_of_the_log_is_documented_with_its_fields_and_no_other() -> None:
-    documented = {
-        cells[0]: cells for cells in rows(DOCS / "operating.md", "## Events") if _EVENT.fullmatch(cells[0][1:-1])
-    }
-    found = events()
-    assert len(found) > 20
-    assert set(documented) == {f"`{event}`" for event in found}
-    for event, fields in found.items():
-        row = " ".join(documented[f"`{event}`"])
-        assert fields <= set(named(row)), f"the fields {fields - set(named(row))} of {event} are not documented"
+# --- numbers -----------------------------------------------------------------------------------------------------
 
 
 def test_every_number_of_stats_is_documented_and_no_other() -> None:

@@ -69,7 +69,7 @@ class Health:
         try:
             write_pulse(self._directory, now, alone_since, self._alone_s_max)
         except OSError as error:  # the check from outside will fail
-            structlog.get_logger().warning("health.untouched", error=os.strerror(error.errno or 0))
+            structlog.get_logger().warning("health.untouched", problem=os.strerror(error.errno or 0))
 
 
 def tell_quarantined(table: str, key: bytes) -> None:

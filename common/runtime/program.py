@@ -1,7 +1,7 @@
 """What both programs do alike around their composition root: signals, exit statuses, the last word in the log.
 
-Exit statuses are those of sysexits.h where one fits: 0 stopped as planned, 2 wrong arguments (argparse's), 69 an
-address cannot be had, 74 the store failed, 75 the data directory is in use, 78 bad settings.
+Exit statuses are those of sysexits.h where one fits: 0 stopped as planned, 1 a mistake of ours, 2 wrong arguments
+(argparse's), 69 an address cannot be had, 74 the store failed, 75 the data directory is in use, 78 bad settings.
 """
 
 import gc
@@ -18,6 +18,7 @@ from common.runtime.command_line import EX_CONFIG
 from common.runtime.owning import InUse, StoreError
 from common.runtime.ports import CannotListen
 
+OUR_MISTAKE: Final = 1
 EX_UNAVAILABLE: Final = 69
 EX_IOERR: Final = 74
 EX_TEMPFAIL: Final = 75
@@ -48,10 +49,13 @@ def run_program(main: Callable[[], Awaitable[int]]) -> int:
         return EX_CONFIG
     except BaseException as error:
         _, rest = BaseExceptionGroup("", [error]).split(_of_the_store)
-        if rest is not None:
+        if rest is None:
+            log.critical("store.failed", problem=str(_first(error)), advice="nothing acknowledged is lost; start again")
+            return EX_IOERR
+        if not isinstance(rest, Exception):
             raise
-        log.critical("store.failed", problem=str(_first(error)), advice="nothing acknowledged is lost; start again")
-        return EX_IOERR
+        log.critical("program.failed", exc_info=error)
+        return OUR_MISTAKE
 
 
 def _of_the_store(error: BaseException) -> bool:

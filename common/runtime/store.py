@@ -118,11 +118,11 @@ class Store:
                 if transaction.get(key) != value:
                     transaction.put(key, value)
             transaction.delete(COPY_KEY)
-        log = structlog.get_logger().bind(directory=str(self.directory))
+        log, where = structlog.get_logger(), str(self.directory)
         if found is not None and found != FORMAT:
-            log.info("store.migrated", found=found, format=FORMAT)
+            log.info("store.migrated", directory=where, found=found, format=FORMAT)
         if apart is not None:
-            log.warning("store.goes_on_apart", reason=apart)
+            log.warning("store.goes_on_apart", directory=where, reason=apart)
 
     def _why_apart(self, transaction: Any, tables: Everything, file: bytes) -> str | None:
         try:

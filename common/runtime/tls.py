@@ -79,7 +79,7 @@ def tell_readable_key(settings: TlsSettings) -> None:
     """A warning, where every user of this machine can read the key. Not more: in containers that is usual."""
     path = readable_by_others(settings)
     if path is not None:
-        _log.warning("key.readable", path=str(path), advice="every user of this machine can read it: chmod o= it")
+        _log.warning("key.readable", file=str(path), advice="every user of this machine can read it: chmod o= it")
 
 
 def why_broken(error: BaseException) -> str:

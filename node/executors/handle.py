@@ -242,7 +242,7 @@ class Executors:
             else:
                 unanswered = 0
                 self.submit([_PROBE])
-        _log.error("spawner.stuck", pid=process.pid, seconds=PROBE_PERIOD_S * PROBES_UNANSWERED_MAX)
+        _log.error("spawner.stuck", pid=process.pid, after_s=PROBE_PERIOD_S * PROBES_UNANSWERED_MAX)
         process.kill()  # and it is mourned like any other
 
     async def _receive(self, stream: trio.SocketStream, is_up: Callable[[], None]) -> None:
