@@ -269,11 +269,11 @@ def test_looking_for_what_to_move_ends_where_nobody_idle_can_run_it(monkeypatch:
     monkeypatch.setattr(levelling, "PAIRS_MAX", 30)
     cluster = Cluster(0, nodes_max=99)
     for number in range(10):
-        cluster.add_node(f"b{number}", slots=1, kinds=("exec",))
+        cluster.add_node(f"n{number}", slots=1, kinds=("exec",))
     for _ in range(100):
-        cluster.submit("b0", "exec true")
-    for number in range(10):
-        cluster.add_node(f"i{number}", slots=1, kinds=("sh",))
+        cluster.submit("n0", "exec true")
+    for number in range(10, 20):
+        cluster.add_node(f"n{number}", slots=1, kinds=("sh",))
     asked.clear()
     assert cluster.balancer is not None
     cluster.balancer.machine._levelling.level(cluster.now)
