@@ -52,6 +52,11 @@ def listed(*lines: str) -> Callable[[WatchedCluster], None]:
     return lambda cluster: cluster.listed.extend(lines)
 
 
+def submitted_in(seconds: float) -> Callable[[WatchedCluster], None]:
+    """Of now, when the cluster changes, and not when this module was read."""
+    return lambda cluster: cluster.listed.append(f"{job('running', 'running')} submitted={in_(seconds)}")
+
+
 def local(**numbers: object) -> Callable[[WatchedCluster], None]:
     return lambda cluster: cluster.local.update(numbers)
 
@@ -88,7 +93,7 @@ WRONG: dict[str, tuple[Callable[[WatchedCluster], None], int, str]] = {
     "too wide": (listed(job("too_wide"), job("too_wide")), 2, r"^error +k-7: 2 jobs wait.*`jobyard explain k-7`$"),
     "all drain": (listed(job("draining")), 1, r"^warning +k-7: 1 job waits, reason draining"),
     "a clock ahead": (
-        listed(f"{job('running', 'running')} submitted={in_(3600)}"), 1,
+        submitted_in(3600), 1,
         r"^warning +a node: its clock is 59m\d\ds ahead of this machine's\. To do: run NTP",
     ),
 }  # fmt: skip
