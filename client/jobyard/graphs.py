@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
+from jobyard import limits
 from jobyard.model import JobOptions
 
 INPUTS_MAX: Final = 1000  # tickets in `after` and likewise in `input` of one job: the protocol's
@@ -106,10 +107,11 @@ class _Reader:
         self._seconds_of = seconds_of
         self._bytes_of = bytes_of
         self._readers: dict[str, tuple[str, Callable[[Any], Any]]] = {  # option → field of a job, and how it is read
-            **{name: (name, _text) for name in ("name", "dir", "array")},
-            **{name: (name, _number) for name in ("priority", "slots", "retries", "files", "processes")},
-            **{name: (f"{name}_s", self._seconds) for name in ("timeout", "backoff", "delay", "cpu")},
-            **{name: (f"{name}_bytes", self._size) for name in ("memory", "output")},
+            **{name: (name, _text) for name in ("name", "dir")},
+            **{name: (name, _whole(name)) for name in ("priority", "slots", "retries", "files", "processes")},
+            **{name: (f"{name}_s", self._seconds(name)) for name in ("timeout", "backoff", "delay", "cpu")},
+            **{name: (f"{name}_bytes", self._size(name)) for name in ("memory", "output")},
+            "array": ("array", lambda value: limits.check_array(_text(value))),
             "crash_limit": ("crash_limit", _crash_limit),
             "env": ("env", _env),
         }
@@ -117,14 +119,15 @@ class _Reader:
     def task(self, name: str, table: Mapping[str, Any], shared: JobOptions) -> Task:
         where = f"task {name!r}"
         _only(table, (*_KINDS, "args", *_LISTS, "stdin", *self._readers), where)
-        kind, line = _kind_and_line(table, where, self._seconds)
+        kind, line = _kind_and_line(table, where, self._seconds("sleep"))
         needs = {option: _read(table[option], where, option, _names) for option in _LISTS if option in table}
         own = self.options({option: table[option] for option in table if option in self._readers}, where)
         options: dict[str, Any] = {"name": name, **shared, **own}
         if "env" in own and "env" in shared:
             options["env"] = {**(shared["env"] or {}), **(own["env"] or {})}
         if "stdin" in table:
-            options["body"] = _read(table["stdin"], where, "stdin", _text).encode()
+            options["body"] = _read(table["stdin"], where, "stdin", _body)
+        _check_line(kind, line, options.get("array"), where)
         return Task(name, kind, line, options=cast(JobOptions, options), **needs)
 
     def options(self, table: Mapping[str, Any], where: str) -> JobOptions:
@@ -132,13 +135,26 @@ class _Reader:
         read = ((name, *self._readers[name]) for name in table)
         return cast(JobOptions, {field: _read(table[name], where, name, reader) for name, field, reader in read})
 
-    def _seconds(self, value: Any) -> float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        return self._seconds_of(_text(value))
+    def _seconds(self, option: str) -> Callable[[Any], float]:
+        def read(value: Any) -> float:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return limits.check_seconds(option, value if is_number else self._seconds_of(_text(value)))
 
-    def _size(self, value: Any) -> int:
-        return self._bytes_of(value) if isinstance(value, str) else _number(value)
+        return read
+
+    def _size(self, option: str) -> Callable[[Any], int]:
+        def read(value: Any) -> int:
+            return limits.check_whole(option, self._bytes_of(value) if isinstance(value, str) else _number(value))
+
+        return read
+
+
+def _check_line(kind: str, line: str, array: str | None, where: str) -> None:
+    """As its first element runs it, if it is an array: the index may stand anywhere."""
+    try:
+        limits.check_line(kind, line if array is None else line.replace("{}", array.partition("-")[0]))
+    except ValueError as error:
+        raise ValueError(f"{where}: {kind}: {error}") from None
 
 
 def _kind_and_line(table: Mapping[str, Any], where: str, seconds: Callable[[Any], float]) -> tuple[str, str]:
@@ -157,7 +173,7 @@ def _kind_and_line(table: Mapping[str, Any], where: str, seconds: Callable[[Any]
     if kind == "sh" and ("\n" in text or "\r" in text):
         return "argv", json.dumps(["/bin/sh", "-c", text], ensure_ascii=False)
     if kind == "py" and "args" in table:
-        return kind, f"{text} {json.dumps(_read(table['args'], where, 'args', _arguments))}"
+        return kind, f"{text} {_read(table['args'], where, 'args', _arguments)}"
     return kind, text
 
 
@@ -171,13 +187,30 @@ def _read(value: Any, where: str, option: str, reader: Callable[[Any], T]) -> T:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is not {_TEXT}")
-    return value
+    return limits.check_text(value)
+
+
+def _body(value: Any) -> bytes:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not {_TEXT}")
+    return value.encode()
 
 
 def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{value!r} is not {_NUMBER}")
     return value
+
+
+def _whole(option: str) -> Callable[[Any], int]:
+    least, most = limits.RANGES[option]
+
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{value!r} is not {_NUMBER} from {least} to {most}")
+        return limits.check_whole(option, value)
+
+    return read
 
 
 def _words(value: Any) -> list[str]:
@@ -190,20 +223,25 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(_words(value)) if value != [] else ()
 
 
-def _arguments(value: Any) -> Any:
+def _arguments(value: Any) -> str:
     if not isinstance(value, (list, Mapping)):
         raise ValueError(f"{value!r} is neither a list of arguments nor a table of them by name")
-    return value
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"JSON cannot say them, which is how they are sent ({error}); a text can say all") from None
 
 
 def _crash_limit(value: Any) -> int | str:
-    return value if value == "off" else _number(value)
+    return value if value == "off" else _whole("crash_limit")(value)
 
 
 def _env(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{value!r} is not a table of variables")
-    return {name: text if isinstance(text, str) else str(_number(text)) for name, text in value.items()}
+    texts = {limits.check_variable(name): text if isinstance(text, str) else str(_number(text))
+             for name, text in value.items()}  # fmt: skip
+    return {name: limits.check_text(text) for name, text in texts.items()}
 
 
 # --- order -------------------------------------------------------------------------------------------------------

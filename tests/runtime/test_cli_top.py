@@ -395,6 +395,15 @@ def test_where_the_locale_cannot_the_screen_is_ascii(cluster: WatchedCluster) ->
         assert person.text.isascii()
 
 
+def test_a_locale_that_is_not_installed_is_the_plain_one(cluster: WatchedCluster) -> None:
+    with terminal(cluster, 80, 24, {"LC_ALL": "xx_YY.UTF-8"}) as person:
+        person.until("n2   alive")
+        assert "1/2 ##########.........  3 (1.5/slot) ===================" in person.text
+        assert person.text.isascii()
+        person.press("q")
+        assert person.end() == 0
+
+
 @pytest.mark.parametrize(
     ("leave", "code"),
     {

@@ -1,11 +1,18 @@
 """What a file of tasks comes to, and what is wrong with it: found before anything is submitted, and named."""
 
+import json
+import tomllib
 from typing import Any
 
 import pytest
 
+from common import lines
+from common.requests import Bad, Submit
+from jobyard import limits
 from jobyard.cli.words import bytes_of, seconds_of
 from jobyard.graphs import INPUTS_MAX, Task, graph_of, in_groups, in_order, levels
+from jobyard.model import Job
+from jobyard.protocol import encode_submit
 
 
 def graph(tasks: dict[str, Any], **more: Any) -> dict[str, Task]:
@@ -74,6 +81,21 @@ WRONG = {
     "task 'a': env: 3 is not a table of variables": {"a": {"sh": "x", "env": 3}},
     "task 'a': 'true' is not a table": {"a": "true"},
     "there are no tasks": {},
+    "task 'a': priority: 101 is not a whole number from -100 to 100": {"a": {"sh": "x", "priority": 101}},
+    "task 'a': crash_limit: 0 is not a whole number from 1 to 1000": {"a": {"sh": "x", "crash_limit": 0}},
+    "task 'a': memory: 1 is not a whole number from 1048576": {"a": {"sh": "x", "memory": 1}},
+    "task 'a': array: 'junk' is no range of indexes": {"a": {"sh": "x", "array": "junk"}},
+    "task 'a': env: '1' cannot name a variable": {"a": {"sh": "x", "env": {"1": "x"}}},
+    "task 'a': env: 'JOBYARD_X' cannot be set": {"a": {"sh": "x", "env": {"JOBYARD_X": "x"}}},
+    "task 'a': sleep: inf is no duration in seconds; 0 to 10 years are": {"a": {"sleep": float("inf")}},
+    "task 'a': sleep: nan is no duration": {"a": {"sleep": float("nan")}},
+    "task 'a': sleep: -1 is no duration": {"a": {"sleep": -1}},
+    "task 'a': timeout: it must be longer than 0": {"a": {"sh": "x", "timeout": 1e-9}},
+    "task 'a': py: 'nonsense' is not module:function": {"a": {"py": "nonsense"}},
+    "task 'a': args: JSON cannot say them": {"a": {"py": "m:f", "args": tomllib.loads("at = [2026-11-21]")["at"]}},
+    "task 'a': exec: the line cannot be split into words: no closing quotation": {"a": {"exec": "'unclosed"}},
+    "task 'a': sh: there is nothing to be run": {"a": {"sh": "  "}},
+    "task 'a': stdin: 'utf-8' codec can't encode": {"a": {"sh": "x", "stdin": "\ud800"}},
 }
 
 
@@ -96,6 +118,76 @@ def test_more_needs_than_a_job_may_have_are_refused() -> None:
     assert len(graph({**many, "last": {"sh": "x", "after": list(many)[1:]}})) == INPUTS_MAX + 2
     with pytest.raises(ValueError, match="task 'last': after names 1001 tasks, and a job may wait for 1000"):
         graph({**many, "last": {"sh": "x", "after": list(many)}})
+
+
+# --- as a node has it ------------------------------------------------------------------------------------------------
+
+
+def is_taken(request: bytes) -> bool:
+    """By a node."""
+    (read,) = lines.Parser().feed(request)
+    assert isinstance(read, Submit | Bad)
+    return isinstance(read, Submit)
+
+
+def is_sound(table: dict[str, Any]) -> bool:
+    try:
+        graph({"a": table})
+    except ValueError:
+        return False
+    return True
+
+
+BOUNDS = [
+    (option, number)
+    for option, (least, most) in limits.RANGES.items()
+    for number in (least - 1, least, least + 1, most - 1, most, most + 1)
+]
+
+
+@pytest.mark.parametrize(("option", "number"), BOUNDS)
+def test_ranges_are_those_of_a_node(option: str, number: int) -> None:
+    assert is_sound({"sh": "true", option: number}) == is_taken(f"SUBMIT {option}={number} sh true\n".encode())
+
+
+@pytest.mark.parametrize("option", ["timeout", "cpu", "backoff", "delay"])
+@pytest.mark.parametrize("seconds", [0, 0.000001, 1, limits.DURATION_S_MAX, limits.DURATION_S_MAX + 1])
+def test_durations_are_those_of_a_node(option: str, seconds: float) -> None:
+    assert is_sound({"sh": "true", option: seconds}) == is_taken(f"SUBMIT {option}={seconds:f} sh true\n".encode())
+
+
+ARRAYS = ["1-3", "1-3:2%1", "3-1", "1-3:0", "1-3%0", "1-1000000", "0-1000000", "0-999999999:1000", "1-1000000000:9999",
+          "1", "-1-2", "0-0", " 1-2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+def test_arrays_are_those_of_a_node(array: str) -> None:
+    assert is_sound({"sh": "true", "array": array}) == is_taken(f"SUBMIT array={array} sh true\n".encode())
+
+
+@pytest.mark.parametrize("name", ["A", "_1", "1", "A-B", "JOBYARD_X", "JOBYARDX", "ü", "a.b"])
+def test_variables_are_those_of_a_node(name: str) -> None:
+    assert is_sound({"sh": "true", "env": {name: "x"}}) == is_taken(f"SUBMIT env.{name}=x sh true\n".encode())
+
+
+LINES = [("exec", "a 'b c'"), ("exec", "'open"), ("exec", "''"), ("exec", "a \\"), ("py", "m:f"), ("py", "m:f [1]"),
+         ("py", "m.n:f.g {}"), ("py", "m"), ("py", ":f"), ("py", "m:"), ("py", "m:f nonsense"), ("py", "m:f 1"),
+         ("py", "m:f [NaN]"), ("py", "1m:f"), ("sh", "'open"), ("exec", "#")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "line"), LINES)
+def test_lines_are_those_of_a_node(kind: str, line: str) -> None:
+    assert is_sound({kind: line}) == is_taken(encode_submit(Job(kind, line)))
+
+
+@pytest.mark.parametrize("words", [["a", ""], [""], ["a", "\0"], ["ü"]])
+def test_words_are_those_of_a_node(words: list[str]) -> None:
+    assert is_sound({"argv": words}) == is_taken(encode_submit(Job("argv", json.dumps(words))))
+
+
+def test_an_index_may_stand_where_a_line_would_be_wrong_without_it() -> None:
+    assert is_sound({"py": "m:f{}", "array": "1-3"})
+    assert not is_sound({"py": "m:f{}"})
 
 
 # --- order -------------------------------------------------------------------------------------------------------

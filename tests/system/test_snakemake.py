@@ -3,10 +3,10 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -53,11 +53,14 @@ rule fails:
     output: "never.txt"
     shell: "echo it cannot be done >&2; exit 3"
 """
-REGISTERED_S: Final = 1.5
 NAPS: Final = """
 rule naps:
     output: "never.txt"
     shell: "touch begun; sleep 3600; touch {output}"
+"""
+TELLS_WHEN_ASKED: Final = f"""#!/bin/sh
+echo $$ >> asked
+exec {PROFILE}/jobyard-status "$@"
 """
 
 
@@ -73,9 +76,11 @@ def jobyard(start_cluster: StartCluster, tmp_path: Path) -> Jobyard:
     return jobyard
 
 
-def snakemake(jobyard: Jobyard, workflow: str) -> "subprocess.Popen[str]":
+def snakemake(
+    jobyard: Jobyard, workflow: str, *, profile: Path = PROFILE, asks_every_s: int = 1
+) -> "subprocess.Popen[str]":
     (jobyard.directory / "Snakefile").write_text(workflow)
-    words = ["--profile", str(PROFILE), "--seconds-between-status-checks", "1"]
+    words = ["--profile", str(profile), "--seconds-between-status-checks", str(asks_every_s)]
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", *words], cwd=jobyard.directory, env=jobyard.env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -111,15 +116,23 @@ def test_a_job_that_fails_ends_its_workflow(jobyard: Jobyard) -> None:
 
 
 def test_ctrl_c_cancels_the_jobs_of_a_workflow(jobyard: Jobyard) -> None:
-    process = snakemake(jobyard, NAPS)
+    """Snakemake cancels the jobs whose state it asks for, unless it is just asking: then it knows of none."""
+    profile = shutil.copytree(PROFILE, jobyard.directory / "profile")  # whose own programs are found before PATH's
+    (profile / "jobyard-status").write_text(TELLS_WHEN_ASKED)
+    process = snakemake(jobyard, NAPS, profile=profile, asks_every_s=5)
     until("the job runs", (jobyard.directory / "begun").exists, within_s=60.0)
-    logs = jobyard.directory / ".snakemake" / "log"
-    until("snakemake knows it", lambda: any("external jobid" in log.read_text() for log in logs.glob("*.log")))
-    time.sleep(REGISTERED_S)  # it says so a moment before it would cancel the job, and nothing tells when it would
+    until("snakemake has asked for its state, and has the answer", lambda: answered(jobyard), within_s=60.0)
     process.send_signal(signal.SIGINT)
     said = output_of(process)
     assert process.returncode != 0
     assert names(jobyard, "cancelled") == ["naps"], said
+
+
+def answered(jobyard: Jobyard) -> bool:
+    """Whether whoever was asked last has been reaped by who asked."""
+    asked = jobyard.directory / "asked"
+    pids = asked.read_text().split() if asked.exists() else []
+    return bool(pids) and not Path("/proc", pids[-1]).exists()
 
 
 ASKED_TWICE: Final = """#!/bin/sh

@@ -1,6 +1,7 @@
 """`doctor`: looks at a cluster from outside, address by address and then as a whole, and says what to do."""
 
 import time
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -12,10 +13,12 @@ from jobyard.cli.texts import harmless
 from jobyard.cli.verb import Session, verb
 from jobyard.client import Client
 from jobyard.errors import JobyardError, NotEnded
+from jobyard.model import Ticket
 from jobyard.settings import route_of
 
 JOBS_MAX: Final = 1000  # so many are asked for their reasons
 TRIAL_S_MAX: Final = 15.0
+CANCELLED_S_MAX: Final = 2.0  # what a cancelled job may take to end, before it can be forgotten
 _WORDS: Final = {findings.OK: "alive", findings.WARNING: "draining", findings.ERROR: "lost"}  # of that colour
 
 
@@ -44,21 +47,19 @@ def doctor(session: Session, tries: bool) -> int:
         exams.append(exam)
         try:
             with Client(url_of(address), timeout_s=ANSWER_S_MAX) as client:
-                _examine(client, exam, tries)
+                exam.version = client.version()
+                exam.local = client.stats(local=True)
                 if not ward.address:
                     ward = _visit(client, exam)
+                if tries:
+                    exam.trial = _try(client)
+                if ward.address:
+                    _look_again(client, ward)
         except (JobyardError, OSError) as error:
             exam.problem = error
     found = findings.findings(exams, ward)
     _show(session, found)
     return findings.exit_code(found)
-
-
-def _examine(client: Client, exam: Exam, tries: bool) -> None:
-    exam.version = client.version()
-    exam.local = client.stats(local=True)
-    if tries:
-        exam.trial = _try(client)
 
 
 def _visit(client: Client, exam: Exam) -> Ward:
@@ -75,6 +76,12 @@ def _visit(client: Client, exam: Exam) -> Ward:
     return ward
 
 
+def _look_again(client: Client, ward: Ward) -> None:
+    """What has grown meanwhile is not just old."""
+    with suppress(JobyardError):
+        ward.stats_later = client.stats()
+
+
 def _try(client: Client) -> Trial:
     """Submits a job that does nothing, waits for it, and removes every trace of it."""
     trial = Trial(began_wall=time.time())
@@ -82,24 +89,39 @@ def _try(client: Client) -> Trial:
     try:
         cursor = client.events("now").cursor
         ticket = client.submit("sleep", "0", name="doctor")
-        trial.taken_wall = time.time()
-        try:
-            outcome = client.wait(ticket, TRIAL_S_MAX)
-            trial.ended, trial.node = True, outcome.node or "?"
-        except NotEnded:
-            trial.why = client.explain(ticket).reason
-        trial.took_s = time.monotonic() - began_at
-        trial.submitted = client.status(ticket).submitted or ""
-        told = (event for event in client.events(cursor).events if event.get("ticket") == ticket)
-        trial.recorded, trial.ended_wall = str(next(told, {}).get("at", "")), time.time()
-        if not trial.ended:
-            client.cancel(ticket)
-        client.forget(ticket)
     except JobyardError as error:
-        if trial.ended:
-            return trial  # that it could not be removed does not change how it went
         trial.problem = error
+        return trial
+    try:
+        _follow(client, ticket, cursor, trial, began_at)
+    except JobyardError as error:
+        trial.problem = None if trial.ended else error
+    finally:
+        _remove(client, ticket, trial.ended)
     return trial
+
+
+def _follow(client: Client, ticket: Ticket, cursor: str, trial: Trial, began_at: float) -> None:
+    trial.taken_wall = time.time()
+    try:
+        outcome = client.wait(ticket, TRIAL_S_MAX)
+        trial.ended, trial.node = True, outcome.node or "?"
+    except NotEnded:
+        trial.why = client.explain(ticket).reason
+    trial.took_s = time.monotonic() - began_at
+    trial.submitted = client.status(ticket).submitted or ""
+    told = (event for event in client.events(cursor).events if event.get("ticket") == ticket)
+    trial.recorded, trial.ended_wall = str(next(told, {}).get("at", "")), time.time()
+
+
+def _remove(client: Client, ticket: Ticket, ended: bool) -> None:
+    """As far as it can be: that it cannot does not change how it went."""
+    if not ended:
+        with suppress(JobyardError):
+            client.cancel(ticket)
+            client.wait(ticket, CANCELLED_S_MAX)
+    with suppress(JobyardError):
+        client.forget(ticket)
 
 
 def _show(session: Session, found: list[Finding]) -> None:

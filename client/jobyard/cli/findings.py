@@ -24,7 +24,7 @@ ERROR: Final = "error"
 SEVERITIES: Final = (OK, WARNING, ERROR)  # their places are exit codes
 
 SKEW_S_MAX: Final = 2.0  # clocks farther apart are told of
-SILENT_S_MAX: Final = 5.0  # a node is polled every second
+SILENT_S_MAX: Final = 30.0  # far above JOBYARD_INFO_PERIOD, which may be long: an idle node is heard no more often
 TRIAL_SLOW_S: Final = 5.0  # a job that does nothing ends sooner, wherever a slot is free
 
 
@@ -74,6 +74,7 @@ class Ward:
     address: str = ""
     problem: Exception | None = None  # nobody could
     stats: Mapping[str, str] = field(default_factory=dict)
+    stats_later: Mapping[str, str] = field(default_factory=dict)  # the same, when all else had been asked
     nodes: Sequence[Node] = ()
     jobs: Sequence[Status] = ()  # the newest, live ones first
     at_wall: float = 0.0  # when, by our clock
@@ -233,23 +234,36 @@ def _of_nodes(ward: Ward) -> Iterator[Finding]:
     for node in ward.nodes:
         seen = f"was last heard {clock(node.last_seen_s)} ago"
         if node.state == "lost":
-            advice = "start it again, or leave it: only jobs that the balancer never got wait for it"
+            advice = (
+                "start it again, or leave it: only jobs that the balancer never got wait for it; where it is gone for"
+                " good, let a check look at errors alone (exit code 2), since it stays on the list"
+            )
             yield Finding(WARNING, "nodes", node.name, f"is lost: it {seen}", advice)
         elif node.state == "draining":
             text = f"drains: {node.running} running, {node.waiting} waiting"
             yield Finding(WARNING, "nodes", node.name, text, "`jobyard undrain` with its --url, when it is to go on")
         elif node.last_seen_s > SILENT_S_MAX:
-            text = f"{seen}, though it is asked every second"
+            text = f"{seen}, and is not lost yet"
             yield Finding(WARNING, "nodes", node.name, text, "look at the node and at the network between the two")
     names = Counter(node.name for node in ward.nodes if node.state != "lost")
     for name, count in names.items():
         if count > 1:
             text = f"{count} nodes have this name, so nobody can tell them apart"
             yield Finding(WARNING, "nodes", name, text, "give each a name of its own (JOBYARD_NODE_NAME)")
-    if crashes := int(_number(ward.stats, "attempts_crashed_total")):
-        text = f"{crashes} attempts were lost with their node since the balancer's start"
+    yield from _of_crashes(ward)
+
+
+def _of_crashes(ward: Ward) -> Iterator[Finding]:
+    """Those that were lost long ago are no reason to worry; those that are being lost are."""
+    before = int(_number(ward.stats, "attempts_crashed_total"))
+    crashes = max(before, int(_number(ward.stats_later, "attempts_crashed_total")))
+    lost = "1 attempt was lost with its node" if crashes == 1 else f"{crashes} attempts were lost with their node"
+    text = f"{lost} since the balancer's start"
+    if crashes > before:
         advice = "look in the balancer's log for node.lost: do nodes die, or does a job take them down?"
-        yield Finding(WARNING, "nodes", "cluster", text, advice)
+        yield Finding(WARNING, "nodes", "cluster", f"{text}, {crashes - before} of them while we looked", advice)
+    elif crashes:
+        yield Finding(OK, "nodes", "cluster", f"{text}, and none while we looked")
 
 
 # Why a job waits (the codes of EXPLAIN) → what would change it; where waiting is nothing to worry about, no entry.

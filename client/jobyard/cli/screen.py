@@ -50,7 +50,11 @@ def whole_terminal() -> Iterator["Screen"]:
         import curses
     except ImportError:
         raise ScreenError("this Python has no curses; --once needs none") from None
-    locale.setlocale(locale.LC_ALL, "")  # curses draws what the locale can
+    shown = glyphs()
+    try:
+        locale.setlocale(locale.LC_ALL, "")  # curses draws what the locale can
+    except locale.Error:
+        shown = ASCII  # it is not installed here, as after ssh from elsewhere: we stay in C
     os.environ.setdefault("ESCDELAY", str(ESCAPE_MS))
     try:
         curses.setupterm()
@@ -66,7 +70,7 @@ def whole_terminal() -> Iterator["Screen"]:
             curses.curs_set(0)
         except curses.error:
             pass  # it cannot hide its cursor
-        yield Screen(window, _attributes())
+        yield Screen(window, _attributes(), shown)
     finally:
         window.keypad(False)
         curses.endwin()
@@ -87,7 +91,8 @@ def _attributes() -> dict[str, int]:
 
 
 class Screen:
-    def __init__(self, window: "curses.window", attributes: dict[str, int]) -> None:
+    def __init__(self, window: "curses.window", attributes: dict[str, int], glyphs: Glyphs) -> None:
+        self.glyphs: Final = glyphs  # those that it can show
         self._window = window
         self._attributes = attributes
 

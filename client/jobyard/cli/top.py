@@ -83,7 +83,7 @@ def _watch(lookout: Lookout, interval_s: float) -> int:
         shown = watcher.picture()
         while True:
             rows, columns = window.size
-            window.draw(picture.lines(shown, columns, rows, screen.glyphs()))
+            window.draw(picture.lines(shown, columns, rows, window.glyphs))
             key = window.key(min(interval_s, DRAW_PERIOD_S))
             if key in ("q", "Q"):
                 return exits.SUCCESS
