@@ -3,7 +3,8 @@
     Port ──► a place among CONNECTIONS_MAX ──► TLS, where there is a certificate ──► Hypercorn (HTTP/1.1) ──► app
 
 Whatever happens here stays here: an exception ends one connection; a client that does not read, or does not finish
-its request, is cut; the program that is told to stop waits for nobody. The only file that imports Hypercorn.
+its request, is cut; the program that is told to stop waits for nobody. HTTP/2 is never spoken: its windows let a client
+stop reading in ways that the bounds here do not see. The only file that imports Hypercorn.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -13,8 +14,12 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
 from common.limits import HANDSHAKE_S
 from common.runtime.sockets import socket_of
@@ -93,13 +98,44 @@ class Server:
             with trio.fail_after(HANDSHAKE_S):
                 await handshake(stream)
             with guarded.life:
-                await TCPServer(self._app, self._config, self._context, {}, cast(Any, guarded)).run()
+                await _Conversation(self._app, self._config, self._context, {}, cast(Any, guarded)).run()
         except NotTls as error:
             await error.answer(_NO_TLS)
         except trio.TooSlowError:
             pass
         finally:
             self._open.discard(guarded)
+
+
+class _Conversation(TCPServer):
+    """Hypercorn's, but for the choice of the protocol: Hypercorn follows whoever asks for HTTP/2."""
+
+    async def run(self) -> None:
+        plain = self.stream.socket
+        try:
+            client = parse_socket_addr(plain.family, plain.getpeername())
+            server = parse_socket_addr(plain.family, plain.getsockname())
+            async with TaskGroup() as tasks:
+                self._task_group = tasks
+                state = ConnectionState(self.state)
+                self.protocol = cast(
+                    Any,
+                    _Http1(
+                        self.app, self.config, self.context, tasks, state, False, client, server, self.protocol_send
+                    ),
+                )
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+        finally:
+            await self._close()
+
+
+class _Http1(H11Protocol):
+    """HTTP/1.1 and 1.0. A wish for another protocol is not heard, as the standard allows; who speaks it is cut."""
+
+    async def _check_protocol(self, event: Any) -> None:
+        if not event.http_version.startswith(b"1."):
+            raise trio.BrokenResourceError("the client speaks another version of HTTP")
 
 
 class Guarded:

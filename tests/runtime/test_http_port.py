@@ -202,6 +202,22 @@ async def test_a_websocket_is_refused() -> None:
         assert b" 403" in (await read_all(stream)).partition(b"\r\n")[0]
 
 
+async def test_http_2_is_not_spoken_to_who_begins_with_it() -> None:
+    async with served() as port:
+        stream = await dial(port)
+        await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")  # and its settings
+        assert await read_all(stream) == b""
+
+
+async def test_who_wishes_for_http_2_is_answered_as_if_he_did_not() -> None:
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    async with served() as port:
+        for _ in range(2):
+            stream = await dial(port)
+            await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n" % wish)
+            assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
+
+
 # --- beside the program ------------------------------------------------------------------------------------------
 
 
