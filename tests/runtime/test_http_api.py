@@ -294,6 +294,7 @@ async def test_no_more_requests_are_under_way_than_are_allowed(tmp_path: Path) -
         await trio.testing.wait_all_tasks_blocked()
         status, _, message = await yard.refused("/api/v1/overview")
         assert (status, message) == (503, f"{REQUESTS_MAX} requests are under way; try again later")
+        assert (await yard.get("/healthz")).json()["why"] != message  # whoever looks after processes is answered
         nursery.cancel_scope.cancel()
     yard.deaf = False
     assert (await yard.get("/api/v1/overview")).status_code == 200
