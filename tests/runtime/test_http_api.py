@@ -1,5 +1,6 @@
 """The JSON API: what it answers, that its description is true, whom it refuses, and in which words."""
 
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -135,6 +136,21 @@ async def test_the_output_is_told_of_running_and_of_ended_jobs_its_end_first_whe
     assert shown["state"] == "succeeded"
     assert shown["stdout"] == {"text": output[3:].decode(), "bytes": len(output), "cut_bytes": 3}
     assert (await yard.shown(f"/api/v1/jobs/{ticket}/output?limit=3"))["stdout"]["text"] == "end"
+
+
+async def test_the_end_of_a_large_output_costs_no_more_than_is_shown(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    ticket = yard.cluster.submit("n1")
+    yard.cluster.finish("n1", (ticket, 1), output=b"x" * (8 * 1024 * 1024))
+    tracemalloc.start()
+    try:
+        shown = await yard.shown(f"/api/v1/jobs/{ticket}/output?limit=10")
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert shown["stdout"] == {"text": "x" * 10, "bytes": 8 * 1024 * 1024, "cut_bytes": 8 * 1024 * 1024 - 10}
+    nothing = await yard.shown(f"/api/v1/jobs/{ticket}/output?limit=0")
+    assert nothing["stdout"] == {"text": "", "bytes": 8 * 1024 * 1024, "cut_bytes": 8 * 1024 * 1024}
 
 
 async def test_a_job_that_only_its_origin_knows_yet_is_on_its_way(tmp_path: Path) -> None:
