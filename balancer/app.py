@@ -11,7 +11,7 @@ import trio
 
 from balancer.assembly import Balancer
 from common import __version__, certificates
-from common.limits import LINKS_UNPROVEN_MAX
+from common.limits import HTTP_CONNECTIONS_MAX, HTTP_REFUSALS_MAX, LINKS_UNPROVEN_MAX
 from common.runtime import logs
 from common.runtime.observers import Health, Log, tell_quarantined, write_address
 from common.runtime.outside import real
@@ -33,7 +33,7 @@ async def run(settings: BalancerSettings) -> int:
     log = structlog.get_logger()
     context = certificates.port_context(settings, demanding=True)
     tell_readable_key(settings)
-    files_for(settings.nodes_max + LINKS_UNPROVEN_MAX)
+    files_for(_connections_max(settings))
     store = open_store(settings.data_dir, settings.store_max_bytes, tell_quarantined)
     try:
         balancer = Balancer(settings, real(store, [Log(), Health(store.directory)]))
@@ -52,6 +52,12 @@ async def run(settings: BalancerSettings) -> int:
         return 0
     finally:
         store.close()
+
+
+def _connections_max(settings: BalancerSettings) -> int:
+    """Those of nodes, and of strangers on either port."""
+    over_http = 0 if settings.http_listen is None else HTTP_CONNECTIONS_MAX + HTTP_REFUSALS_MAX
+    return settings.nodes_max + LINKS_UNPROVEN_MAX + over_http
 
 
 async def _run_http(address: tuple[str, int], settings: BalancerSettings, balancer: Balancer, directory: Path) -> None:

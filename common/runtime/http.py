@@ -1,6 +1,6 @@
 """The HTTP port: connections from Hypercorn's hands into an ASGI application, in bounds that protect the program.
 
-    Port ──► a place among CONNECTIONS_MAX ──► TLS, where there is a certificate ──► Hypercorn (HTTP/1.1) ──► app
+    Port ──► a place, of a few ──► TLS, where there is a certificate ──► Hypercorn (HTTP/1.1) ──► app
 
 Whatever happens here stays here: an exception ends one connection; a client that does not read, or does not finish
 its request, is cut; the program that is told to stop waits for nobody. HTTP/2 is never spoken: its windows let a client
@@ -21,11 +21,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from common.limits import HANDSHAKE_S
+from common.limits import HANDSHAKE_S, HTTP_CONNECTIONS_MAX, HTTP_REFUSALS_MAX
 from common.runtime.sockets import socket_of
 from common.runtime.tls import HandshakeFailed, NotTls, handshake
 
-CONNECTIONS_MAX: Final = 64  # a dashboard in some browsers, scrapers and scripts; never a load that jobs would feel
 IDLE_S: Final = 30.0  # for a whole request head to come in, and between two requests
 SEND_S: Final = 10.0  # for one write to be taken by the other side
 GONE_S: Final = 1.0  # for what is under way when the other side has gone
@@ -51,7 +50,7 @@ class Server:
     """Serves one application on some listeners."""
 
     def __init__(
-        self, app: App, *, connections_max: int = CONNECTIONS_MAX, idle_s: float = IDLE_S, send_s: float = SEND_S
+        self, app: App, *, connections_max: int = HTTP_CONNECTIONS_MAX, idle_s: float = IDLE_S, send_s: float = SEND_S
     ) -> None:
         self._app = ASGIWrapper(cast(Any, app))
         self._config = _config(idle_s)
@@ -59,6 +58,7 @@ class Server:
         self._connections_max = connections_max
         self._send_s = send_s
         self._open: set[Guarded] = set()
+        self._refusing = 0
 
     async def run(
         self,
@@ -88,9 +88,8 @@ class Server:
 
     async def _converse(self, stream: trio.abc.Stream) -> None:
         if len(self._open) >= self._connections_max:
-            with trio.move_on_after(1):
-                await handshake(stream)
-                await stream.send_all(_BUSY)
+            if self._refusing < HTTP_REFUSALS_MAX:
+                await self._refuse(stream)
             return
         guarded = Guarded(stream, self._send_s)
         self._open.add(guarded)
@@ -105,6 +104,17 @@ class Server:
             pass
         finally:
             self._open.discard(guarded)
+
+    async def _refuse(self, stream: trio.abc.Stream) -> None:
+        self._refusing += 1
+        try:
+            with trio.move_on_after(GONE_S):
+                await handshake(stream)
+                await stream.send_all(_BUSY)
+        except NotTls as error:
+            await error.answer(_NO_TLS)
+        finally:
+            self._refusing -= 1
 
 
 class _Conversation(TCPServer):

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import structlog
 import trio
 import trio.testing
 
+from common import certificates
 from common.certificates import TlsSettings
+from common.runtime import http
 from common.runtime.http import Server
 from common.runtime.http_side import FILE, Site, run_http_side
 from common.runtime.ports import listen
@@ -56,7 +59,7 @@ def make_app(streams: Streams | None = None, token: str | None = None) -> Any:
 @asynccontextmanager
 async def served(app: Any = None, **bounds: Any) -> AsyncIterator[int]:
     """The port; when the `with` is left the server must end at once."""
-    ports = await listen(("127.0.0.1", 0), None)
+    ports = await listen(("127.0.0.1", 0), bounds.pop("context", None))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(Server(app or make_app(), **bounds).run, ports))
         with trio.fail_after(SOON_S):
@@ -97,6 +100,11 @@ async def read_all(stream: trio.SocketStream) -> bytes:
     return received
 
 
+def tls_of(directory: Path) -> TlsSettings:
+    files = certified(directory / "files")
+    return TlsSettings(tls_cert=files.cert, tls_key=files.key)
+
+
 GET = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -125,6 +133,35 @@ async def test_connections_beyond_the_limit_are_told_so_and_there_is_room_again(
                 break
             await trio.sleep(0.01)
         await stream.aclose()
+
+
+async def test_no_more_are_turned_away_at_once_than_are_allowed_and_others_end_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "HTTP_REFUSALS_MAX", 2)
+    monkeypatch.setattr(http, "GONE_S", 3600.0)
+    ended: list[bytes] = []
+
+    async def keep_silent(port: int) -> None:
+        ended.append(await read_all(await dial(port)))
+
+    context = certificates.port_context(tls_of(tmp_path), demanding=False)
+    async with served(connections_max=0, context=context) as port, trio.open_nursery() as strangers:
+        for _ in range(3):
+            strangers.start_soon(keep_silent, port)
+        await until(lambda: len(ended) > 0)
+        assert ended == [b""]
+        strangers.cancel_scope.cancel()
+
+
+async def test_who_speaks_plainly_to_a_busy_port_of_tls_is_told_of_tls(tmp_path: Path) -> None:
+    context = certificates.port_context(tls_of(tmp_path), demanding=False)
+    with structlog.testing.capture_logs() as logs:
+        async with served(connections_max=0, context=context) as port:
+            plain = await dial(port)
+            await plain.send_all(GET % b"/hello")
+            assert b"https://" in await read_all(plain)
+    assert logs == []
 
 
 async def test_who_never_finishes_his_request_is_cut() -> None:
