@@ -13,7 +13,7 @@ import trio.testing
 
 from balancer.openapi import DOCUMENT
 from balancer.web import OUTPUT_BYTES_DEFAULT, Snapshots
-from common.model import Outcome, Reason, Verdict
+from common.model import Outcome, Reason, State, Verdict
 from common.runtime.asking import WAIT_S, TooSlow
 from common.runtime.http_side import Site
 from common.runtime.pulse import write_pulse
@@ -69,15 +69,49 @@ async def test_jobs_that_rest_on_disk_are_told_as_those_in_memory(tmp_path: Path
     assert await all_pages(yard, "/api/v1/jobs?state=running") == []
 
 
+@pytest.mark.parametrize("delayed", [1, 40])
+async def test_a_page_of_one_state_holds_those_of_all_pages_that_are_in_it(tmp_path: Path, delayed: int) -> None:
+    """Few of them are sought among those in memory; where they are most, all are gone through."""
+    yard = Yard(tmp_path, nodes=1, slots=3)
+    running = yard.cluster.submit("n1", "array=1-2 sh true")
+    cancelled = yard.cluster.submit("n1", "array=1-9 sh true")
+    yard.cluster.say("n1", f"cancel {cancelled}")
+    for _ in range(delayed):
+        yard.cluster.submit("n1", "delay=1h sh true")
+    yard.cluster.submit("n1", f"after={running} sh true")
+    for _ in range(3):
+        yard.cluster.submit("n1", "slots=9 sh true")
+    rows = (await yard.shown("/api/v1/jobs?limit=1000"))["jobs"]
+    assert {row["state"] for row in rows} >= {"running", "cancelled", "scheduled", "blocked", "queued"}
+    for state in State:
+        wanted = [row["ticket"] for row in rows if row["state"] == state]
+        assert await all_pages(yard, f"/api/v1/jobs?state={state}") == wanted, state
+
+
+async def test_a_page_of_a_state_in_which_nobody_is_looks_at_nobody(tmp_path: Path) -> None:
+    class Unlooked(dict[str, Any]):
+        def values(self) -> Any:
+            raise AssertionError("a million may be there")
+
+    yard = Yard(tmp_path, nodes=1, slots=0)
+    yard.cluster.submit("n1", "delay=1h sh true")
+    yard.machine.check = lambda: None  # type: ignore[method-assign]
+    yard.machine._ledger.all.awake = Unlooked(yard.machine._ledger.all.awake)
+    assert await all_pages(yard, "/api/v1/jobs?state=running") == []
+
+
 async def test_a_page_that_had_to_look_at_too_much_is_short_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("balancer.views.LIST_SCAN_MAX", 4)
     yard = Yard(tmp_path, slots=1)
     jobs = [yard.cluster.submit("n1") for _ in range(10)]
-    first = await yard.shown("/api/v1/jobs?state=running")
+    for ticket in jobs:
+        yard.cluster.advance(1)
+        yard.cluster.finish("n1", (ticket, 1), outcome=FAILED if ticket == jobs[0] else None)
+    first = await yard.shown("/api/v1/jobs?state=failed")
     assert (first["jobs"], first["cursor"] is None) == ([], False)
-    assert await all_pages(yard, "/api/v1/jobs?state=running") == jobs[:1]
+    assert await all_pages(yard, "/api/v1/jobs?state=failed") == jobs[:1]
 
 
 async def test_pages_of_what_is_not_queued_go_on_too(tmp_path: Path) -> None:
