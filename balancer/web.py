@@ -195,7 +195,7 @@ class Api:
         return web.json({"events": events, "cursor": told.fields["cursor"], "lost": "lost" in told.fields})
 
     async def _follow(self, since: str) -> AsyncGenerator[bytes, None]:
-        """Each event with a cursor as its id, so that a browser that reconnects goes on behind it."""
+        """Each event with a cursor as its id, so that a browser that reconnects goes on behind it. A gap is told."""
         while True:
             try:
                 told = _unless_refused(await self._asking.ask("follow", since=since, wait_s=QUIET_S))
@@ -205,6 +205,8 @@ class Api:
             since = told.fields["cursor"]
             tag = since.partition(".")[0]
             lines = told.body.splitlines()
+            if "lost" in told.fields:
+                yield web.LOST
             if not lines:
                 yield web.STILL_HERE
             else:

@@ -360,3 +360,4 @@ def sent_event(data: bytes, id: str | None = None) -> bytes:
 
 
 STILL_HERE: Final = b": still here\n\n"
+LOST: Final = b"event: lost\ndata: {}\n\n"  # what happened between is not kept any more

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from balancer.openapi import DOCUMENT
-from balancer.web import OUTPUT_BYTES_DEFAULT, Snapshots
+from balancer.web import OUTPUT_BYTES_DEFAULT, Api, Snapshots
 from common.model import Outcome, Reason, State, Verdict
 from common.runtime.asking import WAIT_S, TooSlow
 from common.runtime.http_side import Site
@@ -536,3 +536,12 @@ async def test_a_snapshot_is_as_its_description_says(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
     shown = httpx.Response(200, content=piece.removeprefix(b"data: ")).json()
     validator(DOCUMENT["components"]["schemas"]["Snapshot"]).validate(shown)
+
+
+async def test_who_follows_events_that_are_not_kept_any_more_is_told_of_the_gap_first(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    ticket = yard.cluster.submit("n1")
+    following = Api(yard.asking, yard.tally)._follow("zzzzzz.1")  # of a balancer that has lost its directory since
+    assert await anext(following) == b"event: lost\ndata: {}\n\n"
+    assert ticket.encode() in await anext(following)
+    await following.aclose()
