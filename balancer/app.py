@@ -60,12 +60,20 @@ def _connections_max(settings: BalancerSettings) -> int:
     return settings.nodes_max + LINKS_UNPROVEN_MAX + over_http
 
 
+def tell_no_token(settings: BalancerSettings) -> None:
+    """Nodes may want a token of which this program does not know; over HTTP it shows what they guard."""
+    if settings.client_token is None:
+        advice = "whoever reaches this port reads jobs and their output; set JOBYARD_CLIENT_TOKEN here if nodes have it"
+        structlog.get_logger().info("http.no_token", advice=advice)
+
+
 async def _run_http(address: tuple[str, int], settings: BalancerSettings, balancer: Balancer, directory: Path) -> None:
     from common.runtime.http_side import Site, run_http_side
     from common.runtime.tally import Tally
 
     tally = Tally(time.time, balancer.dispatcher.census)
     balancer.driver.observe(tally)
+    tell_no_token(settings)
 
     def make_site() -> Site:
         from balancer.web import site

@@ -17,6 +17,7 @@ import structlog
 import trio
 import trio.testing
 
+from balancer.app import tell_no_token
 from common import certificates
 from common.certificates import TlsSettings
 from common.runtime import http
@@ -26,6 +27,7 @@ from common.runtime.ports import listen
 from common.runtime.tally import Tally
 from common.runtime.web import Refused, Streams, application, sent_event
 from common.runtime.web import json as as_json
+from common.settings import load_balancer
 from tests.certified import certified
 
 SOON_S = 10.0  # real time; no test waits for it unless it fails
@@ -334,6 +336,14 @@ async def test_with_a_certificate_it_speaks_tls_and_says_so_to_who_does_not(tmp_
         plain = await dial(int(address.rpartition(":")[2]))
         await plain.send_all(GET % b"/hello")
         assert b"https://" in await read_all(plain)
+
+
+def test_a_balancer_that_serves_http_without_a_token_says_so() -> None:
+    with structlog.testing.capture_logs() as logs:
+        tell_no_token(load_balancer({"JOBYARD_CLIENT_TOKEN": "s" * 20}))
+        assert logs == []
+        tell_no_token(load_balancer({}))
+    assert [(line["event"], line["log_level"]) for line in logs] == [("http.no_token", "info")]
 
 
 def test_where_it_is_off_nothing_of_it_is_imported() -> None:
