@@ -11,7 +11,7 @@ import trio
 
 from balancer.assembly import Balancer
 from common import __version__, certificates
-from common.limits import LINKS_UNPROVEN_MAX
+from common.limits import HTTP_CONNECTIONS_MAX, HTTP_REFUSALS_MAX, LINKS_UNPROVEN_MAX
 from common.runtime import logs
 from common.runtime.observers import Health, Log, tell_quarantined, write_address
 from common.runtime.outside import real
@@ -33,7 +33,7 @@ async def run(settings: BalancerSettings) -> int:
     log = structlog.get_logger()
     context = certificates.port_context(settings, demanding=True)
     tell_readable_key(settings)
-    files_for(settings.nodes_max + LINKS_UNPROVEN_MAX)
+    files_for(_connections_max(settings))
     store = open_store(settings.data_dir, settings.store_max_bytes, tell_quarantined)
     try:
         balancer = Balancer(settings, real(store, [Log(), Health(store.directory)]))
@@ -54,12 +54,26 @@ async def run(settings: BalancerSettings) -> int:
         store.close()
 
 
+def _connections_max(settings: BalancerSettings) -> int:
+    """Those of nodes, and of strangers on either port."""
+    over_http = 0 if settings.http_listen is None else HTTP_CONNECTIONS_MAX + HTTP_REFUSALS_MAX
+    return settings.nodes_max + LINKS_UNPROVEN_MAX + over_http
+
+
+def tell_no_token(settings: BalancerSettings) -> None:
+    """Nodes may want a token of which this program does not know; over HTTP it shows what they guard."""
+    if settings.client_token is None:
+        advice = "whoever reaches this port reads jobs and their output; set JOBYARD_CLIENT_TOKEN here if nodes have it"
+        structlog.get_logger().info("http.no_token", advice=advice)
+
+
 async def _run_http(address: tuple[str, int], settings: BalancerSettings, balancer: Balancer, directory: Path) -> None:
     from common.runtime.http_side import Site, run_http_side
     from common.runtime.tally import Tally
 
     tally = Tally(time.time, balancer.dispatcher.census)
     balancer.driver.observe(tally)
+    tell_no_token(settings)
 
     def make_site() -> Site:
         from balancer.web import site

@@ -81,12 +81,18 @@ class Live:
         """Its sequence, where its record cannot tell."""
         return self._order.sequence_of(name)
 
-    def newest_first(self, group: str | None, *, resting: bool, before: int | None = None) -> Iterator[Entry]:
+    def newest_first(
+        self, group: str | None, *, resting: bool, before: int | None = None, state: State | None = None
+    ) -> Iterator[Entry]:
         """Jobs and arrays, not the elements of arrays; of all groups, or of one; that arrived before a sequence, where
-        one is named. Not those that rest where nobody wants them: they are all queued, and may be a million."""
+        one is named. Not those that rest where nobody wants them: they are all queued, and may be a million. Then
+        others than those in `state`, where one is named, are left out before they are sorted: these may be many too."""
         if not resting:
+            if state is not None and not self._may_be_in(state):
+                return
             first = math.inf if before is None else before
-            jobs = (one for one in self.awake.values() if not one.is_element and one.record.sequence < first)
+            there = (one for one in self.awake.values() if state is None or one.state is state)
+            jobs = (one for one in there if not one.is_element and one.record.sequence < first)
             wanted = (one for one in jobs if group in (None, one.record.group))
             yield from sorted(wanted, key=lambda entry: -entry.record.sequence)
             return
@@ -96,6 +102,10 @@ class Live:
             if (entry := self.arrived(sequence)) is not None:
                 yield entry
             sequence = order.last_before(sequence)
+
+    def _may_be_in(self, state: State) -> bool:
+        """A cancelled array is counted by what has not begun of it, and so in another state."""
+        return state is State.CANCELLED or self.census.counts.get(state, 0) > 0
 
     def in_group(self, group: str) -> Iterator[Entry]:
         """The jobs and arrays of a group, in the order of arrival. They may end while they are gone through."""

@@ -170,7 +170,8 @@ DOCUMENT: Final = document(
         ),
         "/api/v1/events": get(
             "What happened, from the oldest that is kept or behind a cursor. With follow=1 it is a stream of "
-            "server-sent events (text/event-stream) that begins now or behind the cursor, each with its cursor as id",
+            "server-sent events (text/event-stream) that begins now or behind the cursor, each with its cursor as id; "
+            "one of the type lost tells that what happened before it is not kept any more",
             record({"events": list_of(named("Event")), "cursor": STRING, "lost": TRUE_OR_FALSE}),
             parameter("since", STRING, "a cursor"),
             parameter("follow", enum("1"), "as a stream"),

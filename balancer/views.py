@@ -168,9 +168,9 @@ class Views:
         wanted = None if inquiry.state is None else State(inquiry.state)
         if place.ended is None and (wanted is None or wanted in self._books.ledger.census):
             reasons = self._explanations.reasons()
-            resting = wanted in (None, State.QUEUED)
             live = self._books.ledger.all
-            for entry in live.newest_first(inquiry.group, resting=resting, before=place.live):
+            resting = wanted in (None, State.QUEUED) or 2 * self._books.ledger.census[wanted] > len(live)
+            for entry in live.newest_first(inquiry.group, resting=resting, before=place.live, state=wanted):
                 asked_for = wanted in (None, entry.state) and not entry.is_element
                 row = {"ticket": entry.ticket, **self._listing.live_fields(entry, reasons)} if asked_for else None
                 yield f"l{entry.record.sequence}", _known(row)

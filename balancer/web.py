@@ -139,16 +139,16 @@ class Api:
     async def output(self, request: Request) -> Response:
         chosen = web.options(request, {"limit": web.whole(0, OUTPUT_BYTES_MAX)})
         ticket = request.path_params["ticket"]
-        told = _unless_refused(await self._asking.ask("logs", ticket))
         limit = chosen.get("limit", OUTPUT_BYTES_DEFAULT)
+        told = _unless_refused(await self._asking.ask("logs", ticket, limit=max(1, limit)))  # 0 would be all of it
         size = int(told.fields["stdout"])
         return web.json(
             {
                 "ticket": ticket.lower(),
                 "state": told.fields["state"],
                 "attempt": int(told.fields["attempt"]),
-                "stdout": _end_of(told.body[:size], limit),
-                "stderr": _end_of(told.body[size:], limit),
+                "stdout": _end_of(told.body[:size], limit, int(told.fields.get("stdout_cut", 0))),
+                "stderr": _end_of(told.body[size:], limit, int(told.fields.get("stderr_cut", 0))),
             }
         )
 
@@ -195,7 +195,7 @@ class Api:
         return web.json({"events": events, "cursor": told.fields["cursor"], "lost": "lost" in told.fields})
 
     async def _follow(self, since: str) -> AsyncGenerator[bytes, None]:
-        """Each event with a cursor as its id, so that a browser that reconnects goes on behind it."""
+        """Each event with a cursor as its id, so that a browser that reconnects goes on behind it. A gap is told."""
         while True:
             try:
                 told = _unless_refused(await self._asking.ask("follow", since=since, wait_s=QUIET_S))
@@ -205,6 +205,8 @@ class Api:
             since = told.fields["cursor"]
             tag = since.partition(".")[0]
             lines = told.body.splitlines()
+            if "lost" in told.fields:
+                yield web.LOST
             if not lines:
                 yield web.STILL_HERE
             else:
@@ -262,7 +264,9 @@ def _unless_refused(answer: bytes) -> Read:
     return told
 
 
-def _end_of(data: bytes, limit: int) -> dict[str, object]:
-    """The last bytes of a stream, as text: what is no UTF-8 is shown as �."""
+def _end_of(data: bytes, limit: int, cut_bytes: int) -> dict[str, object]:
+    """The last bytes of a stream that has been cut before these, as text: what is no UTF-8 is shown as �. What comes
+    from another node is not cut."""
     kept = data[len(data) - limit :] if len(data) > limit else data
-    return {"text": kept.decode(errors="replace"), "bytes": len(data), "cut_bytes": len(data) - len(kept)}
+    whole = cut_bytes + len(data)
+    return {"text": kept.decode(errors="replace"), "bytes": whole, "cut_bytes": whole - len(kept)}

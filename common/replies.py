@@ -109,16 +109,25 @@ def _array_reply(ticket: str, ended: Ended) -> bytes:
 
 
 def logs_reply(
-    ticket: str, state: State, attempt: int, stdout: bytes = b"", stderr: bytes = b"", *, end: bool = False
+    ticket: str,
+    state: State,
+    attempt: int,
+    stdout: bytes = b"",
+    stderr: bytes = b"",
+    *,
+    end: bool = False,
+    cut: tuple[int, int] = (0, 0),
 ) -> bytes:
     """A reply to LOGS: what an attempt has printed, or what it has printed since the reply before. Attempt 0 is none:
-    nothing runs. `end` is in the last one."""
+    nothing runs. `end` is in the last one; `cut` says how many bytes of each stream were left out before these."""
     return ok(
         ticket,
         state=state,
         attempt=attempt,
         stdout=len(stdout),
         stderr=len(stderr),
+        stdout_cut=cut[0] or None,
+        stderr_cut=cut[1] or None,
         end=end or None,
         body=stdout + stderr,
     )

@@ -84,10 +84,14 @@ def _end_rows(ended: Ended) -> list[Row]:
 def logs_of_ended(
     ticket: str, state: State, ended: Ended, output: bytes, behind: Inquiry | None = None, *, end: bool = False
 ) -> bytes:
-    """The reply to LOGS of an attempt that has ended with this output, behind the places that an inquiry names."""
-    stdout_at, stderr_at = (0, 0) if behind is None else places(behind, ended.attempt)
-    stdout, stderr = output[: ended.stdout_bytes], output[ended.stdout_bytes :]
-    return logs_reply(ticket, state, ended.attempt, stdout[stdout_at:], stderr[stderr_at:], end=end)
+    """The reply to LOGS of an attempt that has ended with this output, behind the places that an inquiry names, and
+    of that no more than the last bytes of each stream, where it has a limit: an output may be large."""
+    attempt, middle = ended.attempt, min(ended.stdout_bytes, len(output))
+    stdout_at, stderr_at = (0, 0) if behind is None else places(behind, attempt)
+    limit = len(output) if behind is None or not behind.limit else behind.limit
+    first, second = max(stdout_at, middle - limit), max(middle + stderr_at, len(output) - limit)
+    cut = (max(0, min(first, middle) - stdout_at), max(0, min(second, len(output)) - middle - stderr_at))
+    return logs_reply(ticket, state, attempt, output[first:middle], output[second:], end=end, cut=cut)
 
 
 def places(inquiry: Inquiry, attempt: int) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The HTTP port: connections from Hypercorn's hands into an ASGI application, in bounds that protect the program.
 
-    Port ──► a place among CONNECTIONS_MAX ──► TLS, where there is a certificate ──► Hypercorn (HTTP/1.1) ──► app
+    Port ──► a place, of a few ──► TLS, where there is a certificate ──► Hypercorn (HTTP/1.1) ──► app
 
 Whatever happens here stays here: an exception ends one connection; a client that does not read, or does not finish
-its request, is cut; the program that is told to stop waits for nobody. The only file that imports Hypercorn.
+its request, is cut; the program that is told to stop waits for nobody. HTTP/2 is never spoken: its windows let a client
+stop reading in ways that the bounds here do not see. The only file that imports Hypercorn.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -13,14 +14,17 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
-from common.limits import HANDSHAKE_S
+from common.limits import HANDSHAKE_S, HTTP_CONNECTIONS_MAX, HTTP_REFUSALS_MAX
 from common.runtime.sockets import socket_of
 from common.runtime.tls import HandshakeFailed, NotTls, handshake
 
-CONNECTIONS_MAX: Final = 64  # a dashboard in some browsers, scrapers and scripts; never a load that jobs would feel
 IDLE_S: Final = 30.0  # for a whole request head to come in, and between two requests
 SEND_S: Final = 10.0  # for one write to be taken by the other side
 GONE_S: Final = 1.0  # for what is under way when the other side has gone
@@ -46,7 +50,7 @@ class Server:
     """Serves one application on some listeners."""
 
     def __init__(
-        self, app: App, *, connections_max: int = CONNECTIONS_MAX, idle_s: float = IDLE_S, send_s: float = SEND_S
+        self, app: App, *, connections_max: int = HTTP_CONNECTIONS_MAX, idle_s: float = IDLE_S, send_s: float = SEND_S
     ) -> None:
         self._app = ASGIWrapper(cast(Any, app))
         self._config = _config(idle_s)
@@ -54,6 +58,7 @@ class Server:
         self._connections_max = connections_max
         self._send_s = send_s
         self._open: set[Guarded] = set()
+        self._refusing = 0
 
     async def run(
         self,
@@ -83,9 +88,8 @@ class Server:
 
     async def _converse(self, stream: trio.abc.Stream) -> None:
         if len(self._open) >= self._connections_max:
-            with trio.move_on_after(1):
-                await handshake(stream)
-                await stream.send_all(_BUSY)
+            if self._refusing < HTTP_REFUSALS_MAX:
+                await self._refuse(stream)
             return
         guarded = Guarded(stream, self._send_s)
         self._open.add(guarded)
@@ -93,13 +97,55 @@ class Server:
             with trio.fail_after(HANDSHAKE_S):
                 await handshake(stream)
             with guarded.life:
-                await TCPServer(self._app, self._config, self._context, {}, cast(Any, guarded)).run()
+                await _Conversation(self._app, self._config, self._context, {}, cast(Any, guarded)).run()
         except NotTls as error:
             await error.answer(_NO_TLS)
         except trio.TooSlowError:
             pass
         finally:
             self._open.discard(guarded)
+
+    async def _refuse(self, stream: trio.abc.Stream) -> None:
+        self._refusing += 1
+        try:
+            with trio.move_on_after(GONE_S):
+                await handshake(stream)
+                await stream.send_all(_BUSY)
+        except NotTls as error:
+            await error.answer(_NO_TLS)
+        finally:
+            self._refusing -= 1
+
+
+class _Conversation(TCPServer):
+    """Hypercorn's, but for the choice of the protocol: Hypercorn follows whoever asks for HTTP/2."""
+
+    async def run(self) -> None:
+        plain = self.stream.socket
+        try:
+            client = parse_socket_addr(plain.family, plain.getpeername())
+            server = parse_socket_addr(plain.family, plain.getsockname())
+            async with TaskGroup() as tasks:
+                self._task_group = tasks
+                state = ConnectionState(self.state)
+                self.protocol = cast(
+                    Any,
+                    _Http1(
+                        self.app, self.config, self.context, tasks, state, False, client, server, self.protocol_send
+                    ),
+                )
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+        finally:
+            await self._close()
+
+
+class _Http1(H11Protocol):
+    """HTTP/1.1 and 1.0. A wish for another protocol is not heard, as the standard allows; who speaks it is cut."""
+
+    async def _check_protocol(self, event: Any) -> None:
+        if not event.http_version.startswith(b"1."):
+            raise trio.BrokenResourceError("the client speaks another version of HTTP")
 
 
 class Guarded:

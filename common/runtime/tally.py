@@ -2,21 +2,23 @@
 
 It is there only where HTTP is served. What is per job costs it a few additions: no clock is asked for a job, no string
 is made, and a histogram is a row of numbers that a batch adds to. Nothing in it grows: rows of seconds and of failures
-are rings, and labels come from closed lists of the code.
+are rings, and labels come from closed lists of the code. Where it fails, it says so once, and nobody else is harmed.
 
 A `Histogram` is kept as Prometheus shows it but not yet added up: how many fell between two bounds.
 """
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
 import msgspec
+import structlog
 import trio
 
-from common.codec import glance
+from common.codec import Malformed, glance
 from common.effects import Send, Told
 from common.messages import Dispatch
 from common.model import Reason, State
@@ -43,6 +45,8 @@ ENDS: Final = tuple(
 )
 OUTCOMES: Final = ("succeeded", "failed", "cancelled", "crashed", "interrupted", "lost", "returned")
 REDISPATCHES: Final = ("crashed", "interrupted", "lost", "returned", "retry", "retried")
+
+log = structlog.get_logger()
 
 
 class Histogram:
@@ -107,8 +111,23 @@ class Tally:
         self.failures: deque[dict[str, object]] = deque(maxlen=FAILURES_KEPT)  # the newest last
         self._now = Second(int(wall()))
         self._lags: deque[float] = deque([0.0], maxlen=int(LAG_WINDOW_S / LAG_PERIOD_S))
+        self._has_failed = False
 
     def __call__(self, step: Step) -> None:
+        with self._harming_nobody():
+            self._count(step)
+
+    @contextmanager
+    def _harming_nobody(self) -> Iterator[None]:
+        """We are called by the driver, whose end would be that of the program."""
+        try:
+            yield
+        except Exception:
+            if not self._has_failed:
+                log.exception("http.tally_failed", advice="metrics and the dashboard may miss some; jobs go on")
+            self._has_failed = True
+
+    def _count(self, step: Step) -> None:
         self.steps += 1
         if step.effects.writes:
             self.commit.add(step.commit_s)
@@ -120,13 +139,16 @@ class Tally:
 
     def _look_at_leases(self, step: Step) -> None:
         """How long jobs waited that are given out for the first time: from their submission, or the end of their
-        delay, by the clocks of their origin and of this machine."""
+        delay, by the clocks of their origin and of this machine. Of a job that cannot be read nothing is known."""
         wall = self._wall()
         for action in step.effects.actions:
             if isinstance(action, Send) and isinstance(action.message, Dispatch):
                 for lease in action.message.items:
                     if lease.attempt == 1:
-                        job = glance(Submitted, lease.job)
+                        try:
+                            job = glance(Submitted, lease.job)
+                        except Malformed:
+                            continue
                         self.queue_wait.add(max(0.0, wall - job.submitted_wall - job.delay_s))
 
     # --- what is told ----------------------------------------------------------------------------------------------
@@ -195,7 +217,8 @@ class Tally:
             due = trio.current_time() + LAG_PERIOD_S
             await trio.sleep_until(due)
             self._lags.append(max(0.0, trio.current_time() - due))
-            self._turn()
+            with self._harming_nobody():
+                self._turn()
 
     @property
     def lag_s(self) -> float:

@@ -33,7 +33,7 @@ from common.replies import Read, read_reply
 from common.runtime.asking import Asking, TooSlow
 from common.runtime.pulse import health_problem
 
-REQUESTS_MAX: Final = 128  # under way at once, streams included
+REQUESTS_MAX: Final = 128  # under way at once, streams included; but for OPEN_PATHS, whose bound are connections
 STREAMS_MAX: Final = 32
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})  # who looks after processes has no token
 
@@ -217,9 +217,11 @@ class Guard:
     def _refusal(self, scope: Mapping[str, Any]) -> Refused | None:
         if scope["method"] not in ("GET", "HEAD"):
             return Refused("METHOD_NOT_ALLOWED", f"{shown(scope['method'])}: allowed are GET and HEAD", status=405)
+        if scope["path"] in OPEN_PATHS:  # also under load, else a program that does well is started again
+            return None
         if self._requests > REQUESTS_MAX:
             return Refused(Code.UNAVAILABLE, f"{REQUESTS_MAX} requests are under way; try again later")
-        if scope["path"] in (OPEN_PATHS if self._token is None else self._open_paths):
+        if self._token is not None and scope["path"] in self._open_paths:
             return None
         given = {name: value for name, value in scope["headers"] if name in (b"authorization", b"host")}
         if self._token is None:
@@ -358,3 +360,4 @@ def sent_event(data: bytes, id: str | None = None) -> bytes:
 
 
 STILL_HERE: Final = b": still here\n\n"
+LOST: Final = b"event: lost\ndata: {}\n\n"  # what happened between is not kept any more

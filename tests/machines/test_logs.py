@@ -90,6 +90,23 @@ def test_the_output_of_another_attempt_begins_anew() -> None:
     assert printed(reply) == ("standard output", ", then standard error")
 
 
+def test_of_a_long_output_no_more_than_its_end_is_told_where_that_is_asked_for() -> None:
+    cluster = Cluster(1)
+    ticket = ended(cluster)
+    asker = Asker(cluster)
+    reply = asker.say("logs", ticket=ticket, limit=6)
+    assert head(reply) == (
+        f"OK {ticket} state=succeeded attempt=1 stdout=6 stderr=6 stdout_cut=9 stderr_cut=15 bytes=12"
+    )
+    assert printed(reply) == ("output", " error")
+    behind = asker.say("logs", ticket=ticket, limit=20, attempt=1, stdout_at=9, stderr_at=21)
+    assert printed(behind) == ("output", "")
+    for more in (21, 10**9):
+        assert "cut" not in head(asker.say("logs", ticket=ticket, limit=more))
+    beyond = asker.say("logs", ticket=ticket, limit=3, attempt=1, stdout_at=99, stderr_at=99)
+    assert head(beyond) == f"OK {ticket} state=succeeded attempt=1 stdout=0 stderr=0 bytes=0"
+
+
 # --- not begun ----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The JSON API: what it answers, that its description is true, whom it refuses, and in which words."""
 
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +12,8 @@ import trio
 import trio.testing
 
 from balancer.openapi import DOCUMENT
-from balancer.web import OUTPUT_BYTES_DEFAULT, Snapshots
-from common.model import Outcome, Reason, Verdict
+from balancer.web import OUTPUT_BYTES_DEFAULT, Api, Snapshots
+from common.model import Outcome, Reason, State, Verdict
 from common.runtime.asking import WAIT_S, TooSlow
 from common.runtime.http_side import Site
 from common.runtime.pulse import write_pulse
@@ -68,15 +69,49 @@ async def test_jobs_that_rest_on_disk_are_told_as_those_in_memory(tmp_path: Path
     assert await all_pages(yard, "/api/v1/jobs?state=running") == []
 
 
+@pytest.mark.parametrize("delayed", [1, 40])
+async def test_a_page_of_one_state_holds_those_of_all_pages_that_are_in_it(tmp_path: Path, delayed: int) -> None:
+    """Few of them are sought among those in memory; where they are most, all are gone through."""
+    yard = Yard(tmp_path, nodes=1, slots=3)
+    running = yard.cluster.submit("n1", "array=1-2 sh true")
+    cancelled = yard.cluster.submit("n1", "array=1-9 sh true")
+    yard.cluster.say("n1", f"cancel {cancelled}")
+    for _ in range(delayed):
+        yard.cluster.submit("n1", "delay=1h sh true")
+    yard.cluster.submit("n1", f"after={running} sh true")
+    for _ in range(3):
+        yard.cluster.submit("n1", "slots=9 sh true")
+    rows = (await yard.shown("/api/v1/jobs?limit=1000"))["jobs"]
+    assert {row["state"] for row in rows} >= {"running", "cancelled", "scheduled", "blocked", "queued"}
+    for state in State:
+        wanted = [row["ticket"] for row in rows if row["state"] == state]
+        assert await all_pages(yard, f"/api/v1/jobs?state={state}") == wanted, state
+
+
+async def test_a_page_of_a_state_in_which_nobody_is_looks_at_nobody(tmp_path: Path) -> None:
+    class Unlooked(dict[str, Any]):
+        def values(self) -> Any:
+            raise AssertionError("a million may be there")
+
+    yard = Yard(tmp_path, nodes=1, slots=0)
+    yard.cluster.submit("n1", "delay=1h sh true")
+    yard.machine.check = lambda: None  # type: ignore[method-assign]
+    yard.machine._ledger.all.awake = Unlooked(yard.machine._ledger.all.awake)
+    assert await all_pages(yard, "/api/v1/jobs?state=running") == []
+
+
 async def test_a_page_that_had_to_look_at_too_much_is_short_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("balancer.views.LIST_SCAN_MAX", 4)
     yard = Yard(tmp_path, slots=1)
     jobs = [yard.cluster.submit("n1") for _ in range(10)]
-    first = await yard.shown("/api/v1/jobs?state=running")
+    for ticket in jobs:
+        yard.cluster.advance(1)
+        yard.cluster.finish("n1", (ticket, 1), outcome=FAILED if ticket == jobs[0] else None)
+    first = await yard.shown("/api/v1/jobs?state=failed")
     assert (first["jobs"], first["cursor"] is None) == ([], False)
-    assert await all_pages(yard, "/api/v1/jobs?state=running") == jobs[:1]
+    assert await all_pages(yard, "/api/v1/jobs?state=failed") == jobs[:1]
 
 
 async def test_pages_of_what_is_not_queued_go_on_too(tmp_path: Path) -> None:
@@ -135,6 +170,21 @@ async def test_the_output_is_told_of_running_and_of_ended_jobs_its_end_first_whe
     assert shown["state"] == "succeeded"
     assert shown["stdout"] == {"text": output[3:].decode(), "bytes": len(output), "cut_bytes": 3}
     assert (await yard.shown(f"/api/v1/jobs/{ticket}/output?limit=3"))["stdout"]["text"] == "end"
+
+
+async def test_the_end_of_a_large_output_costs_no_more_than_is_shown(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    ticket = yard.cluster.submit("n1")
+    yard.cluster.finish("n1", (ticket, 1), output=b"x" * (8 * 1024 * 1024))
+    tracemalloc.start()
+    try:
+        shown = await yard.shown(f"/api/v1/jobs/{ticket}/output?limit=10")
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert shown["stdout"] == {"text": "x" * 10, "bytes": 8 * 1024 * 1024, "cut_bytes": 8 * 1024 * 1024 - 10}
+    nothing = await yard.shown(f"/api/v1/jobs/{ticket}/output?limit=0")
+    assert nothing["stdout"] == {"text": "", "bytes": 8 * 1024 * 1024, "cut_bytes": 8 * 1024 * 1024}
 
 
 async def test_a_job_that_only_its_origin_knows_yet_is_on_its_way(tmp_path: Path) -> None:
@@ -294,6 +344,7 @@ async def test_no_more_requests_are_under_way_than_are_allowed(tmp_path: Path) -
         await trio.testing.wait_all_tasks_blocked()
         status, _, message = await yard.refused("/api/v1/overview")
         assert (status, message) == (503, f"{REQUESTS_MAX} requests are under way; try again later")
+        assert (await yard.get("/healthz")).json()["why"] != message  # whoever looks after processes is answered
         nursery.cancel_scope.cancel()
     yard.deaf = False
     assert (await yard.get("/api/v1/overview")).status_code == 200
@@ -485,3 +536,12 @@ async def test_a_snapshot_is_as_its_description_says(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
     shown = httpx.Response(200, content=piece.removeprefix(b"data: ")).json()
     validator(DOCUMENT["components"]["schemas"]["Snapshot"]).validate(shown)
+
+
+async def test_who_follows_events_that_are_not_kept_any_more_is_told_of_the_gap_first(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    ticket = yard.cluster.submit("n1")
+    following = Api(yard.asking, yard.tally)._follow("zzzzzz.1")  # of a balancer that has lost its directory since
+    assert await anext(following) == b"event: lost\ndata: {}\n\n"
+    assert ticket.encode() in await anext(following)
+    await following.aclose()

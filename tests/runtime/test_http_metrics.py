@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import structlog
+import trio
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -265,6 +267,28 @@ async def test_the_lag_of_the_event_loop_is_the_longest_of_late() -> None:
     assert tally.lag_s == 0.5
     tally._lags.extend([0.001] * 30)
     assert tally.lag_s == 0.001
+
+
+def test_a_lease_whose_job_cannot_be_read_is_left_out_and_the_others_are_counted() -> None:
+    tally = Tally(lambda: 15.0)
+    leases = (Lease("aaaaaa-1", 1, b""), Lease("aaaaaa-2", 1, pack(Job("sh", "true", submitted_wall=10.0))))
+    tally._count(Step((), Effects(actions=(Send(1, Dispatch(leases)),), told=(("x", None, {}),)), 0.0, 0.0))
+    assert (sum(tally.queue_wait.counts), tally.queue_wait.sum) == (1, 5.0)
+
+
+async def test_a_tally_that_fails_says_so_once_and_the_program_goes_on(autojump_clock: object) -> None:
+    def fail() -> Any:
+        raise RuntimeError("no census")
+
+    wall = iter(range(100))
+    tally = Tally(lambda: next(wall), fail)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            tally(Step((), Effects(told=(("job.submitted", "aaaaaa-1", {}),)), 0.0, 0.0))
+        with trio.move_on_after(1):
+            await tally.run_clock()
+    assert [line["event"] for line in logs] == ["http.tally_failed"]
+    assert tally.steps == 3
 
 
 def test_a_node_tells_of_itself_under_names_of_its_own(tmp_path: Path) -> None:

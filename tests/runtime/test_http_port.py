@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import structlog
 import trio
 import trio.testing
 
+from balancer.app import tell_no_token
+from common import certificates
 from common.certificates import TlsSettings
+from common.runtime import http
 from common.runtime.http import Server
 from common.runtime.http_side import FILE, Site, run_http_side
 from common.runtime.ports import listen
 from common.runtime.tally import Tally
 from common.runtime.web import Refused, Streams, application, sent_event
 from common.runtime.web import json as as_json
+from common.settings import load_balancer
 from tests.certified import certified
 
 SOON_S = 10.0  # real time; no test waits for it unless it fails
@@ -56,7 +61,7 @@ def make_app(streams: Streams | None = None, token: str | None = None) -> Any:
 @asynccontextmanager
 async def served(app: Any = None, **bounds: Any) -> AsyncIterator[int]:
     """The port; when the `with` is left the server must end at once."""
-    ports = await listen(("127.0.0.1", 0), None)
+    ports = await listen(("127.0.0.1", 0), bounds.pop("context", None))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(Server(app or make_app(), **bounds).run, ports))
         with trio.fail_after(SOON_S):
@@ -97,6 +102,11 @@ async def read_all(stream: trio.SocketStream) -> bytes:
     return received
 
 
+def tls_of(directory: Path) -> TlsSettings:
+    files = certified(directory / "files")
+    return TlsSettings(tls_cert=files.cert, tls_key=files.key)
+
+
 GET = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -125,6 +135,35 @@ async def test_connections_beyond_the_limit_are_told_so_and_there_is_room_again(
                 break
             await trio.sleep(0.01)
         await stream.aclose()
+
+
+async def test_no_more_are_turned_away_at_once_than_are_allowed_and_others_end_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "HTTP_REFUSALS_MAX", 2)
+    monkeypatch.setattr(http, "GONE_S", 3600.0)
+    ended: list[bytes] = []
+
+    async def keep_silent(port: int) -> None:
+        ended.append(await read_all(await dial(port)))
+
+    context = certificates.port_context(tls_of(tmp_path), demanding=False)
+    async with served(connections_max=0, context=context) as port, trio.open_nursery() as strangers:
+        for _ in range(3):
+            strangers.start_soon(keep_silent, port)
+        await until(lambda: len(ended) > 0)
+        assert ended == [b""]
+        strangers.cancel_scope.cancel()
+
+
+async def test_who_speaks_plainly_to_a_busy_port_of_tls_is_told_of_tls(tmp_path: Path) -> None:
+    context = certificates.port_context(tls_of(tmp_path), demanding=False)
+    with structlog.testing.capture_logs() as logs:
+        async with served(connections_max=0, context=context) as port:
+            plain = await dial(port)
+            await plain.send_all(GET % b"/hello")
+            assert b"https://" in await read_all(plain)
+    assert logs == []
 
 
 async def test_who_never_finishes_his_request_is_cut() -> None:
@@ -200,6 +239,22 @@ async def test_a_websocket_is_refused() -> None:
         upgrade += b"Sec-WebSocket-Key: eHh4eHh4eHh4eHh4eHh4eA==\r\n"
         await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n" % upgrade)
         assert b" 403" in (await read_all(stream)).partition(b"\r\n")[0]
+
+
+async def test_http_2_is_not_spoken_to_who_begins_with_it() -> None:
+    async with served() as port:
+        stream = await dial(port)
+        await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")  # and its settings
+        assert await read_all(stream) == b""
+
+
+async def test_who_wishes_for_http_2_is_answered_as_if_he_did_not() -> None:
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    async with served() as port:
+        for _ in range(2):
+            stream = await dial(port)
+            await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n" % wish)
+            assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
 
 
 # --- beside the program ------------------------------------------------------------------------------------------
@@ -281,6 +336,14 @@ async def test_with_a_certificate_it_speaks_tls_and_says_so_to_who_does_not(tmp_
         plain = await dial(int(address.rpartition(":")[2]))
         await plain.send_all(GET % b"/hello")
         assert b"https://" in await read_all(plain)
+
+
+def test_a_balancer_that_serves_http_without_a_token_says_so() -> None:
+    with structlog.testing.capture_logs() as logs:
+        tell_no_token(load_balancer({"JOBYARD_CLIENT_TOKEN": "s" * 20}))
+        assert logs == []
+        tell_no_token(load_balancer({}))
+    assert [(line["event"], line["log_level"]) for line in logs] == [("http.no_token", "info")]
 
 
 def test_where_it_is_off_nothing_of_it_is_imported() -> None:
