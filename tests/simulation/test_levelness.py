@@ -31,11 +31,11 @@ def test_every_promise_is_kept_by_every_policy(policy: str) -> None:
 
 
 def test_without_recall_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("balancer.rounds.Rounds.level", lambda rounds, now: None)
+    monkeypatch.setattr("balancer.levelling.Levelling.level", lambda levelling, now: None)
     assert " waits on Held(process=" in (told("level", (1, 1, 1)).violation or "")
 
 
 def test_a_late_binding_that_is_none_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("balancer.placement.Late.room", lambda policy, load, slots, terms: True)
-    monkeypatch.setattr("balancer.rounds.Rounds.level", lambda rounds, now: None)
+    monkeypatch.setattr("balancer.levelling.Levelling.level", lambda levelling, now: None)
     assert " waits on Held(process=" in (told("random", (1, 1, 1)).violation or "")

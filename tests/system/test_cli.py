@@ -259,13 +259,14 @@ def test_map_takes_hundreds_of_lines_from_a_pipe(jobyard: Jobyard) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_map_leaves_nothing_behind_when_it_is_stopped(jobyard: Jobyard, stop: signal.Signals) -> None:
+    of_others = jobyard("status", "--quiet", "all").lines  # one that resists its signal takes a moment to end
     process = jobyard.start("map", "touch begun{}; sleep 3600", ":::", *map(str, range(20)))
     until("two have begun", lambda: len(list(jobyard.directory.glob("begun*"))) >= 2)
     process.send_signal(stop)
     done = ended(process)
     assert done.code == 128 + stop
     assert b"cancelling 20 jobs" in done.err
-    assert jobyard("status", "--quiet", "all").out == b""
+    assert set(jobyard("status", "--quiet", "all").lines) <= set(of_others)
 
 
 # --- losing a node -----------------------------------------------------------------------------------------------
