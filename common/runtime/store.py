@@ -15,7 +15,7 @@ What is relied on, and why each rule is here:
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +51,7 @@ SUBDIRECTORIES_MAX: Final = 1000
 _HEADROOM_BYTES: Final = 16 * GIB
 _DISK_RESERVE_BYTES: Final = 64 * MIB  # of a large disk; of a small one a twentieth
 _DISK_RESERVE_FRACTION: Final = 0.05
+_SPARE_BYTES: Final = 4 * MIB  # of the file, behind its last page
 
 
 class NoRoom(StoreError):
@@ -84,15 +85,18 @@ class Store:
         self._damaged: dict[tuple[Table, bytes], bytes] = {}
         self._env: Any = None
         self._reading: Any = None
+        self._spare_until = 0  # bytes of the file
         self._lock_fd = own(directory)
         try:
             self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
+            self._page_bytes = int(self._env.stat()["psize"])
             self._env.reader_check()  # whoever was killed while reading would keep pages from being used again
             found = self._known_format()  # before anything is made in it
             self._check_pages()
             self._bring_up_to_date(found)
             self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
             self._quarantine = self._env.open_db(QUARANTINE)
+            self._keep_spare()
         except lmdb.Error as error:
             self.close()
             raise StoreError(f"{directory} cannot be opened: {error}; see docs/operating.md, 'restore'") from error
@@ -225,6 +229,23 @@ class Store:
             if not isinstance(error, lmdb.MapFullError) and self.room().disk_full:
                 raise NoRoom(f"the disk of {self.directory} is full: {error}") from error
             raise
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """Sees to it that the next megabytes of the file are ours already. Outcomes and acknowledgements still come in
+        when everything else has filled the disk, and a commit that has no room makes all others wait. Where nothing can
+        be had, or the file system promises nothing, it goes on without."""
+        info = self._env.info()
+        end = (int(info["last_pgno"]) + 1) * self._page_bytes
+        if self._spare_until - end >= _SPARE_BYTES // 2:
+            return
+        with suppress(OSError):
+            fd = os.open(self.directory / _FILE, os.O_RDWR)
+            try:
+                os.posix_fallocate(fd, end, _SPARE_BYTES)
+                self._spare_until = end + _SPARE_BYTES
+            finally:
+                os.close(fd)
 
     def room(self) -> Room:
         """Pages in use by the tables, not counting those that are free to be used again."""

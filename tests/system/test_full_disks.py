@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Final
 
 import pytest
 
+from common.effects import Put, Table
 from common.limits import MIB
+from common.runtime.store import NoRoom, Store
 from examples.local_cluster import BALANCER, LocalCluster
 from tests.system.client import Line, Reply, ask, submit, until, wait
 from tests.system.conftest import StartCluster, log_tails, shown_on_failure
@@ -35,6 +37,24 @@ BODY_BYTES: Final = 300_000
 
 
 # --- a disk ----------------------------------------------------------------------------------------------------
+
+
+@where_one_may_mount
+def test_a_store_has_room_of_its_own_for_what_comes_in_when_its_disk_has_nothing_left(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
+        store = Store(disk.path / "store", max_bytes=DISK_BYTES)
+        for number in range(100):
+            store.commit([Put(Table.OUTPUTS, b"%d" % number, bytes(50_000))])
+        disk.fill()
+        for number in range(10):
+            store.commit([Put(Table.OUTPUTS, b"late %d" % number, bytes(100_000))])
+        assert store.room().disk_full
+        with pytest.raises(NoRoom):
+            store.commit([Put(Table.OUTPUTS, b"too much", bytes(8 * MIB))])
+        disk.make_room()
+        store.commit([Put(Table.OUTPUTS, b"too much", bytes(8 * MIB))])
+        assert store.count(Table.OUTPUTS) == 111
+        store.close()
 
 
 @pytest.mark.timeout(60 + 20 * CYCLES)
