@@ -24,9 +24,13 @@ class Census:
     def note(self, entry: Entry) -> None:
         """The entry is live, and may have changed."""
         before = entry.counted
-        if entry.array is None and before is not None and before[0] is entry.state:
-            return  # as most often: to look a state up would cost as much again
-        now = counted(entry)
+        if entry.array is None:
+            state = entry.state
+            if before is not None and before[0] is state:
+                return  # as most often: to look a state up would cost as much again
+            now = (state, 1)
+        else:
+            now = counted(entry)
         if now != before:
             if before is not None:
                 self.counts[before[0]] -= before[1]

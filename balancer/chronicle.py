@@ -45,6 +45,30 @@ class Told:
     lost: bool
 
 
+class Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One event, as it is written; what an event has nothing to say of is left out (docs/events.md has each)."""
+
+    seq: int
+    at: str
+    event: str
+    ticket: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    group: str | None = None
+    array: str | None = None
+    age_s: float | None = None
+    attempt: int | None = None
+    node: str | None = None
+    id: str | None = None
+    slots: int | None = None
+    reason: str | None = None
+    exit: int | None = None
+    seconds: float | None = None
+    wait_s: float | None = None
+    placement: str | None = None
+    earlier: str | None = None
+
+
 class Chronicle:
     """Told by the ledger and the dispatcher; read by the clerk."""
 
@@ -74,7 +98,7 @@ class Chronicle:
     # --- telling -------------------------------------------------------------------------------------------------
 
     def tell(self, event: str, ticket: str | None = None, **fields: object) -> None:
-        """One thing that happened. Fields that are None are left out."""
+        """One thing that happened; `fields` are those of Line. What is None is left out."""
         self._told.append((event, ticket, fields))
 
     def tell_end(self, ticket: str, ended: Ended, event: str | None = None, **more: object) -> None:
@@ -96,8 +120,12 @@ class Chronicle:
         if not told:
             return 0
         first = self._last + 1
+        at = moment(wall)
         # A list, because msgspec (0.22) never lets go of a generator that it is given here.
-        lines = _inert(self._encode_lines(list(_numbered(told, first, moment(wall)))))
+        numbered = [
+            Line(number, at, event, ticket, **fields) for number, (event, ticket, fields) in enumerate(told, first)
+        ]
+        lines = _inert(self._encode_lines(numbered))
         self._memory.put(Table.EVENTS, _key(first), _key(self._bytes_told) + lines)
         self._last += len(told)
         self._bytes_told += len(lines)
@@ -178,17 +206,6 @@ class Chronicle:
             for key, record in chunk:
                 yield _number(key), record[_NUMBER_BYTES:].splitlines(keepends=True)
             after, holding = chunk[-1][0], []
-
-
-def _numbered(told: list[effects.Told], first: int, at: str) -> Iterator[dict[str, object]]:
-    for number, (event, ticket, fields) in enumerate(told, first):
-        line: dict[str, object] = {"seq": number, "at": at, "event": event}
-        if ticket is not None:
-            line["ticket"] = ticket
-        if None in fields.values():
-            fields = {name: value for name, value in fields.items() if value is not None}
-        line.update(fields)
-        yield line
 
 
 def _inert(lines: bytes) -> bytes:

@@ -42,7 +42,7 @@ from balancer.roster import Node, Roster
 from balancer.rounds import Rounds
 from balancer.views import VERBS as VIEWS
 from balancer.views import Views
-from common.codec import Malformed, pack, replace, unpack
+from common.codec import Malformed, replace, unpack
 from common.effects import Effects
 from common.events import Inquired, Knocked, LinkClosed, Received, StoreLevel, Uninquired
 from common.frames import batches
@@ -531,10 +531,11 @@ class Dispatcher:
         while node.ends and room > 0:
             ticket = next(iter(node.ends))
             del node.ends[ticket]
-            ended = self._history.find(ticket)
-            if ended is not None:
-                pairs.append(Pair(ticket, pack(ended), self._history.output(ticket, ended)))
-                room -= len(pairs[-1].output) + len(pairs[-1].record)
+            packed = self._history.packed(ticket)
+            if packed is not None:
+                output = self._history.output(ticket, unpack(Ended, packed))
+                pairs.append(Pair(ticket, packed, output))
+                room -= len(output) + len(packed)
         return list(batches(pairs, lambda pair: len(pair.record) + len(pair.output)))
 
     def _exchange_results(self) -> None:

@@ -32,7 +32,7 @@ class Elements:
             entry.array = self.stored(entry.ticket, entry.record.array)
             if entry.record.cancelled and entry.array.unbegun and entry.array.dropped is None:  # it was damaged
                 entry.array.dropped = Ended(State.CANCELLED, 0.0, Reason.USER)
-        elif (array := self.array(entry.ticket)) is not None:
+        elif entry.is_element and (array := self.array(entry.ticket)) is not None:
             array.live[entry.ticket] = entry
             self.note(entry)
 

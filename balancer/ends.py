@@ -26,10 +26,11 @@ class Ends:
         self._chronicle = chronicle
         self._chance = chance
         self.last = 0  # the sequence of the latest end
+        self._last_written = 0
         self.tag = ""
 
     def restore(self) -> None:
-        self.last = int(self._memory.get(Table.META, _SEQUENCE) or b"0")
+        self.last = self._last_written = int(self._memory.get(Table.META, _SEQUENCE) or b"0")
         tag = self._memory.get(Table.META, _TAG)
         if tag is None:
             tag = "".join(self._chance.choice(_LETTERS) for _ in range(_TAG_CHARACTERS)).encode()
@@ -38,8 +39,13 @@ class Ends:
 
     def next_number(self) -> int:
         self.last += 1
-        self._memory.put(Table.META, _SEQUENCE, b"%d" % self.last)
         return self.last
+
+    def step_is_over(self) -> None:
+        """The numbers that were given in it are on disk with its ends."""
+        if self._last_written != self.last:
+            self._last_written = self.last
+            self._memory.put(Table.META, _SEQUENCE, b"%d" % self.last)
 
     def record(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> None:
         """The end of a job, with its number. `group` makes it findable."""

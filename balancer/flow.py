@@ -30,7 +30,7 @@ class Flow:
 
     def arrived(self, ticket: str) -> None:
         """A job has arrived, or what was waited for is known under another name."""
-        if self._ledger.live(ticket) is None:  # it has ended already, or is another job's second name
+        if self._dependants and self._ledger.live(ticket) is None:  # it has ended, or is another job's second name
             self._check_again(ticket)
 
     def dropped(self, array: str) -> None:
@@ -43,7 +43,9 @@ class Flow:
 
     def _take(self, ticket: str) -> dict[str, None]:
         """Who waits for it, and from now on does not."""
-        of_array = self._dependants.get(array_of(ticket), {})
+        of_array = self._dependants.get(array_of(ticket))
+        if of_array is None:
+            return {}
         dependants = of_array.pop(ticket, {})
         if dependants and not of_array:
             del self._dependants[array_of(ticket)]

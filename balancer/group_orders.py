@@ -100,6 +100,6 @@ class GroupOrders:
         return part
 
     def _ended(self, group: str) -> Iterator[str]:
-        upto = self._books.ledger.last_end
+        upto = self._books.ledger.ends.last
         ends = takewhile(lambda end: end[0] <= upto, self._books.groups.ends(group, -1))
         return (ticket for _, ticket in ends)

@@ -108,11 +108,6 @@ class Ledger:
         """What the cursors of this ledger begin with; another ledger counts anew."""
         return self.ends.tag
 
-    @property
-    def last_end(self) -> int:
-        """The sequence of the latest end."""
-        return self.ends.last
-
     # --- looking -----------------------------------------------------------------------------------------------
 
     @property
@@ -175,6 +170,7 @@ class Ledger:
     def step_is_over(self) -> None:
         """What was kept at hand for this step is let go."""
         self._live.step_is_over()
+        self.ends.step_is_over()
         self.inputs.step_is_over()
 
     # --- from birth to the queue -----------------------------------------------------------------------------------
@@ -214,8 +210,8 @@ class Ledger:
 
     def _goes_on(self, entry: Entry, why: str) -> None:
         """Where a live job stands now is told, and what waits for a node gets in line."""
-        if entry.state in (State.BLOCKED, State.SCHEDULED, State.QUEUED):
-            self._chronicle.tell(f"job.{entry.state}", entry.ticket, reason=why)
+        if (state := entry.state) in (State.BLOCKED, State.SCHEDULED, State.QUEUED):
+            self._chronicle.tell(f"job.{state}", entry.ticket, reason=why)
         self._offer(entry)
         self._live.may_rest(entry)
 
@@ -226,7 +222,7 @@ class Ledger:
         """Puts a job that waits for a node into the queue. An array stands in it once, also for its elements."""
         if not entry.waits_for_a_node:
             return
-        if (array := self.elements.array(entry.ticket)) is not None:
+        if entry.is_element and (array := self.elements.array(entry.ticket)) is not None:
             array.come_back(entry.ticket)
             entry = self._live.awake[array.ticket]
         if entry.array is not None:
@@ -282,7 +278,7 @@ class Ledger:
 
     def in_line_again(self, element: Entry) -> None:
         """An array whose element has just been leased waits for the next node, if it has room for more."""
-        if (array := self.elements.array(element.ticket)) is not None:
+        if element.is_element and (array := self.elements.array(element.ticket)) is not None:
             self._offer(self._live.awake[array.ticket])
 
     def lease(self, entry: Entry, node_id: str, boot_id: str) -> Lease | None:
@@ -317,9 +313,12 @@ class Ledger:
         """The present lease, as it travels."""
         key = ticket_key(array_of(entry.ticket))
         packed = packed or self._memory.get(Table.JOBS, key) or b""
-        takes_input = entry.record.takes_input
-        body = self.inputs.gather(entry.ticket) if takes_input else self._memory.get(Table.BODIES, key) or b""
-        return Lease(entry.ticket, entry.record.attempt, packed, body, entry.record.sequence)
+        record, body = entry.record, b""
+        if record.takes_input:
+            body = self.inputs.gather(entry.ticket)
+        elif record.bytes != len(packed):  # else there is none, and no table need be asked
+            body = self._memory.get(Table.BODIES, key) or b""
+        return Lease(entry.ticket, record.attempt, packed, body, record.sequence)
 
     def resume(self, entry: Entry) -> None:
         """The node that held the last lease is back with it, in the same boot: the lease goes on."""
@@ -378,7 +377,7 @@ class Ledger:
     def _update(self, entry: Entry, **changes: object) -> None:
         known = self._live.awake.get(entry.ticket)
         begins = known is None
-        assert known is None or known is entry, f"an old entry of {entry.ticket} are being changed"
+        assert known is None or known is entry, f"an old entry of {entry.ticket} is being changed"
         if begins and entry.is_element:
             self.elements.begin(entry)
         elif begins:
@@ -386,7 +385,8 @@ class Ledger:
         for name, value in changes.items():
             setattr(entry.record, name, value)
         self._save(entry)
-        self.elements.note(entry)
+        if entry.is_element:
+            self.elements.note(entry)
         self._live.note(entry)
         if begins and entry.is_element:
             self._offer(entry)
@@ -494,7 +494,7 @@ class Ledger:
         record, ended = entry.record, self._numbered(entry, ended)
         if record.failures and not output:
             self.ends.drop_output(entry.ticket)
-        array = self.elements.array(entry.ticket)
+        array = self.elements.array(entry.ticket) if entry.is_element else None
         self._live.leave(entry)
         if record.takes_input:
             self.inputs.leave(entry.ticket)

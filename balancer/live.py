@@ -184,15 +184,14 @@ class Live:
         was_awake = self.awake.pop(name, None) is not None
         was_counted = entry.counted is not None
         self.census.forget(entry)
-        if entry.is_element or self._order.ticket(record.sequence) != name:
+        if entry.is_element or not self._order.remove(record.sequence, name):
             return
         if not was_awake:
             self._resting -= 1
             self.census.rest(0 if was_counted else -1)
             self._looked_at.pop(name, None)
-        self._order.remove(record.sequence)
         if record.group is not None:
-            self._groups[record.group].remove(record.sequence)
+            self._groups[record.group].remove(record.sequence, name)
             if not self._groups[record.group]:
                 del self._groups[record.group]
 

@@ -109,14 +109,16 @@ class Order:
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
-    def remove(self, sequence: int) -> None:
-        """This place is given up; it must have been taken."""
-        assert self.ticket(sequence) is not None, f"the place {sequence} is not taken"
-        place = self._place(sequence)
-        self._taken[place] = 0
+    def remove(self, sequence: int, name: str) -> bool:
+        """Gives up the place of this ticket. False, and nothing changes, where it has not got it."""
+        run = bisect_right(self._sequences, sequence) - 1
+        if run < 0 or not self._is_taken(run, sequence) or self._ticket(run, sequence) != name:
+            return False
+        self._taken[self._places[run] + sequence - self._sequences[run]] = 0
         self._free += 1
         if self._free >= _FREE_MIN and self._free * 2 >= len(self._taken):
             self._close_up()
+        return True
 
     def _close_up(self) -> None:
         """What is taken moves together. A run of which some have gone is as many as there are pieces left of it."""

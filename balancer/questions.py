@@ -96,6 +96,8 @@ class Parked:
 
     def take(self, place: Place) -> list[Question]:
         """Who waits here, and from now on here no longer. Whoever takes a question answers it, or parks it again."""
+        if place not in self._waiting:
+            return []
         questions = self.at(place)
         for question in questions:
             self.leave_place(question, place)

@@ -64,13 +64,16 @@ class _Line:
     def __init__(self) -> None:
         self._arrivals: dict[int, _Arrivals] = {}  # by -priority
         self._back: list[Place] = []
+        self._head: Place | None = None  # as it was found last, until something changes
 
     def push(self, place: Place) -> None:
+        self._head = None
         order, sequence = place
         if not self._of(order).push(sequence):
             heapq.heappush(self._back, place)
 
     def extend(self, order: int, sequences: range) -> None:
+        self._head = None
         self._of(order).extend(sequences)
 
     def _of(self, order: int) -> _Arrivals:
@@ -81,6 +84,11 @@ class _Line:
 
     def head(self) -> Place:
         """The first; there must be one."""
+        if self._head is None:
+            self._head = self._find_head()
+        return self._head
+
+    def _find_head(self) -> Place:
         order, arrivals = next(iter(self._arrivals.items()), (0, None))
         if arrivals is None:
             return self._back[0]
@@ -88,7 +96,7 @@ class _Line:
         return min(place, self._back[0]) if self._back else place
 
     def pop(self) -> Place:
-        place = self.head()
+        place, self._head = self.head(), None
         if self._back and self._back[0] == place:
             return heapq.heappop(self._back)
         arrivals = self._arrivals[place[0]]
@@ -134,6 +142,9 @@ class Queue:
 
     def heads(self) -> list[tuple[Place, Needs]]:
         """The first of each line, the most urgent line first."""
+        if len(self._lines) == 1:
+            [(needs, line)] = self._lines.items()
+            return [(line.head(), needs)]
         return sorted((line.head(), needs) for needs, line in self._lines.items())
 
     def head(self, needs: Needs) -> int | None:

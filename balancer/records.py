@@ -79,6 +79,11 @@ class Entry:
     begun: bool = False
     array: Array | None = None
     counted: Counted | None = None  # how it was counted last; see `balancer/census.py`
+    is_element: bool = attrs.field(init=False)  # whether it is one of an array's
+
+    @is_element.default
+    def _is_element(self) -> bool:
+        return is_element(self.ticket)
 
     @property
     def state(self) -> State:
@@ -94,11 +99,6 @@ class Entry:
         if record.due_wall:
             return State.SCHEDULED
         return State.QUEUED if self.array is None else self.array.state
-
-    @property
-    def is_element(self) -> bool:
-        """Whether it is one of an array's."""
-        return is_element(self.ticket)
 
     @property
     def waits_for_a_node(self) -> bool:

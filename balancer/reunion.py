@@ -166,6 +166,8 @@ class Reunion:
 
     def arrived(self, entry: Entry) -> None:
         """A job is known again: where nodes have attempts of it, the highest counts, and numbering goes on above."""
+        if not self._held:
+            return
         for ticket in [ticket for ticket in self._held.get(entry.ticket, ()) if ticket != entry.ticket]:
             element = self._ledger.live(ticket)
             if element is None:

@@ -62,7 +62,8 @@ class Rounds:
 
     def _give_next(self, contests: "Contests", wall: float) -> bool:
         """One job: the head of the most urgent line that some node has room for."""
-        queue, kept = self._ledger.queue, set[str]()
+        queue = self._ledger.queue
+        kept: set[str] = set()
         for _, needs in queue.heads():
             entry = self._head(needs, wall)
             if entry is None:

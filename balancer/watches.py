@@ -75,7 +75,7 @@ class Teller:
         ledger = self._books.ledger
         told: list[bytes] = []
         room = BATCH_BYTES
-        at, last = -1, ledger.last_end
+        at, last = -1, ledger.ends.last
         for end, line in ((end, self._line(end)) for end in ends):
             if told and (len(told) >= WATCH_LINES_MAX or len(line) > room) and end.sequence > at:
                 last = at
@@ -160,7 +160,7 @@ class Watches:
     def _after(self, question: Question) -> int:
         """Without a cursor of this ledger everything is told, also what ended before ends were numbered."""
         ledger = self._books.ledger
-        seen = read_cursor(ledger.tag, question.inquiry.since, ledger.last_end)
+        seen = read_cursor(ledger.tag, question.inquiry.since, ledger.ends.last)
         return -1 if seen is None else seen
 
     def _look_up(self, watch: Watch, name: str) -> Found | None:

@@ -53,7 +53,7 @@ class Delete(Record, frozen=True):
 
 
 Write: TypeAlias = Put | Delete
-Told: TypeAlias = tuple[str, str | None, dict[str, object]]
+Told: TypeAlias = tuple[str, str | None, dict[str, Any]]
 
 
 @attrs.frozen

@@ -65,8 +65,12 @@ class History:
         self._memory.delete(Table.TOMBSTONES, ticket_key(ticket))
 
     def find(self, ticket: str) -> Ended | None:
-        packed = self._memory.get(Table.ENDED, ticket_key(ticket))
+        packed = self.packed(ticket)
         return None if packed is None else unpack(Ended, packed)
+
+    def packed(self, ticket: str) -> bytes | None:
+        """How it has ended, as it is on disk."""
+        return self._memory.get(Table.ENDED, ticket_key(ticket))
 
     def output(self, ticket: str, ended: Ended) -> bytes:
         """Standard output followed by standard error. Where the stored bytes are damaged and set aside, zeros of

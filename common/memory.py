@@ -46,16 +46,17 @@ class Memory:
         return self._reader.get(table, key)
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
-        assert not self._taken, "a machine wrote while its last step was being committed"
         self._write(table, key, value)
 
     def delete(self, table: Table, key: bytes) -> None:
-        assert not self._taken, "a machine wrote while its last step was being committed"
         self._write(table, key, None)
 
     def _write(self, table: Table, key: bytes, value: bytes | None) -> None:
-        written = self._overlay.setdefault(table, {})
-        if table in self._keys and key not in written:
+        assert not self._taken, "a machine wrote while its last step was being committed"
+        written = self._overlay.get(table)
+        if written is None:
+            written = self._overlay[table] = {}
+        if self._keys and table in self._keys and key not in written:
             insort(self._keys[table], key)
         written[key] = value
 

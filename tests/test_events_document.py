@@ -15,7 +15,7 @@ DOCUMENT = DOCS / "events.md"
 ALWAYS = {"seq", "at", "event"}
 # What stands for a state in the name of an event: a job begins to live, or lives again, in one of the first three.
 STATES = {
-    "entry.state": (State.BLOCKED, State.SCHEDULED, State.QUEUED),
+    "state": (State.BLOCKED, State.SCHEDULED, State.QUEUED),
     "ended.state": (State.SUCCEEDED, State.FAILED, State.CANCELLED),
 }
 

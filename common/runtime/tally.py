@@ -187,7 +187,7 @@ class Tally:
     def _count_end(self, state: str, told: Told) -> None:
         reason = told[2]["reason"]
         end = (state, DONE if reason is None else reason)
-        self.ended[end] = self.ended.get(end, 0) + 1  # type: ignore[index, arg-type]
+        self.ended[end] = self.ended.get(end, 0) + 1
         if reason == Reason.CRASH_LIMIT:
             self.outcomes["crashed"] += 1
         elif told[2]["seconds"] is not None:

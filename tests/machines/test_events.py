@@ -260,7 +260,7 @@ class Book:
 
     def step(self, *names: str) -> None:
         for name in names:
-            self.chronicle.tell(name, None, text="x" * 20)
+            self.chronicle.tell(name, None, name="x" * 20)
         self.chronicle.flush(WALL)
         self.disk.commit(list(self.memory.take()))
         self.memory.committed()
