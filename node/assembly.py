@@ -17,9 +17,9 @@ from common.runtime.driver import Driver
 from common.runtime.outside import Outside
 from common.runtime.serving import Serving
 from common.settings import NodeSettings
-from node.backlog import Maxima
 from node.dial import Connect, Dial
 from node.executors import Limits, Order, Word
+from node.maxima import Maxima
 from node.worker import Executed, Identity, RunNow, Worker
 
 Submit = Callable[[Sequence[Order]], None]

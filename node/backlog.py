@@ -27,13 +27,14 @@ from typing import Final
 import attrs
 
 from common.arrays import line_of
-from common.codec import replace
+from common.codec import Record, replace
 from common.kinds import sleep_s
 from common.limits import KILL_GRACE_S
 from common.messages import AttemptId
 from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name, index_of
 from common.timers import Timers
-from node.executors import NO_LIMITS, Begun, Kill, Limits, Over, Returned, Start, TakeBack, Word
+from node.executors import Begun, Kill, Over, Printed, Returned, Start, TakeBack, Word
+from node.maxima import NO_MAXIMA, Maxima
 
 AHEAD_S: Final = 0.02  # what is handed ahead takes about so long, by the attempts before
 AHEAD_MAX: Final = 256  # the shortest calls: 10 ms of them, in two slots
@@ -51,23 +52,6 @@ class Stop(enum.Enum):
     INTERRUPTED = "interrupted"  # the node stops as planned
 
 
-@attrs.frozen
-class Maxima:
-    """What this node allows any attempt; an attempt of a job that asks for less gets less."""
-
-    limits: Limits = NO_LIMITS
-    timeout_s: float | None = None
-
-    def limits_of(self, job: Job) -> Limits:
-        return Limits(job.cpu_s, job.memory_bytes, job.files, job.processes, job.output_bytes).within(self.limits)
-
-    def timeout_of(self, job: Job) -> float | None:
-        return min((seconds for seconds in (job.timeout_s, self.timeout_s) if seconds is not None), default=None)
-
-
-NO_MAXIMA: Final = Maxima()
-
-
 @attrs.define(eq=False)
 class Held:
     """An attempt that this node has taken."""
@@ -80,6 +64,7 @@ class Held:
     is_ahead: bool = False
     is_asked_back: bool = False  # if it has not begun; else it goes on
     begun_at: float | None = None
+    is_timed: bool = False  # a timer was set for it
     stop: Stop | None = None
 
     @property
@@ -96,8 +81,7 @@ class Held:
         return line_of(self.job.line, index_of(self.id[0]))
 
 
-@attrs.frozen
-class Finished:
+class Finished(Record, frozen=True):
     """A begun attempt that is over, and how it counts."""
 
     id: AttemptId
@@ -109,6 +93,7 @@ class Finished:
 _SLEEP: Final = "sleep"
 _TIMEOUT: Final = "timeout"
 _KILL: Final = "kill"
+_SLEPT: Final = Outcome(Verdict.SUCCEEDED, exit=0)  # for no time at all
 
 
 class Backlog:
@@ -207,9 +192,9 @@ class Backlog:
 
     def _first_waiting(self) -> Held | None:
         while self._heap:
-            *_, sequence, id = self._heap[0]
+            _, _, sequence, id = self._heap[0]
             held = self._held.get(id)
-            if held is not None and held.waits_here and held.sequence == sequence:
+            if held is not None and held.sequence == sequence and held.waits_here:
                 return held
             heapq.heappop(self._heap)
         return None
@@ -233,7 +218,11 @@ class Backlog:
         self.begun.append(held.id)
         held.body = b""
         if (timeout_s := self._maxima.timeout_of(held.job)) is not None:
-            self._timers.set((_TIMEOUT, held.id), now + timeout_s)
+            self._set_timer(_TIMEOUT, held, now + timeout_s)
+
+    def _set_timer(self, what: str, held: Held, at: float) -> None:
+        held.is_timed = True
+        self._timers.set((what, held.id), at)
 
     def _start_of(self, held: Held) -> Start:
         job, limits = held.job, self._maxima.limits_of(held.job)
@@ -247,15 +236,15 @@ class Backlog:
             text = f"jobyard: {error}\n".encode()
             self._end(held, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
             return
-        timeout_s = self._maxima.timeout_of(held.job)
         if seconds <= 0:
-            self._end(held, Outcome(Verdict.SUCCEEDED, exit=0), b"")
+            self._end(held, _SLEPT, b"")
             return
         self.begun.append(held.id)
+        timeout_s = self._maxima.timeout_of(held.job)
         if timeout_s is not None and timeout_s < seconds:
-            self._timers.set((_TIMEOUT, held.id), now + timeout_s)
+            self._set_timer(_TIMEOUT, held, now + timeout_s)
         else:
-            self._timers.set((_SLEEP, held.id), now + seconds)
+            self._set_timer(_SLEEP, held, now + seconds)
 
     def _environment(self, held: Held) -> tuple[tuple[str, str], ...]:
         ticket, attempt = held.id
@@ -286,9 +275,11 @@ class Backlog:
 
     # --- what the executors tell -------------------------------------------------------------------------------
 
-    def hear(self, words: Iterable[Word], now: float) -> None:
-        """What is over comes first: whoever has begun may have its slot."""
-        later = []
+    def hear(self, words: Iterable[Word], now: float) -> list[Printed]:
+        """What is over comes first: whoever has begun may have its slot. What an attempt has printed is not for us, and
+        is given back."""
+        later: list[Begun | Returned | Printed] = []
+        printed: list[Printed] = []
         for word in words:
             if isinstance(word, Over):
                 self._is_over(word, now)
@@ -299,6 +290,9 @@ class Backlog:
                 self._has_begun(word, now)
             elif isinstance(word, Returned):
                 self._has_returned(word)
+            else:
+                printed.append(word)
+        return printed
 
     def _is_over(self, over: Over, now: float) -> None:
         held = self._held.get((over.ticket, over.attempt))
@@ -369,15 +363,18 @@ class Backlog:
 
     def _kill(self, held: Held, now: float, grace_s: float = KILL_GRACE_S) -> None:
         self.commands.append(Kill(*held.id, signal.SIGTERM))
-        self._timers.set((_KILL, held.id), now + grace_s)
+        self._set_timer(_KILL, held, now + grace_s)
 
     def _end(self, held: Held, outcome: Outcome, output: bytes) -> None:
         del self._held[held.id]
         self._slots_used -= held.slots
         self._sleeping -= held.job.kind == _SLEEP
-        for what in (_SLEEP, _TIMEOUT, _KILL):
-            self._timers.cancel((what, held.id))
-        self.finished.append(Finished(held.id, _counted(outcome, held.stop), output, held.stop is Stop.DROPPED))
+        if held.is_timed:
+            for what in (_SLEEP, _TIMEOUT, _KILL):
+                self._timers.cancel((what, held.id))
+        if (stop := held.stop) is not None:
+            outcome = _counted(outcome, stop)
+        self.finished.append(Finished(held.id, outcome, output, stop is Stop.DROPPED))
 
     def due(self, what: str, id: AttemptId, now: float) -> None:
         """One of our timers has come up."""
@@ -411,7 +408,7 @@ class Backlog:
         return len(self._held)
 
 
-def _counted(outcome: Outcome, stop: Stop | None) -> Outcome:
+def _counted(outcome: Outcome, stop: Stop) -> Outcome:
     """How an attempt counts that was ended on purpose. A cancel is the ledger's to record; it knows of it first."""
     if stop is Stop.TIMEOUT:
         return replace(outcome, verdict=Verdict.FAILED, reason=Reason.TIMEOUT)

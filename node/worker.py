@@ -67,12 +67,13 @@ from common.messages import (
 from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog, views
-from node.backlog import NO_MAXIMA, Backlog, Maxima
+from node.backlog import Backlog
 from node.desk import Desk
 from node.drain import Drain
-from node.executors import Order, Printed, Word
+from node.executors import Order, Word
 from node.fallback import Fallback, Here
 from node.intake import Intake
+from node.maxima import NO_MAXIMA, Maxima
 from node.missed import Missed
 from node.origin import Origin
 from node.outbox import Outbox
@@ -470,8 +471,7 @@ class Worker:
 
     def _on_executed(self, event: Executed, now: float) -> None:
         self._wall = event.wall
-        self._backlog.hear(event.reports, now)
-        if looked := [report for report in event.reports if isinstance(report, Printed)]:
+        if looked := self._backlog.hear(event.reports, now):
             self._report(now)  # as above
         for report in looked:
             self._answer(self._peeks.printed(report))

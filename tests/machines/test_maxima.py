@@ -4,8 +4,9 @@ import pytest
 
 from common.model import Job, Outcome, Reason, Verdict
 from common.timers import Timers
-from node.backlog import Backlog, Maxima
+from node.backlog import Backlog
 from node.executors import Kill, Limits, Order, Over, Start
+from node.maxima import Maxima
 
 
 class Bench:
