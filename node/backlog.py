@@ -68,10 +68,6 @@ class Held:
     stop: Stop | None = None
 
     @property
-    def slots(self) -> int:
-        return self.job.slots
-
-    @property
     def waits_here(self) -> bool:
         return self.begun_at is None and not self.is_ahead
 
@@ -181,7 +177,7 @@ class Backlog:
         in line is not overtaken by one that needs fewer slots, or a wide job might wait for ever. Those who may go
         ahead, go."""
         while (held := self._first_waiting()) is not None:
-            if not self._ahead and self._slots_used + held.slots <= self._slots:
+            if not self._ahead and self._slots_used + held.job.slots <= self._slots:
                 heapq.heappop(self._heap)
                 self._begin(held, now)
             elif self._may_go_ahead(held):
@@ -211,7 +207,7 @@ class Backlog:
     def _count_begun(self, held: Held, now: float) -> None:
         held.begun_at = now
         self._waiting -= 1
-        self._slots_used += held.slots
+        self._slots_used += held.job.slots
         self.begun_total += 1
 
     def _note_begun(self, held: Held, now: float) -> None:
@@ -260,7 +256,7 @@ class Backlog:
     # --- ahead of a free slot ----------------------------------------------------------------------------------
 
     def _may_go_ahead(self, held: Held) -> bool:
-        if self._sleeping or held.slots != 1 or held.job.kind == _SLEEP or self._mean_s >= AHEAD_S:
+        if self._sleeping or held.job.slots != 1 or held.job.kind == _SLEEP or self._mean_s >= AHEAD_S:
             return False
         return self._ahead < min(AHEAD_MAX, int(self._slots * AHEAD_S / self._mean_s))
 
@@ -335,6 +331,12 @@ class Backlog:
         if held.stop is not Stop.DROPPED:
             self.let_go.append(held.id)
 
+    def take_news(self) -> tuple[list[Finished], list[AttemptId], list[AttemptId]]:
+        """What has finished, begun, and been let go of since the last time."""
+        news = self.finished, self.begun, self.let_go
+        self.finished, self.begun, self.let_go = [], [], []
+        return news
+
     # --- ending ------------------------------------------------------------------------------------------------
 
     def end(self, id: AttemptId, stop: Stop, now: float, *, grace_s: float = KILL_GRACE_S) -> bool:
@@ -367,7 +369,7 @@ class Backlog:
 
     def _end(self, held: Held, outcome: Outcome, output: bytes) -> None:
         del self._held[held.id]
-        self._slots_used -= held.slots
+        self._slots_used -= held.job.slots
         self._sleeping -= held.job.kind == _SLEEP
         if held.is_timed:
             for what in (_SLEEP, _TIMEOUT, _KILL):
@@ -393,7 +395,7 @@ class Backlog:
     def check(self) -> None:
         begun = [held for held in self._held.values() if held.begun_at is not None]
         assert self._waiting == len(self._held) - len(begun), "the count of waiting attempts is off"
-        assert self._slots_used == sum(held.slots for held in begun), "the count of used slots is off"
+        assert self._slots_used == sum(held.job.slots for held in begun), "the count of used slots is off"
         assert self._slots_used <= self._slots or not begun, "more slots in use than there are"
         assert self._ahead == sum(held.is_ahead for held in self._held.values()), "the count of those ahead is off"
         assert self._sleeping == sum(held.job.kind == _SLEEP for held in begun), "the count of those asleep is off"

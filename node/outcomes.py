@@ -33,12 +33,15 @@ class Outcomes:
                 self._note((ticket, reported.attempt), reported.boot_id)
             after = chunk[-1][0]
 
-    def keep(self, id: AttemptId, outcome: Outcome, output: bytes) -> None:
-        key = _key(id)
-        self._memory.put(Table.OUTCOMES, key, pack(Reported(id[1], self._boot_id, outcome)))
+    def keep(self, id: AttemptId, outcome: Outcome, output: bytes) -> Pair:
+        """Keeps it from here on; returns it as it travels."""
+        ticket, attempt = id
+        key, record = _key(id), pack(Reported(attempt, self._boot_id, outcome))
+        self._memory.put(Table.OUTCOMES, key, record)
         if output:
             self._memory.put(Table.OUTCOME_OUTPUTS, key, output)
         self._note(id, self._boot_id)
+        return Pair(ticket, record, output)
 
     def _note(self, id: AttemptId, boot_id: str) -> None:
         self._kept[id] = boot_id
@@ -51,8 +54,9 @@ class Outcomes:
                 continue
             if self._by_ticket.get(id[0]) == id:
                 del self._by_ticket[id[0]]
-            self._memory.delete(Table.OUTCOMES, _key(id))
-            self._memory.delete(Table.OUTCOME_OUTPUTS, _key(id))
+            key = _key(id)
+            self._memory.delete(Table.OUTCOMES, key)
+            self._memory.delete(Table.OUTCOME_OUTPUTS, key)
 
     def pair(self, id: AttemptId) -> Pair:
         """The outcome as it travels."""

@@ -52,7 +52,6 @@ from common.messages import (
     Holdings,
     Inquiry,
     Lapsed,
-    Lease,
     Noticed,
     Notices,
     Poll,
@@ -67,7 +66,7 @@ from common.messages import (
 from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog, views
-from node.backlog import Backlog
+from node.backlog import Backlog, Finished
 from node.desk import Desk
 from node.drain import Drain
 from node.executors import Order, Word
@@ -379,10 +378,7 @@ class Worker:
             self._drain.handed_back_late(now)
             return
         for lease in message.items:
-            self._take(lease)
-
-    def _take(self, lease: Lease) -> None:
-        self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body, lease.order)
+            self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body, lease.order)
 
     def _on_cancel(self, message: Cancel, now: float) -> None:
         if returned := self._backlog.give_back(message.attempts):
@@ -478,24 +474,29 @@ class Worker:
 
     def _report(self, now: float) -> None:
         """Hands on what the backlog did in this step: beginnings and ends."""
-        finished, self._backlog.finished = self._backlog.finished, []
-        begun, self._backlog.begun = self._backlog.begun, []
-        let_go, self._backlog.let_go = self._backlog.let_go, []
-        over = {done.id for done in finished}
-        if self._linked and (running := tuple(id for id in begun if id not in over)):
-            self._outbox.send_at_once(Begun(running))
-        if self._linked and let_go:
+        finished, begun, let_go = self._backlog.take_news()
+        if begun and self._linked:
+            over = {done.id for done in finished}
+            if running := tuple(id for id in begun if id not in over):
+                self._outbox.send_at_once(Begun(running))
+        if let_go and self._linked:
             self._outbox.send(Returned(tuple(let_go)))
-        for done in finished:
-            if not done.unwanted and not self._fallback.settle(done, now, self._wall):
-                self._outcomes.keep(done.id, done.outcome, done.output)
-        if self._eager or self._drain.stopping:
-            self._send_outcomes([done.id for done in finished if done.id in self._outcomes])
         if finished:
+            self._keep(finished, now)
             self._backlog.fill(now)
             if self._backlog.begun or self._backlog.finished:
                 self._report(now)
         self._drain.exit_when_done(now)
+
+    def _keep(self, finished: Sequence[Finished], now: float) -> None:
+        """Ends are kept for the ledger, and told to it, unless they are ours to settle or nobody's."""
+        pairs = [
+            self._outcomes.keep(done.id, done.outcome, done.output)
+            for done in finished
+            if not done.unwanted and not self._fallback.settle(done, now, self._wall)
+        ]
+        if pairs and self._linked and (self._eager or self._drain.stopping):
+            self._outbox.send_results(pairs)
 
     # --- the program -------------------------------------------------------------------------------------------
 
