@@ -45,9 +45,9 @@ _PLAIN = re.compile(r"[!-$&-~]*")  # needs no %XX
 def ok(ticket: str | None = None, /, *words: str, body: bytes | None = None, **fields: object) -> bytes:
     """`OK ticket words name=value …`; with a body `bytes=N` is the last field, and N bytes and a LF follow."""
     if ticket is not None:
+        if body is None and not (words or fields):
+            return f"OK {ticket}\n".encode()
         words = (ticket, *words)
-    if body is None and not fields:
-        return f"OK {' '.join(words)}\n".encode() if words else b"OK\n"
     line = " ".join(("OK", *words, *_rendered(fields)))
     if body is None:
         return f"{line}\n".encode()
@@ -138,10 +138,12 @@ def _rendered(fields: Mapping[str, object]) -> list[str]:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "1" if value else "0"
+    if type(value) is int:
+        return str(value)
     if isinstance(value, float):
         return f"{value:.3f}"
+    if isinstance(value, bool):
+        return "1" if value else "0"
     text = str(value)
     return text if _PLAIN.fullmatch(text) else "".join(map(_escaped, text))
 

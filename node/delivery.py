@@ -97,12 +97,12 @@ class Delivery:
 
     # --- what there is to deliver --------------------------------------------------------------------------------
 
-    def add(self, name: str) -> None:
-        """A new ticket, the highest."""
-        behind_all, self._last = self._upto == self._last, number_of(name)
+    def add(self, name: str, number: int) -> None:
+        """A new ticket, the highest, and its number."""
+        behind_all, self._last = self._upto == self._last, number
         if behind_all and len(self._unsent) < self._read_max:
             self._unsent.append(name)
-            self._upto = self._last
+            self._upto = number
 
     def revived(self, name: str) -> None:
         """An ended job is live again by the ledger's word: so it has it."""
@@ -211,6 +211,8 @@ class Delivery:
     def to_send(self, wall: float) -> list[Submission]:
         """The next jobs for the ledger, as many as the window has room for."""
         submissions: list[Submission] = []
+        if not self._unsent and self._upto >= self._last and self._history_after is None:
+            return submissions
         while self._room() and (self._unsent or self._read_on()):
             name = self._unsent.popleft()
             job, live = self._memory.get(Table.JOBS, ticket_key(name)), name in self._live

@@ -99,7 +99,7 @@ class Desk:
         if known is not None:
             self._outbox.reply(query_id, known)
         elif isinstance(query, lines.Wait) and self._intake.is_live(ticket):
-            self._wait_here(query_id, query, ticket, now)
+            self.wait(query_id, query, ticket, now)
         elif self._outbox.link is None and self._knows_enough_for(query, ticket):
             self._outbox.reply(query_id, self._as_last_known(ticket, query, now))
         elif isinstance(query, lines.Logs) and query.follow:
@@ -118,7 +118,8 @@ class Desk:
 
     # --- waiting here ------------------------------------------------------------------------------------------
 
-    def _wait_here(self, query_id: int, query: lines.Wait, ticket: str, now: float) -> None:
+    def wait(self, query_id: int, query: lines.Wait, ticket: str, now: float) -> None:
+        """For the end of a live job of ours."""
         self._open[query_id] = Open(query, waits_for=ticket)
         self._waiters.setdefault(ticket, []).append(query_id)
         if query.timeout_s is not None:
@@ -168,6 +169,8 @@ class Desk:
 
     def flush(self) -> None:
         """Sends what there is to ask; without a link it is asked when one opens."""
+        if not self._to_ask:
+            return
         to_ask, self._to_ask = self._to_ask, {}
         if self._outbox.link is None:
             return

@@ -27,18 +27,13 @@ class Outbox:
     def link_opened(self, link: int) -> None:
         self.link, self._link_is_new = link, True
 
-    def take(self) -> tuple[Any, ...]:
-        """The actions of the step, which is over."""
-        actions = tuple(self._actions)
+    def take(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The actions of the step, which is over: those that need not wait for its writes, and the others."""
+        at_once, actions = tuple(self._at_once), tuple(self._actions)
+        self._at_once.clear()
         self._actions.clear()
         self._link_is_new = False
-        return actions
-
-    def take_at_once(self) -> tuple[Any, ...]:
-        """Those that need not wait for its writes."""
-        at_once = tuple(self._at_once)
-        self._at_once.clear()
-        return at_once
+        return at_once, actions
 
     def do(self, action: object) -> None:
         self._actions.append(action)

@@ -14,6 +14,7 @@ from common.errors import Code
 from common.events import StoreLevel
 from common.keys import fingerprint
 from common.limits import ANSWER_WAIT_S, STORE_FULL_FRACTION
+from common.model import Job
 from common.timers import Timers
 from node.desk import Desk
 from node.drain import Drain
@@ -37,19 +38,30 @@ class Submissions:
         return sum(map(len, self._claims.values()))
 
     def take(self, query_id: int, query: lines.Submit, wall: float, now: float) -> None:
-        job, linked = replace(query.job, submitted_wall=wall), self._outbox.link is not None
-        claim = None if job.key is None else self._intake.claimed(job.key)
+        job = replace(query.job, submitted_wall=wall)
+        if job.key is not None:
+            self._take_keyed(query_id, query, job, job.key, now)
+            return
+        ticket = self._intake.issue(job, query.body, now)
+        self.total += 1
+        if query.wait:
+            self._desk.wait(query_id, lines.Wait(ticket, None), ticket, now)
+        else:
+            self._outbox.reply(query_id, lines.ok(ticket))
+
+    def _take_keyed(self, query_id: int, query: lines.Submit, job: Job, key: str, now: float) -> None:
+        claim, linked = self._intake.claimed(key), self._outbox.link is not None
         if claim is not None and claim.fingerprint != fingerprint(job, query.body):
-            self._outbox.reply(query_id, lines.err(Code.CONFLICT, conflict(job.key or "", claim.ticket)))
+            self._outbox.reply(query_id, lines.err(Code.CONFLICT, conflict(key, claim.ticket)))
             return
         if claim is not None:
             ticket = claim.ticket
         else:
             ticket = self._intake.issue(job, query.body, now)
             self.total += 1
-            if job.key is not None and linked:
+            if linked:
                 self._intake.delivery.claiming(ticket)
-        if job.key is not None and linked and self._intake.delivery.unacknowledged(ticket):
+        if linked and self._intake.delivery.unacknowledged(ticket):
             self._claim(query_id, ticket, query.wait, now)  # the ledger may know the key already
         else:
             self._accepted(query_id, ticket, query.wait, now)

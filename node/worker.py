@@ -14,7 +14,7 @@ Pure: no clock, no I/O. The parts are submissions.py (from SUBMIT to OK), intake
 decided between them is here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
 import attrs
@@ -167,27 +167,30 @@ class Worker:
     def handle(self, events: Sequence[object], now: float) -> Effects:
         for event in events:
             self._handlers[type(event)](self, event, now)
-        self._do_what_is_due(now)
+        for name in self._timers.due(now):
+            self._do_what_is_due(name, now)
         self._fallback.begin()
         self._backlog.fill(now)
         self._report(now)
         self._fallback.lease(now)
-        if self._linked and (submissions := self._intake.delivery.to_send(self._wall)):
+        linked = self._linked
+        if linked and (submissions := self._intake.delivery.to_send(self._wall)):
             self._outbox.send_jobs(submissions, at_once=self._intake.may_be_told_of(submissions))
-        self._fail_damaged()
+        if self._intake.delivery.damaged:
+            self._fail_damaged()
         self._desk.flush()
-        commands = (*self._backlog.commands, *self._peeks.commands)
-        self._backlog.commands.clear()
-        self._peeks.commands.clear()
-        at_once = ((RunNow(commands),) if commands else ()) + self._outbox.take_at_once()
-        actions = self._outbox.take()
-        return Effects(self._writes(now, wanted=bool(actions)), actions, at_once)
+        at_once, actions = self._outbox.take()
+        if commands := (*self._backlog.commands, *self._peeks.commands):
+            self._backlog.commands.clear()
+            self._peeks.commands.clear()
+            at_once = (RunNow(commands), *at_once)
+        return Effects(self._writes(now, wanted=bool(actions) or not linked), actions, at_once)
 
     def _writes(self, now: float, *, wanted: bool) -> Sequence[Write]:
-        """What is to be committed with this step: everything, where any of its actions waits for that, or where no
-        link carries the news away from here. Else nobody does, and for SYNC_WITHIN_S it gathers: what the ledger has
-        acknowledged, and copies of ends and outcomes that are on their way or there."""
-        if wanted or self._sync_is_due or not self._linked:
+        """What is to be committed with this step: everything, where that is `wanted`, because an action of the step
+        waits for it, or no link carries the news away from here. Else nobody does, and for SYNC_WITHIN_S it gathers:
+        what the ledger has acknowledged, and copies of ends and outcomes that are on their way or there."""
+        if wanted or self._sync_is_due:
             self._sync_is_due = False
             self._timers.cancel("sync")
             return self._memory.take()
@@ -223,31 +226,30 @@ class Worker:
             "store_fraction": round(self._level.fraction, 6),
         }
 
-    def _do_what_is_due(self, now: float) -> None:
-        for name in self._timers.due(now):
-            match name:
-                case "expire":
-                    self._expire(now)
-                case "sync":
-                    self._sync_is_due = True
-                case "grace over":
-                    self._drain.interrupt(now)
-                case "hand back over":
-                    self._drain.exit()
-                case "fallback":
-                    self._fallback.due()
-                case "more ends":
-                    self._missed.go_on(now)
-                case ("fallback", str(ticket)):
-                    self._fallback.consider(ticket, now)
-                case ("ask", int(query_id)):
-                    self._desk.overdue(query_id, now)
-                case ("claim", str(ticket)):
-                    self._submissions.settle(ticket, now)
-                case ("follow", int(query_id)):
-                    self._desk.follow(query_id)
-                case (str(what), tuple(id)):
-                    self._backlog.due(what, id, now)
+    def _do_what_is_due(self, name: Hashable, now: float) -> None:
+        match name:
+            case "expire":
+                self._expire(now)
+            case "sync":
+                self._sync_is_due = True
+            case "grace over":
+                self._drain.interrupt(now)
+            case "hand back over":
+                self._drain.exit()
+            case "fallback":
+                self._fallback.due()
+            case "more ends":
+                self._missed.go_on(now)
+            case ("fallback", str(ticket)):
+                self._fallback.consider(ticket, now)
+            case ("ask", int(query_id)):
+                self._desk.overdue(query_id, now)
+            case ("claim", str(ticket)):
+                self._submissions.settle(ticket, now)
+            case ("follow", int(query_id)):
+                self._desk.follow(query_id)
+            case (str(what), tuple(id)):
+                self._backlog.due(what, id, now)
 
     def _expire(self, now: float) -> None:
         early = self._level.fraction >= STORE_EXPIRE_FRACTION
@@ -261,30 +263,32 @@ class Worker:
 
     def _on_asked(self, event: Asked, now: float) -> None:
         self._wall = event.wall
+        refused = self._refusal()
         for query_id, query in event.queries:
             match query:
                 case lines.Submit():
-                    self._on_submit(query_id, query, now)
+                    if refused is None:
+                        self._submissions.take(query_id, query, event.wall, now)
+                    else:
+                        self._outbox.reply(query_id, refused)
                 case lines.Drain():
                     self._drain.drain(query_id)
+                    refused = self._refusal()
                 case lines.Undrain():
                     self._drain.undrain(query_id)
+                    refused = self._refusal()
                 case lines.Cancel(ticket=str(text)) if (done := self._cancel_here(text, now)) is not None:
                     self._outbox.reply(query_id, done)
                 case _:
                     self._desk.ask(query_id, query, now)
 
     def _on_inquired(self, event: Inquired, now: float) -> None:
-        refused = refusal(self._level, self._drain, self._desk.refused)
+        refused = self._refusal()
         for inquiry in event.inquiries:
             self._outbox.reply(inquiry.id, views.answer(inquiry, refused, self.statistics(), self._level))
 
-    def _on_submit(self, query_id: int, query: lines.Submit, now: float) -> None:
-        refused = refusal(self._level, self._drain, self._desk.refused)
-        if refused is not None:
-            self._outbox.reply(query_id, refused)
-        else:
-            self._submissions.take(query_id, query, self._wall, now)
+    def _refusal(self) -> bytes | None:
+        return refusal(self._level, self._drain, self._desk.refused)
 
     def _cancel_here(self, text: str, now: float) -> bytes | None:
         return self._fallback.cancel(self._intake.same_name(text.lower()), now, self._wall)
