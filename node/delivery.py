@@ -17,6 +17,7 @@ Pure; everything durable goes through the Memory.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -213,6 +214,7 @@ class Delivery:
         submissions: list[Submission] = []
         if not self._unsent and self._upto >= self._last and self._history_after is None:
             return submissions
+        marked = self._sent
         while self._room() and (self._unsent or self._read_on()):
             name = self._unsent.popleft()
             job, live = self._memory.get(Table.JOBS, ticket_key(name)), name in self._live
@@ -222,6 +224,8 @@ class Delivery:
                 submissions.append(self._send(name, job, wall, ended=not live))
         if self._history_after is not None and not self._unsent:
             submissions += self._ended_to_send(wall)
+        if self._sent > marked:
+            self._memory.put(Table.META, _SENT, b"%d" % self._sent)
         return submissions
 
     def _read_on(self) -> bool:
@@ -284,18 +288,19 @@ class Delivery:
         )
         if number > self._sent:
             self._sent = number
-            self._memory.put(Table.META, _SENT, b"%d" % number)
-        size = len(submission.job) + len(submission.body) + len(submission.output)
+        size = len(job) + len(submission.body) + len(submission.output)
         self._in_flight[name] = size
         self._bytes_in_flight += size
         return submission
 
-    def taken(self, names: tuple[str, ...]) -> list[str]:
+    def taken(self, names: Sequence[str]) -> list[str]:
         """The ledger has these; returns those that were new to it."""
-        new = [name for name in names if name in self._in_flight]
-        for name in new:
-            self._bytes_in_flight -= self._in_flight.pop(name)
-            self._telling.discard(name)
+        new: list[str] = []
+        for name in names:
+            if (size := self._in_flight.pop(name, None)) is not None:
+                self._bytes_in_flight -= size
+                new.append(name)
+        self._telling.difference_update(new)
         self._has_learned()
         self._raise_watermark()
         return new

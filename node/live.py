@@ -142,10 +142,9 @@ class Live:
 
     def leave(self, name: str) -> bool:
         """It has ended, or is none any more; to be said before its record is deleted. False where it was not live."""
-        if name not in self:
+        known = self._heard.pop(name, None) or self._held.pop(name, None)
+        if known is None and name not in self:
             return False
-        self._heard.pop(name, None)
-        self._held.pop(name, None)
         self._count -= 1
         return True
 

@@ -365,7 +365,7 @@ class Worker:
             self._intake.alias(name, first)
             self._desk.renamed(name, first, now)
         told = [name for name, _ in message.conflicts if self._intake.delivery.told_meanwhile(name)]
-        taken = self._intake.delivery.taken(tuple(name for name in message.tickets if name not in told))
+        taken = self._intake.delivery.taken([name for name in message.tickets if name not in told])
         if told:
             self._intake.delivery.send_again()
         for name, owner in message.conflicts:
