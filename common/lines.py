@@ -92,6 +92,7 @@ __all__ = [
 _OPTION_WORD = re.compile(rb"\s*+([^\s=]*+=\S*+)")
 
 
+_ANNOUNCES: Final = b"bytes="
 _ALL_KINDS: Final = frozenset(KINDS)
 _LF: Final = ord("\n")
 
@@ -229,7 +230,7 @@ def _read(raw: bytes, body_bytes_max: int, kinds: frozenset[str]) -> tuple[Reque
     verb, options, rest = _split(raw)
     if not verb:
         return None, None
-    body_bytes = _announced(options, body_bytes_max) if options and b"bytes=" in raw.lower() else None
+    body_bytes = _announced(options, body_bytes_max) if options and _ANNOUNCES in raw.lower() else None
     try:
         _check_text(raw)
         return read_request(verb, options, rest, body_bytes=body_bytes, kinds=kinds), body_bytes
@@ -265,7 +266,7 @@ def _split(raw: bytes) -> tuple[bytes, Sequence[bytes], bytes]:
 
 def _announced(options: Sequence[bytes], body_bytes_max: int) -> int | None:
     """The N of bytes=N, or None without one. Bytes nobody can count off break the framing."""
-    announced = [value for name, _, value in (word.partition(b"=") for word in options) if name.lower() == b"bytes"]
+    announced = [word[len(_ANNOUNCES) :] for word in options if word[: len(_ANNOUNCES)].lower() == _ANNOUNCES]
     if not announced:
         return None
     if len(announced) > 1:

@@ -134,16 +134,18 @@ def logs_reply(
 
 
 def _rendered(fields: Mapping[str, object]) -> list[str]:
-    return [f"{name}={_value(value)}" for name, value in fields.items() if value is not None]
+    return [
+        f"{name}={value if type(value) is int else _value(value)}"
+        for name, value in fields.items()
+        if value is not None
+    ]
 
 
 def _value(value: object) -> str:
-    if type(value) is int:
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:.3f}"
     if isinstance(value, bool):
         return "1" if value else "0"
+    if isinstance(value, float):
+        return f"{value:.3f}"
     text = str(value)
     return text if _PLAIN.fullmatch(text) else "".join(map(_escaped, text))
 

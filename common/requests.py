@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from common.arrays import line_of, parse_indexes
+from common.codec import Record
 from common.errors import Code, Refusal, shown
 from common.kinds import KINDS, check_line
 from common.limits import LIST_LIMIT_DEFAULT, WATCH_TICKETS_MAX
@@ -32,8 +33,7 @@ from common.placements import PLACEMENTS
 # --- answered by a machine -------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Submit:
+class Submit(Record, frozen=True):
     """SUBMIT, a bare number, and with `wait` RUN. The machine fills in when the job was submitted."""
 
     job: Job

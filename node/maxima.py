@@ -7,6 +7,8 @@ import attrs
 from common.model import Job
 from node.executors import NO_LIMITS, Limits
 
+_NOTHING: Final = attrs.astuple(NO_LIMITS)
+
 
 @attrs.frozen
 class Maxima:
@@ -16,8 +18,8 @@ class Maxima:
     timeout_s: float | None = None
 
     def limits_of(self, job: Job) -> Limits:
-        asked = Limits(job.cpu_s, job.memory_bytes, job.files, job.processes, job.output_bytes)
-        return self.limits if asked == NO_LIMITS else asked.within(self.limits)
+        asked = (job.cpu_s, job.memory_bytes, job.files, job.processes, job.output_bytes)
+        return self.limits if asked == _NOTHING else Limits(*asked).within(self.limits)
 
     def timeout_of(self, job: Job) -> float | None:
         asked, most = job.timeout_s, self.timeout_s

@@ -211,6 +211,8 @@ class Conversation:
 
     def _mind_bodies(self) -> None:
         """Counts what is held here, and whether a body that is not complete finds room for more."""
+        if not (self._parser.body_bytes or self._submitted_bytes or self._held_bytes):
+            return  # as most often
         has_room = self._hold_bodies()
         self._crowded = not has_room and self._parser.body_bytes > 0
         if self._crowded:
@@ -232,8 +234,8 @@ class Conversation:
         queries: list[tuple[int, lines.Query]] = []
         asked: list[Owed] = []
         taken = 0
-        for request in untaken:
-            if self._ends or not self._has_room():
+        for request in untaken[: REQUESTS_OPEN_MAX - len(self._owed)]:
+            if self._ends or self._owed_bytes >= REPLIES_UNREAD_BYTES_MAX:
                 break
             taken += 1
             owed = Owed(self, next(ids))
@@ -251,9 +253,6 @@ class Conversation:
         if self._ends:
             untaken.clear()
         return taken > 0
-
-    def _has_room(self) -> bool:
-        return self._owed_bytes < REPLIES_UNREAD_BYTES_MAX and len(self._owed) < REQUESTS_OPEN_MAX
 
     def _guess(self, owed: Owed, query: lines.Query) -> None:
         """What an open query may hold in memory: its reply, or the body of a job until it is stored."""
