@@ -88,8 +88,8 @@ __all__ = [
     "status_fields",
 ]
 
-# An option word: it has a `=`, and only such words and blanks stand before it. Blanks are those of ASCII.
-_OPTION_WORD = re.compile(rb"\s*+([^\s=]*+=\S*+)")
+# The option words: each has a `=`, and only such words and blanks stand before it. Blanks are those of ASCII.
+_OPTION_WORDS = re.compile(rb"(?:\s*+[^\s=]*+=\S*+)*+")
 
 
 _ANNOUNCES: Final = b"bytes="
@@ -165,11 +165,12 @@ class Parser:
 
     def _feed_lines(self, data: bytes, at: int, requests: list[Request]) -> int:
         """Reads lines up to the end of `data` or up to a body; returns where it stopped."""
-        while self._due is None:
+        size = len(data)
+        while at < size and self._due is None:
             end = data.find(b"\n", at)
             if end < 0:
                 self._hold(data, at)
-                return len(data)
+                return size
             raw = data[at:end]
             if self._line:
                 raw, self._line = bytes(self._line) + raw, bytearray()
@@ -232,7 +233,8 @@ def _read(raw: bytes, body_bytes_max: int, kinds: frozenset[str]) -> tuple[Reque
         return None, None
     body_bytes = _announced(options, body_bytes_max) if options and _ANNOUNCES in raw.lower() else None
     try:
-        _check_text(raw)
+        if b"\0" in raw or not raw.isascii():
+            _check_text(raw)
         return read_request(verb, options, rest, body_bytes=body_bytes, kinds=kinds), body_bytes
     except Refusal as refusal:
         return Bad(refusal.code, refusal.message), body_bytes
@@ -256,12 +258,10 @@ def _split(raw: bytes) -> tuple[bytes, Sequence[bytes], bytes]:
         return verb, (), rest
     if b"=" in verb:
         rest = raw  # an announcement counts even where the verb was forgotten
-    options: list[bytes] = []
-    at = 0
-    while match := _OPTION_WORD.match(rest, at):
-        options.append(match[1])
-        at = match.end()
-    return verb, options, rest[at:]
+    leading = _OPTION_WORDS.match(rest)
+    assert leading is not None, "there may be none, and that matches"
+    end = leading.end()
+    return verb, rest[:end].split(), rest[end:]
 
 
 def _announced(options: Sequence[bytes], body_bytes_max: int) -> int | None:
@@ -283,8 +283,6 @@ def _announced(options: Sequence[bytes], body_bytes_max: int) -> int | None:
 def _check_text(raw: bytes) -> None:
     if b"\0" in raw:
         raise Refusal(Code.BAD_REQUEST, "a line must not contain a NUL byte; a body (bytes=N) may")
-    if raw.isascii():
-        return
     try:
         raw.decode()
     except UnicodeDecodeError as error:

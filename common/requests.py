@@ -51,8 +51,7 @@ class Result:
     ticket: str
 
 
-@attrs.frozen
-class Wait:
+class Wait(Record, frozen=True):
     ticket: str
     timeout_s: float | None  # None: for ever
 
