@@ -28,7 +28,7 @@ from common.history import History
 from common.limits import BATCH_BYTES
 from common.memory import Memory
 from common.messages import Submission
-from common.model import ticket, ticket_key, ticket_of
+from common.model import PREFIX_CHARACTERS, ticket, ticket_key, ticket_of
 from node.live import Live, OwnLease
 
 _WATERMARK = b"acknowledged_number"
@@ -322,4 +322,4 @@ class Delivery:
 
 def number_of(name: str) -> int:
     """The number of a ticket."""
-    return int(name.rpartition("-")[2])
+    return int(name[PREFIX_CHARACTERS + 1 :])

@@ -77,6 +77,8 @@ class Desk:
 
     def ask(self, query_id: int, query: lines.Query, now: float) -> None:
         match query:
+            case lines.Wait() | lines.Result() | lines.Status():  # first, because they are many
+                self._ask_of_ticket(query_id, query, query.ticket, now)
             case lines.Stats(local=True):
                 self._outbox.reply(query_id, stats_reply(self._statistics()))
             case lines.List(local=True):

@@ -124,8 +124,9 @@ class Intake:
         if parse_ticket(name) is None:
             return name
         index = index_of(name)
-        first = first_name(self._memory, array_of(name))
-        return first if index is None else element(first, index)
+        if index is None:
+            return first_name(self._memory, name)
+        return element(first_name(self._memory, array_of(name)), index)
 
     # --- what is known -----------------------------------------------------------------------------------------
 
@@ -147,6 +148,8 @@ class Intake:
 
     def may_be_lost(self, name: str) -> bool:
         """Whether an earlier boot may have told the ledger of such a job of ours, and crashed before it was on disk."""
+        if not self._lost:
+            return False
         number = number_of(name)
         return any(first <= number <= last for first, last in self._lost)
 

@@ -45,9 +45,10 @@ class Origin:
     def known(self, ticket: str, query: lines.Query, *, by_ledger: bool = False) -> bytes | None:
         """The reply that needs nobody else, if there is one. What an earlier boot may have told the ledger and lost is
         the ledger's to know, unless it is the ledger that asks."""
-        if parse_ticket(ticket) is None:
+        parsed = parse_ticket(ticket)
+        if parsed is None:
             return unknown_reply(ticket)
-        if not self._intake.ours(ticket):
+        if parsed[0] != self._intake.prefix:
             return None
         is_lost = not by_ledger and self._intake.may_be_lost(array_of(ticket))
         if index_of(ticket) is not None:
@@ -56,7 +57,7 @@ class Origin:
             return refused
         if self._intake.is_live(ticket):
             return None
-        ended = self.ended(ticket)
+        ended = self._history.find(ticket)
         if ended is not None:
             return self._ended_reply(ticket, query, ended)
         return None if is_lost else self._gone(ticket, query)
