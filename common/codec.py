@@ -9,6 +9,7 @@ a field was added. Reading is closed: an unknown field, a missing one or a value
 the way looks into.
 """
 
+import functools
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -55,12 +56,14 @@ def pack(value: object) -> bytes:
 
 def canonical(record: msgspec.Struct) -> bytes:
     """Its bytes without any field that equals its default, so that equal records have equal bytes in every version."""
-    kept = {
-        field.name: value
-        for field in msgspec.structs.fields(type(record))
-        if (value := getattr(record, field.name)) != field.default
-    }
+    fields = zip(_defaults(type(record)), msgspec.structs.astuple(record), strict=True)
+    kept = {name: value for (name, default), value in fields if value != default}
     return _encode(kept)
+
+
+@functools.cache  # there are few classes, and msgspec finds out anew each time that it is asked
+def _defaults(cls: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, field.default) for field in msgspec.structs.fields(cls))
 
 
 def unpack(cls: type[T], data: bytes) -> T:

@@ -6,16 +6,13 @@ told apart from a repetition.
 
 import hashlib
 
-import attrs
-
-from common.codec import canonical, pack, replace, unpack
+from common.codec import Record, canonical, pack, replace, unpack
 from common.effects import Table
 from common.memory import Memory
 from common.model import Job, ticket_key
 
 
-@attrs.frozen
-class Claim:
+class Claim(Record, frozen=True):
     """Whose a key is, and what was asked under it."""
 
     ticket: str
