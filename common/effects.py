@@ -74,8 +74,7 @@ class Reply(Record, frozen=True):
     more: bool = False
 
 
-@attrs.frozen
-class Send:
+class Send(Record, frozen=True):
     """Send a message over this link; nothing happens where the link is gone."""
 
     link: int
@@ -97,8 +96,7 @@ class Exit:
     status: int = 0
 
 
-@attrs.frozen
-class Effects:
+class Effects(Record, frozen=True):
     """The answer to a step. `actions` are performed in order, and only after all writes are durable.
 
     `at_once` is for what promises nothing that this step's writes have to keep, and so need not wait for them: a node

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import attrs
 
+from common.codec import Record
 from common.lines import Query
 from common.messages import Hello, Inquiry, Message
 
 
-@attrs.frozen
-class Asked:
+class Asked(Record, frozen=True):
     """Queries of clients, each with the id under which its reply is owed."""
 
     queries: Sequence[tuple[int, Query]]
@@ -77,8 +77,7 @@ class LinkClosed:
     reason: str
 
 
-@attrs.frozen
-class Received:
+class Received(Record, frozen=True):
     """What one read of a link brought."""
 
     link: int

@@ -41,13 +41,11 @@ class Submit(Record, frozen=True):
     wait: bool
 
 
-@attrs.frozen
-class Status:
+class Status(Record, frozen=True):
     ticket: str
 
 
-@attrs.frozen
-class Result:
+class Result(Record, frozen=True):
     ticket: str
 
 

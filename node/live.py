@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from common.codec import glance, pack, unpack
+from common.codec import Record, glance, pack, unpack
 from common.effects import Table
 from common.memory import Memory
 from common.model import State, parse_ticket, ticket, ticket_key, ticket_of
@@ -31,8 +31,7 @@ class Own:
     as_of: float
 
 
-@attrs.frozen
-class OwnLease:
+class OwnLease(Record, frozen=True):
     """An attempt that an origin gave itself, and the boot that it gave it to. It stands in the live record of its job,
     which is empty otherwise."""
 

@@ -20,7 +20,7 @@ from typing import Final
 import attrs
 
 from common import lines
-from common.codec import Malformed, unpack
+from common.codec import Malformed, Record, unpack
 from common.effects import Effects, Hangup, Write
 from common.events import (
     Asked,
@@ -91,15 +91,13 @@ class Identity:
     name: str
 
 
-@attrs.frozen
-class RunNow:
+class RunNow(Record, frozen=True):
     """For the executors."""
 
     batch: Sequence[Order]
 
 
-@attrs.frozen
-class Executed:
+class Executed(Record, frozen=True):
     """From the executors: a batch of what has happened there."""
 
     reports: Sequence[Word]
