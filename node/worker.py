@@ -68,6 +68,7 @@ from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog, views
 from node.backlog import NO_MAXIMA, Backlog, Maxima
+from node.courier import Courier
 from node.desk import Desk
 from node.drain import Drain
 from node.executors import Order, Printed, Word
@@ -121,8 +122,10 @@ class Worker:
         kinds: frozenset[str] = frozenset(KINDS),
         fallback_s: float | None = None,
         awake_max: int = OWN_JOBS_AWAKE_MAX,
+        jobs_apart_s: float = 0.0,
     ) -> None:
-        """`awake_max`: of how many live jobs of its own more is in memory than that they live."""
+        """`awake_max`: of how many live jobs of its own more is in memory than that they live. `jobs_apart_s`: see the
+        courier."""
         self._identity = identity
         self._memory = memory
         self._slots = slots
@@ -132,6 +135,7 @@ class Worker:
         self._intake = Intake(identity.prefix, memory, self._history, awake_max)
         self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers, maxima=maxima)
         self._outcomes = Outcomes(identity.boot_id, memory)
+        self._courier = Courier(self._intake, self._timers, self._outbox, apart_s=jobs_apart_s)
         self._peeks = Peeks(self._backlog, self._outcomes)
         self._drain = Drain(memory, self._backlog, self._outcomes, self._timers, self._outbox, grace_s=drain_grace_s)
         self._drain.before_exit = self._intake.give_numbers_back
@@ -172,8 +176,8 @@ class Worker:
         self._backlog.fill(now)
         self._report(now)
         self._fallback.lease(now)
-        if self._linked and (submissions := self._intake.delivery.to_send(self._wall)):
-            self._outbox.send_jobs(submissions, at_once=self._intake.may_be_told_of(submissions))
+        if self._linked:
+            self._courier.go(now, self._wall, wanted=bool(len(self._desk) + len(self._submissions)))
         self._fail_damaged()
         self._desk.flush()
         commands = (*self._backlog.commands, *self._peeks.commands)

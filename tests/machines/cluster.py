@@ -131,6 +131,7 @@ class Cluster:
         fallback_s: float | None = None,
         awake_max: int = 20_000,
         own_awake_max: int = 20_000,
+        jobs_apart_s: float = 0.0,
         placement: str = "level",
     ) -> None:
         self.now = 1000.0
@@ -139,6 +140,7 @@ class Cluster:
         self.fallback_s = fallback_s
         self.awake_max = awake_max
         self.own_awake_max = own_awake_max
+        self.jobs_apart_s = jobs_apart_s
         self.placement = placement
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
@@ -212,6 +214,7 @@ class Cluster:
             kinds=frozenset(kinds),
             fallback_s=self.fallback_s,
             awake_max=self.own_awake_max,
+            jobs_apart_s=self.jobs_apart_s,
         )
         worker.restore(self.now, self.wall)
         node = Node(disk, who, worker, kinds, slots)
