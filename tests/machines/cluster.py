@@ -284,7 +284,7 @@ class Cluster:
                 return True
         return any(self._look(node) or (self.reading and self.read(node)) for node in list(self.nodes.values()))
 
-    gathers = False  # whether the balancer's next step would wait for company
+    gather_s = 0.0  # for how long the balancer's next step would wait for company
     frozen: frozenset[str] = frozenset()
     wall_offset = 0.0  # how far the calendar was set
     seed = 0  # of what the balancer leaves to chance
@@ -349,7 +349,7 @@ class Cluster:
         self.balancer.disk.commit(list(effects.writes))
         self.balancer.machine.committed()
         self.balancer.machine.check()
-        self.gathers = effects.gather_s > 0
+        self.gather_s = effects.gather_s
         for action in effects.actions:
             self._perform_for_balancer(action)
         for observer in self.observers:
