@@ -175,7 +175,7 @@ class Driver:
             elif not isinstance(action, Note):
                 self._performers[type(action)](action)
         self._performed()
-        self._gathers_until = trio.current_time() + effects.gather_s if effects.gather_s else -math.inf
+        self._gathers_until = now + effects.gather_s
         step = Step(events, effects, commit_s, now)
         for observer in self._observers:
             observer(step)

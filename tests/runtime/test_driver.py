@@ -230,18 +230,30 @@ async def test_a_call_runs_in_place_until_one_is_slow_and_then_for_a_while_in_a_
     assert threads == [4, 5, 6, 9, 10, 11, 12, 13], "and a slow one in a thread begins the count anew"
 
 
-async def test_a_step_that_nobody_waits_for_gathers_company(autojump_clock: trio.abc.Clock) -> None:
-    class Patient(Script):
-        def handle(self, events: Sequence[object], now: float) -> Effects:
-            effects = super().handle(events, now)
-            return Effects(effects.writes, effects.actions, gather_s=0.1 if 1 in events else 0.0)
+class Patient(Script):
+    """Once it was told 1, it can wait a tenth of a second."""
 
-    machine = Patient()
-    driver = make(machine, Disk([]))
+    def handle(self, events: Sequence[object], now: float) -> Effects:
+        effects = super().handle(events, now)
+        return Effects(effects.writes, effects.actions, gather_s=0.1 if 1 in events else 0.0)
+
+
+async def batches_of(machine: Script, driver: Driver) -> list[list[object]]:
+    """How the numbers from 1 to 5 were taken together that came every 40 ms."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         for event in (1, 2, 3, 4, 5, None):
             driver.post(event)
             await trio.sleep(0.04)
     posted = [[event for event in batch if event in (1, 2, 3, 4, 5)] for batch in machine.batches]
-    assert [batch for batch in posted if batch] == [[1], [2, 3], [4], [5]]
+    return [batch for batch in posted if batch]
+
+
+async def test_a_step_that_nobody_waits_for_gathers_company(autojump_clock: trio.abc.Clock) -> None:
+    machine = Patient()
+    assert await batches_of(machine, make(machine, Disk([]))) == [[1], [2, 3], [4], [5]]
+
+
+async def test_what_has_gathered_while_a_step_took_long_waits_for_no_more(autojump_clock: trio.abc.Clock) -> None:
+    machine = Patient()
+    assert await batches_of(machine, make(machine, Disk([]), commit_s=0.1)) == [[1], [2, 3], [4, 5]]
