@@ -512,6 +512,8 @@ class Dispatcher:
             if origin is not None and origin.link is not None and index_of(ticket) is None:
                 origin.ends[ticket] = None
         for node in self._roster.connected() if self._periods.eager else ():
+            if not node.ends:
+                continue
             for items in self._take_ends(node):
                 self._outbox.send(node, Result(items))
             if node.ends:
