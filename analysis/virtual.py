@@ -179,12 +179,12 @@ class VirtualCluster:
         if member is self._balancer:
             self._listen(effects.writes)
         member.committing = True
+        member.gathers_until = self.now + effects.gather_s
         self._at(self.now + (COMMIT_S if effects.writes else 0.0), lambda: self._committed(member, effects))
 
     def _committed(self, member: _Member, effects: Any) -> None:
         member.machine.committed()
         member.committing = False
-        member.gathers_until = self.now + effects.gather_s if effects.gather_s else -math.inf
         for action in effects.actions:
             self._perform(member, action)
         if member.inbox:

@@ -81,7 +81,6 @@ from common.messages import (
 from common.model import Ended, Report, State, index_of
 from common.timers import Timers
 
-GATHER_S: Final = 0.005  # between two steps while every node has enough to do for longer than that
 LEVEL_PERIOD_S: Final = 0.1  # between two moves of waiting jobs; the first is at once, since a slot may stand idle
 
 
@@ -224,9 +223,8 @@ class Dispatcher:
         if "level" not in self._timers and self._levelling.is_wanted(now):
             self._timers.set("level", max(now, self._levelled_at + LEVEL_PERIOD_S))
         self._ledger.step_is_over()
-        gather_s = GATHER_S if self._rounds.all_have_plenty() else 0.0
         told = self._chronicle.told_last
-        return Effects(self._memory.take(), self._outbox.take(), gather_s=gather_s, told=told)
+        return Effects(self._memory.take(), self._outbox.take(), gather_s=self._rounds.can_wait_s(), told=told)
 
     def committed(self) -> None:
         self._memory.committed()
@@ -514,6 +512,8 @@ class Dispatcher:
             if origin is not None and origin.link is not None and index_of(ticket) is None:
                 origin.ends[ticket] = None
         for node in self._roster.connected() if self._periods.eager else ():
+            if not node.ends:
+                continue
             for items in self._take_ends(node):
                 self._outbox.send(node, Result(items))
             if node.ends:

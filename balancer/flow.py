@@ -69,7 +69,8 @@ class Flow:
 
     def settle(self, now: float, wall: float) -> None:
         """Finds out for whom the new ones have to wait."""
-        self._unchecked |= dict.fromkeys(self._ledger.take_held())
+        if held := self._ledger.take_held():
+            self._unchecked |= dict.fromkeys(held)
         while self._unchecked:
             ticket = next(iter(self._unchecked))
             del self._unchecked[ticket]

@@ -259,5 +259,5 @@ class InForce:
         self.placement = POLICIES[name](self._chance)
 
     def terms_at(self, now: float) -> Terms:
-        self.terms = attrs.evolve(self.terms, now=now)
+        self.terms = Terms(now, self.terms.backlog_max, self.terms.apart_s)
         return self.terms

@@ -19,7 +19,9 @@ from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
 
-PLENTY: Final = 64  # slots that are waited for: a node does some five a millisecond of the shortest jobs
+# Slots that are waited for on every node, and how long nothing has to come to it then: a node does some five a
+# millisecond of the shortest jobs.
+PLENTY: Final = ((256, 0.02), (64, 0.005))
 STEP_BYTES_MAX: Final = BODY_BYTES_MAX  # jobs and bodies given out in one step: all are in memory until they are sent
 WEIGHT_BYTES_MAX: Final = 2 * BODY_BYTES_MAX  # jobs and bodies that one node holds in memory
 
@@ -111,10 +113,11 @@ class Rounds:
         self._outbox.to(node).leases.append(lease)
         self._chronicle.tell("job.dispatched", entry.ticket, attempt=lease.attempt, node=node.record.name)
 
-    def all_have_plenty(self) -> bool:
-        """Whether every node that takes jobs has enough of them to do for some milliseconds, however short they are."""
-        nodes = [node for node in self._roster.connected() if node.takes_jobs]
-        return bool(nodes) and all(node.load.taken >= node.record.slots + PLENTY for node in nodes)
+    def can_wait_s(self) -> float:
+        """For how long every node that takes jobs has more than enough of them to do, however short they are."""
+        spare = [node.load.taken - node.record.slots for node in self._roster.connected() if node.takes_jobs]
+        least = min(spare, default=0)
+        return next((wait_s for plenty, wait_s in PLENTY if least >= plenty), 0.0)
 
 
 class Contests:

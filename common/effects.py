@@ -103,8 +103,8 @@ class Effects(Record, frozen=True):
     begins an attempt on the strength of a lease that is on the ledger's disk, hands on how one ended, and answers with
     an end that the ledger has on its disk (docs/decisions/0010 and 0017).
 
-    `gather_s`: so long the next step waits for company, because nobody is kept waiting by it: a step for many costs
-    little more than one for few.
+    `gather_s`: the next step begins so long after this one has begun at the earliest, and waits for company until then,
+    because nobody is kept waiting by it: a step for many costs little more than one for few.
 
     `told`: what became known of jobs and nodes in this step, for observers: an event as EVENTS names it, the ticket
     where it is of a job, and the event's fields.

@@ -69,6 +69,7 @@ REDIAL_S_MAX = 1.0
 # --- what waits, and is on disk anyway -------------------------------------------------------------------------
 ENTRIES_AWAKE_MAX = 20_000  # live jobs in the balancer's memory; beyond, those rest on disk that wait for a node
 OWN_JOBS_AWAKE_MAX = 20_000  # live jobs of an origin of which it remembers what it last heard; as many yet unsent
+JOBS_APART_S = 0.005  # between two messages with jobs that nobody waits for
 ENDS_ASKED_MAX = 1000  # jobs whose ends an origin asks for at once when it is back …
 ENDS_ASKED_PERIOD_S = 0.02  # … and how long it waits before it asks for more: a million in 20 s
 

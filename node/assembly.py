@@ -9,7 +9,7 @@ import trio
 from common import __version__
 from common.effects import Hangup, Reply, Send
 from common.events import Asked, ClientsGone, Delivered, Stop
-from common.limits import OWN_JOBS_AWAKE_MAX
+from common.limits import JOBS_APART_S, OWN_JOBS_AWAKE_MAX
 from common.memory import Memory
 from common.runtime import identity
 from common.runtime.asking import Asking
@@ -58,6 +58,7 @@ class Node:
             kinds=settings.kinds,
             fallback_s=settings.local_fallback_s,
             awake_max=awake_max,
+            jobs_apart_s=JOBS_APART_S,
         )
         self.driver = Driver(
             self.worker,

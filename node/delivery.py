@@ -209,11 +209,14 @@ class Delivery:
         self._in_flight.clear()
         self._bytes_in_flight = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything that could be sent, or read from disk to be."""
+        return bool(self._unsent) or self._upto < self._last or self._history_after is not None
+
     def to_send(self, wall: float) -> list[Submission]:
         """The next jobs for the ledger, as many as the window has room for."""
         submissions: list[Submission] = []
-        if not self._unsent and self._upto >= self._last and self._history_after is None:
-            return submissions
         marked = self._sent
         while self._room() and (self._unsent or self._read_on()):
             name = self._unsent.popleft()

@@ -67,6 +67,7 @@ from common.model import Ended, Job, Reason, State, array_of
 from common.timers import Timers
 from node import backlog, views
 from node.backlog import Backlog, Finished
+from node.courier import Courier
 from node.desk import Desk
 from node.drain import Drain
 from node.executors import Order, Word
@@ -119,8 +120,10 @@ class Worker:
         kinds: frozenset[str] = frozenset(KINDS),
         fallback_s: float | None = None,
         awake_max: int = OWN_JOBS_AWAKE_MAX,
+        jobs_apart_s: float = 0.0,
     ) -> None:
-        """`awake_max`: of how many live jobs of its own more is in memory than that they live."""
+        """`awake_max`: of how many live jobs of its own more is in memory than that they live. `jobs_apart_s`: see the
+        courier."""
         self._identity = identity
         self._memory = memory
         self._slots = slots
@@ -130,6 +133,7 @@ class Worker:
         self._intake = Intake(identity.prefix, memory, self._history, awake_max)
         self._backlog = Backlog(slots=slots, node_name=identity.name, timers=self._timers, maxima=maxima)
         self._outcomes = Outcomes(identity.boot_id, memory)
+        self._courier = Courier(self._intake, self._timers, self._outbox, apart_s=jobs_apart_s)
         self._peeks = Peeks(self._backlog, self._outcomes)
         self._drain = Drain(memory, self._backlog, self._outcomes, self._timers, self._outbox, grace_s=drain_grace_s)
         self._drain.before_exit = self._intake.give_numbers_back
@@ -171,9 +175,9 @@ class Worker:
         self._backlog.fill(now)
         self._report(now)
         self._fallback.lease(now)
-        linked = self._linked
-        if linked and (submissions := self._intake.delivery.to_send(self._wall)):
-            self._outbox.send_jobs(submissions, at_once=self._intake.may_be_told_of(submissions))
+        linked = self._outbox.link is not None
+        if linked and self._intake.delivery.waits:
+            self._courier.go(now, self._wall, wanted=bool(len(self._desk) + len(self._submissions)))
         if self._intake.delivery.damaged:
             self._fail_damaged()
         self._desk.flush()
@@ -219,7 +223,7 @@ class Worker:
             "outcomes_unacknowledged": len(self._outcomes),
             "queries_open": len(self._desk) + len(self._submissions),
             "slots": self._slots,
-            "linked": int(self._linked),
+            "linked": int(self._outbox.link is not None),
             "draining": int(self._drain.on),
             "store_fraction": round(self._level.fraction, 6),
         }
@@ -450,7 +454,7 @@ class Worker:
         self._outbox.send(Answer(message.id, lines.pending(message.ticket, state=State.QUEUED)))
 
     def _answer(self, answer: Answer | None) -> None:
-        if answer is not None and self._linked:
+        if answer is not None and self._outbox.link is not None:
             self._outbox.send(answer)
 
     def _on_answer(self, message: Answer, now: float) -> None:
@@ -477,11 +481,11 @@ class Worker:
     def _report(self, now: float) -> None:
         """Hands on what the backlog did in this step: beginnings and ends."""
         finished, begun, let_go = self._backlog.take_news()
-        if begun and self._linked:
+        if begun and self._outbox.link is not None:
             over = {done.id for done in finished}
             if running := tuple(id for id in begun if id not in over):
                 self._outbox.send_at_once(Begun(running))
-        if let_go and self._linked:
+        if let_go and self._outbox.link is not None:
             self._outbox.send(Returned(tuple(let_go)))
         if finished:
             self._keep(finished, now)
@@ -497,7 +501,7 @@ class Worker:
             for done in finished
             if not done.unwanted and not self._fallback.settle(done, now, self._wall)
         ]
-        if pairs and self._linked and (self._eager or self._drain.stopping):
+        if pairs and self._outbox.link is not None and (self._eager or self._drain.stopping):
             self._outbox.send_results(pairs)
 
     # --- the program -------------------------------------------------------------------------------------------
@@ -517,12 +521,8 @@ class Worker:
             self._outbox.note(event_name, "warning", fraction=round(event.fraction, 3))
 
     def _send_outcomes(self, ids: Sequence[AttemptId]) -> None:
-        if self._linked:
+        if self._outbox.link is not None:
             self._outbox.send_results([self._outcomes.pair(id) for id in ids])
-
-    @property
-    def _linked(self) -> bool:
-        return self._outbox.link is not None
 
     _handlers: Final[dict[type, Callable[..., None]]] = {
         Asked: _on_asked,

@@ -29,7 +29,8 @@ from common.events import StoreLevel
 from common.machine import Machine
 from common.runtime.store import NoRoom, Room
 
-ROOM_CHECK_PERIOD_S = 0.25
+ROOM_CHECK_PERIOD_S = 0.25  # after a commit
+ROOM_CHECK_IDLE_S = 1.0  # where nothing was written since the last look; others may fill the disk
 QUICK_S = 0.01  # a good disk takes a thirtieth; the rest is for the time that others have the processor
 LOOK_AGAIN_AFTER = 64  # commits
 
@@ -167,6 +168,7 @@ class Driver:
         started = trio.current_time()
         if effects.writes:
             await self._commit(effects.writes)
+            self._next_room_check = min(self._next_room_check, now + ROOM_CHECK_PERIOD_S)
         self._machine.committed()
         commit_s = trio.current_time() - started
         for action in effects.actions:
@@ -175,14 +177,14 @@ class Driver:
             elif not isinstance(action, Note):
                 self._performers[type(action)](action)
         self._performed()
-        self._gathers_until = trio.current_time() + effects.gather_s if effects.gather_s else -math.inf
+        self._gathers_until = now + effects.gather_s
         step = Step(events, effects, commit_s, now)
         for observer in self._observers:
             observer(step)
 
     def _watch_room(self, now: float) -> None:
         if now >= self._next_room_check:
-            self._next_room_check = now + ROOM_CHECK_PERIOD_S
+            self._next_room_check = now + ROOM_CHECK_IDLE_S
             room = self._store.room()
             self.post(StoreLevel(room.fraction, room.disk_full, self._wall()))
 

@@ -131,6 +131,7 @@ class Cluster:
         fallback_s: float | None = None,
         awake_max: int = 20_000,
         own_awake_max: int = 20_000,
+        jobs_apart_s: float = 0.0,
         placement: str = "level",
     ) -> None:
         self.now = 1000.0
@@ -139,6 +140,7 @@ class Cluster:
         self.fallback_s = fallback_s
         self.awake_max = awake_max
         self.own_awake_max = own_awake_max
+        self.jobs_apart_s = jobs_apart_s
         self.placement = placement
         self.nodes: dict[str, Node] = {}
         self.balancer: Balancer | None = None
@@ -212,6 +214,7 @@ class Cluster:
             kinds=frozenset(kinds),
             fallback_s=self.fallback_s,
             awake_max=self.own_awake_max,
+            jobs_apart_s=self.jobs_apart_s,
         )
         worker.restore(self.now, self.wall)
         node = Node(disk, who, worker, kinds, slots)
@@ -281,7 +284,7 @@ class Cluster:
                 return True
         return any(self._look(node) or (self.reading and self.read(node)) for node in list(self.nodes.values()))
 
-    gathers = False  # whether the balancer's next step would wait for company
+    gather_s = 0.0  # for how long the balancer's next step would wait for company
     frozen: frozenset[str] = frozenset()
     wall_offset = 0.0  # how far the calendar was set
     seed = 0  # of what the balancer leaves to chance
@@ -346,7 +349,7 @@ class Cluster:
         self.balancer.disk.commit(list(effects.writes))
         self.balancer.machine.committed()
         self.balancer.machine.check()
-        self.gathers = effects.gather_s > 0
+        self.gather_s = effects.gather_s
         for action in effects.actions:
             self._perform_for_balancer(action)
         for observer in self.observers:

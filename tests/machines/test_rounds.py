@@ -281,15 +281,18 @@ def test_whoever_would_be_chosen_among_all_is_chosen_without_looking_at_all(seed
             chosen.leases["given"] = None  # type: ignore[assignment]
 
 
-def test_the_balancer_gathers_while_every_node_has_plenty_and_at_no_other_time() -> None:
+def test_the_balancer_gathers_for_longer_the_more_every_node_has_and_not_where_one_has_little() -> None:
     cluster = Cluster(2, slots=1)
-    for _ in range(2 * (1 + PLENTY)):
-        assert not cluster.gathers
-        cluster.submit("n1")
-    assert cluster.gathers
+    waited_s, given = 0.0, 0
+    for plenty, wait_s in reversed(PLENTY):
+        for _ in range(given, 2 * (1 + plenty)):
+            assert cluster.gather_s == waited_s
+            cluster.submit("n1")
+        waited_s, given = wait_s, 2 * (1 + plenty)
+        assert cluster.gather_s == waited_s
     (id,) = cluster.nodes["n2"].running
     cluster.finish("n2", id)
-    assert not cluster.gathers
+    assert cluster.gather_s == PLENTY[1][1]
 
 
 def test_the_first_job_is_moved_at_once_and_the_next_after_a_while() -> None:

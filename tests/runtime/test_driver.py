@@ -8,7 +8,15 @@ import trio.testing
 
 from common.effects import Effects, Exit, Note, Put, Reply, Table, Write
 from common.events import StoreLevel
-from common.runtime.driver import ROOM_CHECK_PERIOD_S, Driver, RunBlocking, Step, in_one_thread, in_place_while_quick
+from common.runtime.driver import (
+    ROOM_CHECK_IDLE_S,
+    ROOM_CHECK_PERIOD_S,
+    Driver,
+    RunBlocking,
+    Step,
+    in_one_thread,
+    in_place_while_quick,
+)
 from common.runtime.store import NoRoom, Room
 
 
@@ -169,16 +177,28 @@ async def test_the_machine_is_told_how_full_the_store_is(autojump_clock: trio.ab
     driver = make(machine, Disk([]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
-        await trio.sleep(2.0)
+        await trio.sleep(10 * ROOM_CHECK_IDLE_S)
         driver.post(None)
-    assert 4 <= len(machine.levels) <= 12
+    assert 10 <= len(machine.levels) <= 12
     assert machine.levels[0].fraction == 0.25
+
+
+async def test_the_room_is_looked_at_soon_after_each_commit(autojump_clock: trio.abc.Clock) -> None:
+    machine = Script()
+    driver = make(machine, Disk([]))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        for event in range(40):
+            driver.post(event)
+            await trio.sleep(ROOM_CHECK_PERIOD_S / 4)
+        driver.post(None)
+    assert 8 <= len(machine.levels) <= 12, "each time that a quarter of a second has passed"
 
 
 async def test_a_look_at_the_room_is_one_step(autojump_clock: trio.abc.Clock) -> None:
     steps: list[Step] = []
     driver = make(Script(), Disk([]), steps=steps)
-    with trio.move_on_after(10 * ROOM_CHECK_PERIOD_S + 0.01):
+    with trio.move_on_after(10 * ROOM_CHECK_IDLE_S + 0.01):
         await driver.run()
     assert [len(step.events) for step in steps] == [1] * 11, "a step without any event is taken for nothing"
 
@@ -230,18 +250,30 @@ async def test_a_call_runs_in_place_until_one_is_slow_and_then_for_a_while_in_a_
     assert threads == [4, 5, 6, 9, 10, 11, 12, 13], "and a slow one in a thread begins the count anew"
 
 
-async def test_a_step_that_nobody_waits_for_gathers_company(autojump_clock: trio.abc.Clock) -> None:
-    class Patient(Script):
-        def handle(self, events: Sequence[object], now: float) -> Effects:
-            effects = super().handle(events, now)
-            return Effects(effects.writes, effects.actions, gather_s=0.1 if 1 in events else 0.0)
+class Patient(Script):
+    """Once it was told 1, it can wait a tenth of a second."""
 
-    machine = Patient()
-    driver = make(machine, Disk([]))
+    def handle(self, events: Sequence[object], now: float) -> Effects:
+        effects = super().handle(events, now)
+        return Effects(effects.writes, effects.actions, gather_s=0.1 if 1 in events else 0.0)
+
+
+async def batches_of(machine: Script, driver: Driver) -> list[list[object]]:
+    """How the numbers from 1 to 5 were taken together that came every 40 ms."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         for event in (1, 2, 3, 4, 5, None):
             driver.post(event)
             await trio.sleep(0.04)
     posted = [[event for event in batch if event in (1, 2, 3, 4, 5)] for batch in machine.batches]
-    assert [batch for batch in posted if batch] == [[1], [2, 3], [4], [5]]
+    return [batch for batch in posted if batch]
+
+
+async def test_a_step_that_nobody_waits_for_gathers_company(autojump_clock: trio.abc.Clock) -> None:
+    machine = Patient()
+    assert await batches_of(machine, make(machine, Disk([]))) == [[1], [2, 3], [4], [5]]
+
+
+async def test_what_has_gathered_while_a_step_took_long_waits_for_no_more(autojump_clock: trio.abc.Clock) -> None:
+    machine = Patient()
+    assert await batches_of(machine, make(machine, Disk([]), commit_s=0.1)) == [[1], [2, 3], [4, 5]]
