@@ -177,7 +177,7 @@ class Worker:
         self._fallback.lease(now)
         linked = self._outbox.link is not None
         if linked and self._intake.delivery.waits:
-            self._courier.go(now, self._wall, wanted=bool(len(self._desk) + len(self._submissions)))
+            self._courier.go(now, self._wall, wanted=bool(len(self._desk) or len(self._submissions)))
         if self._intake.delivery.damaged:
             self._fail_damaged()
         self._desk.flush()
