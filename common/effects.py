@@ -8,8 +8,8 @@ Writes are plain values. That is what gives group commit, replay, crash tests, a
 """
 
 import enum
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, overload
 
 import attrs
 
@@ -53,6 +53,41 @@ class Delete(Record, frozen=True):
 
 
 Write: TypeAlias = Put | Delete
+
+
+class Writes(Sequence[Write]):
+    """The writes of a step by their tables: keys and their values, None where a record goes. So a store goes through
+    table after table, and no value is made for a write that nobody looks at."""
+
+    __slots__ = ("tables",)
+
+    def __init__(self, tables: Mapping[Table, Mapping[bytes, bytes | None]]) -> None:
+        self.tables = tables
+
+    @classmethod
+    def of(cls, writes: Iterable[Write]) -> "Writes":
+        """These; of several of one key the last."""
+        tables: dict[Table, dict[bytes, bytes | None]] = {}
+        for write in writes:
+            tables.setdefault(write.table, {})[write.key] = write.value if isinstance(write, Put) else None
+        return cls(tables)
+
+    def __iter__(self) -> Iterator[Write]:
+        for table, written in self.tables.items():
+            for key, value in written.items():
+                yield Delete(table, key) if value is None else Put(table, key, value)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.tables.values()))
+
+    @overload
+    def __getitem__(self, index: int) -> Write: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Write, ...]: ...
+    def __getitem__(self, index: int | slice) -> Write | tuple[Write, ...]:
+        return tuple(self)[index]
+
+
 Told: TypeAlias = tuple[str, str | None, dict[str, Any]]
 
 

@@ -10,7 +10,7 @@ Pure: what is read depends only on what was written. The store that stands behin
 from bisect import bisect_left, bisect_right, insort
 from typing import Protocol
 
-from common.effects import Delete, Put, Table, Write
+from common.effects import Table, Writes
 
 
 class Reader(Protocol):
@@ -97,20 +97,16 @@ class Memory:
             first = max(first, bisect_right(keys, after))
         return keys[first:last]
 
-    def take(self) -> list[Write]:
+    def take(self) -> Writes:
         """What was written since the last time, one write for each key, its last. Readable until `committed`."""
         self._taken = bool(self._overlay)
-        return [
-            Delete(table, key) if value is None else Put(table, key, value)
-            for table, written in self._overlay.items()
-            for key, value in written.items()
-        ]
+        return Writes(self._overlay)
 
     def committed(self) -> bool:
         """The writes taken are in the store now. False, and nothing changes, where none were taken."""
         if not self._taken:
             return False
-        self._overlay.clear()
+        self._overlay = {}  # and not cleared: whoever has the writes keeps them
         self._keys.clear()
         self._taken = False
         return True

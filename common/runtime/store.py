@@ -14,7 +14,7 @@ What is relied on, and why each rule is here:
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ import lmdb
 import structlog
 
 from common.copies import Unidentified, go_on_apart, numbers_are_damaged
-from common.effects import Delete, Table, Write
+from common.effects import Table, Write, Writes
 from common.limits import GIB, MIB
 from common.migrations import FORMAT, migrate
 from common.runtime.owning import Damaged, InUse, StoreError, own, share
@@ -218,18 +218,24 @@ class Store:
                 for (table, key), stored in damaged.items():
                     transaction.put(aside(table, key), stored, db=self._quarantine)
                     transaction.delete(key, db=self._dbs[table])
-                for write in writes:
-                    if isinstance(write, Delete):
-                        transaction.delete(write.key, db=self._dbs[write.table])
-                    else:
-                        stored = checksum(write.table, write.key, write.value) + write.value
-                        transaction.put(write.key, stored, db=self._dbs[write.table])
+                for table, written in (writes if isinstance(writes, Writes) else Writes.of(writes)).tables.items():
+                    self._write(transaction, table, written)
         except lmdb.Error as error:
             self._damaged = damaged | self._damaged
             if not isinstance(error, lmdb.MapFullError) and self.room().disk_full:
                 raise NoRoom(f"the disk of {self.directory} is full: {error}") from error
             raise
         self._keep_spare()
+
+    def _write(self, transaction: Any, table: Table, written: Mapping[bytes, bytes | None]) -> None:
+        """In the order of the keys and with one cursor, which mostly stands beside the next: it halves the price."""
+        with transaction.cursor(self._dbs[table]) as cursor:
+            for key in sorted(written):
+                value = written[key]
+                if value is not None:
+                    cursor.put(key, checksum(table, key, value) + value)
+                elif cursor.set_key(key):
+                    cursor.delete()
 
     def _keep_spare(self) -> None:
         """Sees to it that the next megabytes of the file are ours already. Outcomes and acknowledgements still come in

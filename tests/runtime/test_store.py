@@ -53,6 +53,15 @@ def test_what_was_committed_is_there_after_opening_again(directory: Path) -> Non
     store.close()
 
 
+def test_of_several_writes_to_a_key_the_last_counts_and_what_is_not_there_can_be_deleted(directory: Path) -> None:
+    store = opened(directory)
+    store.commit([put(2), put(1), Delete(Table.JOBS, b"key-002"), Delete(Table.LIVE, b"key-003"), put(3)])
+    store.commit([Delete(Table.JOBS, b"key-003"), Put(Table.JOBS, b"key-003", b"again")])
+    found = store.scan(Table.JOBS, limit=9)
+    assert found == [(b"key-001", b"value 1"), (b"key-003", b"again")]
+    store.close()
+
+
 def test_records_are_counted_without_being_read(directory: Path) -> None:
     store = opened(directory)
     assert store.count(Table.JOBS) == 0
