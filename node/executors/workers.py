@@ -99,8 +99,8 @@ class Workers:
         the call before it leaves, or a directory that is not there for all."""
         if not self._may_be_given_ahead or start.slots != 1 or start.dir is not None or start.limits != self._most:
             return None
-        able = (worker for worker in self._busy if worker.takes_more)
-        return min(able, key=attrgetter("given"), default=None)
+        able = [worker for worker in self._busy if worker.takes_more]
+        return min(able, key=attrgetter("given")) if able else None
 
     def take_back(self) -> None:
         """Have every worker hand back what it has not begun."""
