@@ -82,10 +82,12 @@ class Alone:
 
     def go_on(self) -> bool:
         """Hear what it has to tell, and give it as much to do; False when all is over."""
-        over = [over for frame in self._frames.feed(self.node_end.recv(READ_BYTES)) for over in news_of(frame).over]
+        news = [news_of(frame) for frame in self._frames.feed(self.node_end.recv(READ_BYTES))]
+        over = [each for heard in news for each in heard.over]
         assert all(each.outcome.exit == 0 for each in over), over
         self._over += len(over)
         self._give(min(len(over), self._target - self._given))
+        self._send([returned.ticket for heard in news for returned in heard.returned])  # it had waited for too long
         return self._over < self._target
 
     def processor_s(self) -> float:
@@ -105,7 +107,10 @@ class Alone:
     def _give(self, count: int) -> None:
         numbers = range(self._given, self._given + count)
         self._given += count
-        for frame in order_frames([_start(f"k3f7qa-{number}") for number in numbers]):
+        self._send([f"k3f7qa-{number}" for number in numbers])
+
+    def _send(self, tickets: Sequence[str]) -> None:
+        for frame in order_frames([_start(ticket) for ticket in tickets]):
             self.node_end.sendall(frame)
 
 

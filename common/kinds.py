@@ -118,7 +118,7 @@ def _check_words(words: Iterable[str]) -> None:
 
 def _json(what: str, text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _parse(text)
     except RecursionError:
         raise ValueError(f"{what} must be JSON that is nested less deeply") from None
     except ValueError as error:
@@ -129,8 +129,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_parse: Final = json.JSONDecoder(parse_constant=_refuse_constant).decode  # json.loads would make one for each text
+
+
 def _is_dotted_name(text: str) -> bool:
-    return all(part.isidentifier() for part in text.split("."))
+    return text.isidentifier() or all(part.isidentifier() for part in text.split("."))
 
 
 def _is_encodable(word: str) -> bool:

@@ -7,8 +7,6 @@ import attrs
 from common.model import Job
 from node.executors import NO_LIMITS, Limits
 
-_NOTHING: Final = attrs.astuple(NO_LIMITS)
-
 
 @attrs.frozen
 class Maxima:
@@ -18,8 +16,7 @@ class Maxima:
     timeout_s: float | None = None
 
     def limits_of(self, job: Job) -> Limits:
-        asked = (job.cpu_s, job.memory_bytes, job.files, job.processes, job.output_bytes)
-        return self.limits if asked == _NOTHING else Limits(*asked).within(self.limits)
+        return Limits(job.cpu_s, job.memory_bytes, job.files, job.processes, job.output_bytes).within(self.limits)
 
     def timeout_of(self, job: Job) -> float | None:
         asked, most = job.timeout_s, self.timeout_s

@@ -18,12 +18,13 @@ This module holds the values that cross that border, and imports neither trio no
 from typing import Final, TypeAlias
 
 import attrs
+from msgspec.structs import astuple
 
+from common.codec import Record
 from common.model import Outcome
 
 
-@attrs.frozen
-class Limits:
+class Limits(Record, frozen=True):
     """What one attempt, its whole process group, may use; None is no limit. More than that ends it with the reason
     of the same name; more open files than allowed it is only refused."""
 
@@ -35,15 +36,16 @@ class Limits:
 
     def within(self, most: "Limits") -> "Limits":
         """These, and nowhere more than `most`."""
-        pairs = zip(attrs.astuple(self), attrs.astuple(most), strict=True)
+        if self == NO_LIMITS:
+            return most
+        pairs = zip(astuple(self), astuple(most), strict=True)
         return Limits(*(min((value for value in pair if value is not None), default=None) for pair in pairs))
 
 
 NO_LIMITS: Final = Limits()
 
 
-@attrs.frozen
-class Start:
+class Start(Record, frozen=True):
     """Run this attempt. `env` is the whole environment that the job adds to the clean base."""
 
     ticket: str
@@ -85,8 +87,7 @@ class Peek:
     stderr_at: int = 0
 
 
-@attrs.frozen
-class Begun:
+class Begun(Record, frozen=True):
     """The attempt has a process now: `pid` leads its session and its process group. Not told of one that is over by the
     time that it could be."""
 
@@ -95,16 +96,14 @@ class Begun:
     pid: int = 0
 
 
-@attrs.frozen
-class Returned:
+class Returned(Record, frozen=True):
     """The attempt has not begun, and will not: it is the node's again."""
 
     ticket: str
     attempt: int
 
 
-@attrs.frozen
-class Over:
+class Over(Record, frozen=True):
     """The attempt has ended and its process group has been killed. `output` is standard output, then standard error.
 
     An attempt that could not be started is Over without ever having Begun.

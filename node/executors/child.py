@@ -44,6 +44,7 @@ way, goes to standard error.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # its getsignal makes no enum of what it finds
 import _thread
 import importlib
 import io
@@ -65,9 +66,12 @@ PIPE_BYTES = 64 * 1024
 READS_MAX = 32  # more than a pipe can be made to hold; not endless, should somebody go on printing
 ENCODING = sys.getfilesystemencoding(), "surrogateescape"
 TICK_NS = 3_000_000_000  # no file system has a coarser clock
+FINE_TICK_NS = 100_000_000  # nor one that counts in less than FINE_NS: it moves with the kernel, every 10 ms at least
+FINE_NS = 10_000_000
 PR_SET_CHILD_SUBREAPER = 36
 
 _compact = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_parse = json.JSONDecoder().decode
 
 
 class Missing(Exception):
@@ -83,6 +87,7 @@ class Worker:
         self._own_path = list(sys.path)
         self._paths = paths
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
+        self._modules: list[str] = []  # that were there at the end of the last call
         self._own = "/"
         self._stamp_of_empty: tuple[int, int, int] | None = None
         self._environ, self._base = os.environ, _in_bytes(env)
@@ -100,12 +105,11 @@ class Worker:
         is_pickled = "module" not in call
         if self._is_stale(self._stamps if is_pickled else (call["module"],)):
             return {"status": "stale"}, b""
-        modules = list(sys.modules)
         self._enter(call, b"" if is_pickled else body)
         head, value = self._call(call, body if is_pickled else None)
         if os.getpid() != self._pid:
             os._exit(head.get("exit", 0))  # the call has forked, and this is the other process
-        self._leave(call, modules)
+        self._leave(call)
         if "dir" not in call and not self._own_is_empty():
             head["left"] = True
         if _is_dirty():
@@ -167,17 +171,18 @@ class Worker:
             self._printer = _writer()
         sys.stdout = sys.stderr = self._printer
 
-    def _leave(self, call: dict[str, Any], modules: list[str]) -> None:
+    def _leave(self, call: dict[str, Any]) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         os.umask(self._umask)
         directory = call.get("dir", self._own)
         if "dir" in call:
             os.chdir("/")  # or a file system could not be unmounted for our sake
-        if list(sys.modules) != modules:
+        if list(sys.modules) != self._modules:
             _forget_modules(directory + "/")
-            for name in sys.modules.keys() - modules:
+            for name in sys.modules.keys() - self._modules:
                 if any(_is_below(path.rstrip("/") + "/", sys.modules[name]) for path in self._paths):
                     self._stamps.setdefault(name, _stamp(name))
+            self._modules = list(sys.modules)
         sys.path_importer_cache.pop(directory, None)
 
     def _own_is_empty(self) -> bool:
@@ -192,7 +197,7 @@ class Worker:
                 return False
         except OSError:
             return False
-        if found.st_ctime_ns < time.time_ns() - TICK_NS:
+        if found.st_ctime_ns < time.time_ns() - (FINE_TICK_NS if found.st_ctime_ns % FINE_NS else TICK_NS):
             self._stamp_of_empty = stamp
         return True
 
@@ -221,7 +226,7 @@ class Worker:
 
     def _named(self, call: dict[str, Any]) -> bytes:
         function = self._load(call["module"], call["function"])
-        arguments = json.loads(call["arguments"] or "[]")
+        arguments = _parse(call["arguments"] or "[]")
         value = function(**arguments) if isinstance(arguments, dict) else function(*arguments)
         return _compact(value).encode() + b"\n"
 
@@ -348,7 +353,7 @@ def _print_traceback(error: BaseException) -> None:
 
 
 def _is_dirty() -> bool:
-    if _thread._count() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if _thread._count() or _signal.getsignal(signal.SIGTERM) is not _signal.SIG_DFL:
         return True
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -384,7 +389,7 @@ def _serve(control: socket.socket, worker: Worker) -> None:
             if len(packet) == HEADER_BYTES:
                 packet += stream.read(int.from_bytes(packet[:4], "big") - 8)
             end = HEADER_BYTES + int.from_bytes(packet[4:8], "big")
-            head, value = worker.answer(json.loads(packet[HEADER_BYTES:end]), packet[end:])
+            head, value = worker.answer(_parse(packet[HEADER_BYTES:end].decode()), packet[end:])
             head["number"] = int.from_bytes(packet[8:HEADER_BYTES], "big")
             _send(control, head, value)
             if head["status"] == "stale" or "dirty" in head or "left" in head:

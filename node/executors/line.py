@@ -55,7 +55,7 @@ class Line:
         self._slots = self._free = slots
         self._tally = tally
         self._waiting: deque[tuple[int, Start, float]] = deque()  # with its number, from 1, and since when
-        self._last = 0
+        self._last = self._taken = 0
         self.moved_at = 0.0
 
     @property
@@ -98,7 +98,8 @@ class Line:
     def take(self, now: float) -> Start:
         """Take out the first, whether there is room or not."""
         number, start, _ = self._waiting.popleft()
-        self._tally.number = max(number, self._tally.number)
+        if number > self._taken:  # else it was put back
+            self._tally.number = self._taken = number
         self.moved_at = now
         return start
 

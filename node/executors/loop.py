@@ -7,6 +7,7 @@ been closed and its number given to something new): so a handler tries, and is c
 
 import heapq
 import itertools
+import os
 import select
 import socket
 import time
@@ -39,6 +40,11 @@ class Loop:
         """To be called before `fd` is closed."""
         self._epoll.unregister(fd)
         del self._handlers[fd]
+
+    def close(self, fd: int) -> None:
+        """Forget and close a descriptor that nobody else holds: with it the kernel forgets it as well."""
+        del self._handlers[fd]
+        os.close(fd)
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call once, `seconds` from now. Timers cannot be taken back: `call` must know when it comes too late."""

@@ -131,8 +131,7 @@ class Process:
         self.cpu_s = used.ru_utime + used.ru_stime
         self.ended = True
         self._family.forget(self)
-        self._loop.forget(self._pidfd)
-        os.close(self._pidfd)
+        self._loop.close(self._pidfd)
         self._on_exit(os.waitstatus_to_exitcode(status), self._group_is_empty())
 
     def _group_is_empty(self) -> bool:

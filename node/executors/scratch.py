@@ -22,6 +22,8 @@ SPARE_MAX: Final = 64  # directories kept for reuse: about as many as attempts e
 ENTRIES_PER_TURN: Final = 200  # removed between two looks at what else is to be done: a few milliseconds
 ASIDE: Final = ".aside"
 SETTLED_NS: Final = 3_000_000_000  # longer than the clock of any file system stands still: FAT's moves every 2 s
+SETTLED_FINE_NS: Final = 100_000_000  # and one that counts in less than FINE_NS: it moves with the kernel, every 10 ms
+FINE_NS: Final = 10_000_000
 MISSING: Final = (FileNotFoundError, NotADirectoryError)
 _MODE: Final = 0o700
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -121,7 +123,7 @@ class Scratch:
             return True
         if found.st_mode != stat.S_IFDIR | _MODE or os.listdir(path):
             return False
-        if time.time_ns() - found.st_ctime_ns > SETTLED_NS:
+        if time.time_ns() - found.st_ctime_ns > settling_ns(found.st_ctime_ns):
             self._settled[name] = state
         return True
 
@@ -212,6 +214,11 @@ class Scratch:
                     yield
         finally:
             os.close(fd)
+
+
+def settling_ns(change_ns: int) -> int:
+    """How long after a change, from the time that it bears, no other can bear the same."""
+    return SETTLED_FINE_NS if change_ns % FINE_NS else SETTLED_NS
 
 
 def _is_there(path: str, fd: int) -> bool:

@@ -42,8 +42,8 @@ from node.executors.wire import Frames, Setup, news_frames, orders_of
 from node.executors.workers import Workers
 
 PEEK_BYTES_MAX: Final = 256 * KIB  # of each stream in one answer: who follows a job asks again
-NEWS_WAIT_S: Final = 0.01  # a beginning waits for company, which for a short job is its own end: half the frames; an
-# end waits so long at most, while there is enough to begin: the node's step for many is hardly longer than for one
+NEWS_WAIT_S: Final = 0.01  # a beginning waits for so long, within which a short job has ended: half the news; an end
+# waits so long at most, while there is enough to begin: the node's step for many is hardly longer than for one
 STALL_S: Final = 0.05  # what is in line and does not move for so long goes back
 WAIT_S_MAX: Final = 0.2  # and so does what has waited for so long, although it moves
 TRY_AGAIN_S: Final = 0.002  # while a worker has still to take up its first call, it can be asked for no other
@@ -70,7 +70,7 @@ class Spawner:
         self._running: dict[tuple[str, int], Command | Call] = {}
         self._commands_running = 0
         self._watches_line = self._will_report = False
-        self._begun: dict[tuple[str, int], Begun] = {}
+        self._begun: dict[tuple[str, int], tuple[float, Begun]] = {}  # with its time; the oldest first
         self._returned: list[Returned] = []
         self._wanted_back: list[TakeBack] = []  # of calls that could not be had back yet
         self._printed: list[Printed] = []
@@ -201,7 +201,8 @@ class Spawner:
 
     def _has_begun(self, start: Start, running: Command | Call) -> None:
         self._report_soon()
-        self._begun[start.ticket, start.attempt] = Begun(start.ticket, start.attempt, running.pid)
+        id = start.ticket, start.attempt
+        self._begun[id] = time.monotonic(), Begun(*id, running.pid)
 
     def _take_back(self, back: Sequence[TakeBack]) -> None:
         if not back:
@@ -264,20 +265,36 @@ class Spawner:
     def _report_soon(self) -> None:
         if not self._will_report:
             self._will_report = True
-            self._loop.after(NEWS_WAIT_S, self._report_now)
+            self._loop.after(NEWS_WAIT_S - self._oldest_waits_s(), self._report_now)
 
     def _report_now(self) -> None:
         self._will_report = False
-        if self._begun or self._over:
+        if self._over or self._oldest_waits_s() >= NEWS_WAIT_S:
             self._report()
+        elif self._begun:
+            self._report_soon()
+
+    def _oldest_waits_s(self) -> float:
+        """How long ago it has begun, of what is not yet known to have."""
+        return time.monotonic() - next(iter(self._begun.values()))[0] if self._begun else 0.0
 
     def _report(self) -> None:
-        begun, self._begun = list(self._begun.values()), {}
+        begun = self._grown()
         returned, self._returned = self._returned, []
         printed, self._printed = self._printed, []
         over, self._over = self._over, []
         for frame in news_frames(begun, returned, printed, over):
             self._node.send(frame)
+
+    def _grown(self) -> list[Begun]:
+        """What has begun and was not over at once. The younger go on waiting: their own end may be near."""
+        grown = []
+        while self._oldest_waits_s() >= NEWS_WAIT_S:
+            _, begun = self._begun.pop(next(iter(self._begun)))
+            grown.append(begun)
+        if self._begun:
+            self._report_soon()
+        return grown
 
 
 def hold_lock(path: Path) -> int:

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import attrs
 import msgspec
 
+from common.codec import Record
 from common.limits import BATCH_BYTES, BATCH_ITEMS_MAX
 from node.executors import NO_LIMITS, Begun, Kill, Limits, Order, Over, Peek, Printed, Returned, Start, TakeBack
 
@@ -31,8 +32,7 @@ class Setup:
     slots: int = sys.maxsize  # what is started beyond these waits in line
 
 
-@attrs.frozen
-class Orders:
+class Orders(Record, frozen=True):
     """Node to spawner. The starts of one frame come first, then what is taken back, then kills, then peeks."""
 
     starts: Sequence[Start] = ()
@@ -41,8 +41,7 @@ class Orders:
     peeks: Sequence[Peek] = ()
 
 
-@attrs.frozen
-class News:
+class News(Record, frozen=True):
     """Spawner to node. What has been printed comes first, then what is over; who has begun is not over. An empty one
     says that the spawner is up."""
 

@@ -73,7 +73,7 @@ class Workers:
         self._env = env
         self._setup = worker_setup([path for path in setup.pythonpath.split(os.pathsep) if path], env)
         self._most = setup.most
-        self._may_be_given_ahead = attrs.evolve(setup.most, files=None, output_bytes=None) == NO_LIMITS
+        self._may_be_given_ahead = replace(setup.most, files=None, output_bytes=None) == NO_LIMITS
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._idle: list[Worker] = []
         self._busy: dict[Worker, None] = {}
@@ -86,7 +86,7 @@ class Workers:
         elif self._idle:
             worker = self._idle.pop()
         else:
-            worker = self._start(attrs.evolve(self._most, cpu_s=None), for_one_call=False)
+            worker = self._start(replace(self._most, cpu_s=None), for_one_call=False)
         self._busy[worker] = None
         if not self._looks:
             self._looks = True
@@ -99,8 +99,8 @@ class Workers:
         the call before it leaves, or a directory that is not there for all."""
         if not self._may_be_given_ahead or start.slots != 1 or start.dir is not None or start.limits != self._most:
             return None
-        able = (worker for worker in self._busy if worker.takes_more)
-        return min(able, key=attrgetter("given"), default=None)
+        able = [worker for worker in self._busy if worker.takes_more]
+        return min(able, key=attrgetter("given")) if able else None
 
     def take_back(self) -> None:
         """Have every worker hand back what it has not begun."""
@@ -205,7 +205,7 @@ class Worker:
         """Whether it runs a call, and may be given others to run after it."""
         if not self._is_ready or self._for_one_call or self._reply is not None or self.prints.is_watched:
             return False
-        return self._own is not None and 0 < self.given < GIVEN_MAX and self._calls[0].start.slots == 1
+        return self._own is not None and 0 < len(self._calls) < GIVEN_MAX and self._calls[0].start.slots == 1
 
     def give_ahead(self, call: Call) -> bool:
         """To be run after the others; False where it is too long for that."""

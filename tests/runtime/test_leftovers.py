@@ -341,13 +341,20 @@ def test_a_directory_that_was_left_untouched_is_known_by_the_time_of_its_last_ch
         name = scratch.lend()
         path = Path(scratch.path(name))
         assert (come_back(), come_back()) == (1, 1), "it has only just been made, and could be changed in the same tick"
-        monkeypatch.setattr(scratching, "SETTLED_NS", -1)
+        monkeypatch.setattr(scratching, "settling_ns", lambda _: -1)
         assert (come_back(), come_back(), come_back()) == (1, 0, 0)
         until_it_shows(lambda: ((path / "file").touch(), (path / "file").unlink()))
         assert (come_back(), come_back()) == (1, 0)
         until_it_shows((path / "file").touch)
         scratch.give_back(name, unused=True)
         assert scratch.lend() != name
+
+
+def test_a_change_is_taken_for_settled_soon_only_where_the_clock_of_the_file_system_is_seen_to_be_fine() -> None:
+    second_ns = 1_000_000_000
+    assert scratching.settling_ns(7 * second_ns) > 2 * second_ns, "FAT's clock moves every two seconds"
+    assert scratching.settling_ns(7 * second_ns + 120_000_000) > 2 * second_ns, "one that counts hundredths"
+    assert scratching.settling_ns(7 * second_ns + 123_456_789) < second_ns
 
 
 def test_a_directory_that_nobody_has_needed_for_a_while_is_removed(root: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from common.model import Outcome, Reason, Verdict
+from node.executors.spawner import NEWS_WAIT_S
 from node.executors.workers import Worker
 from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
 
@@ -238,3 +239,14 @@ def test_nothing_is_taken_back_from_a_worker_that_has_still_to_take_up_its_first
         worker.take_back()
         assert back == calls[1:]
         assert list(worker._calls) == calls[:1]
+
+
+async def test_nobody_hears_of_the_beginning_of_what_is_over_soon_whatever_else_there_is_to_tell(yard: Yard) -> None:
+    yard.insists = True
+    long, _ = await yard.begin("exec", "sleep 0.05")
+    short = [yard.start("exec", "true") for _ in range(40)]
+    for ticket in [long, *short]:
+        await yard.end_of(ticket)
+    told = [ticket for ticket in [long, *short] if ticket in yard.begun]
+    assert told[0] == long
+    assert min(yard.over[ticket].outcome.seconds for ticket in told) >= NEWS_WAIT_S
