@@ -36,6 +36,11 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Allocated(Written):
+    """Zeros behind the end of a file, which nobody has written."""
+
+
+@dataclass(frozen=True)
 class Synced:
     """Everything that was written to this file before is on disk; of the directory itself, which is called ".", what
     its files are called."""
@@ -66,13 +71,14 @@ class _Numbers:
     write: int
     pwrite: int
     writev: int
+    fallocate: int
     syncs: tuple[int, int]
     renames: Mapping[int, tuple[int, int]]
 
 
 _MACHINES: Final = {
-    "x86_64": _Numbers(1, 18, 20, (74, 75), {82: (0, 1), 264: (1, 3), 316: (1, 3)}),
-    "aarch64": _Numbers(64, 68, 66, (82, 83), {38: (1, 3), 276: (1, 3)}),
+    "x86_64": _Numbers(1, 18, 20, 285, (74, 75), {82: (0, 1), 264: (1, 3), 316: (1, 3)}),
+    "aarch64": _Numbers(64, 68, 66, 47, (82, 83), {38: (1, 3), 276: (1, 3)}),
 }
 _PATH_BYTES_MAX: Final = 4096
 _SEIZE, _INTERRUPT, _SYSCALL, _GET_SYSCALL_INFO = 0x4206, 0x4207, 24, 0x420E
@@ -147,7 +153,8 @@ class _Watch:
         if kind != _EXIT or asked is None:
             return None
         result = ctypes.c_int64(number).value  # at the exit the result stands where the number did
-        done = result == len(asked.data) if isinstance(asked, Written) else result >= 0
+        whole = len(asked.data) if isinstance(asked, Written) and not isinstance(asked, Allocated) else result
+        done = result == whole and result >= 0
         assert done, f"{type(asked).__name__} came back with {result}: a disk that does not fail is needed here"
         return asked
 
@@ -158,6 +165,8 @@ class _Watch:
         if number in self._numbers.syncs:
             name = self._name(self._target(arguments[0]))
             return None if name is None else Synced(name)
+        if number == self._numbers.fallocate:
+            return self._allocate(*arguments[:4])
         if number in (self._numbers.write, self._numbers.pwrite, self._numbers.writev):
             return self._write(number, *arguments[:4])
         return None
@@ -172,6 +181,15 @@ class _Watch:
         if number == self._numbers.writev:
             return Written(name, at, b"".join(self._vectors(address, size)), durable)
         return Written(name, offset if number == self._numbers.pwrite else at, self._memory(address, size), durable)
+
+    def _allocate(self, descriptor: int, mode: int, offset: int, size: int) -> Call | None:
+        """What becomes of a file by it: zeros from its end on."""
+        target = self._target(descriptor)
+        if (name := self._name(target)) is None:
+            return None
+        assert mode == 0, f"fallocate with mode {mode} is not known here"
+        end = os.stat(target).st_size
+        return Allocated(name, end, bytes(max(0, offset + size - end)), durable=False)
 
     def _name(self, path: str) -> str | None:
         """What a path is called in the directory, "." for the directory itself; None outside of it."""

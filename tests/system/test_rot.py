@@ -19,14 +19,14 @@ import pytest
 
 from common.runtime.store import Store
 from examples.local_cluster import LocalCluster
-from tests.system.client import Reply, ask, submit, wait
+from tests.system.client import Reply, ask, submit, until, wait
 from tests.system.conftest import StartCluster
 from tests.system.directories import damage_of
 from tests.system.programs import data_dir
 from tests.system.reach import reach, seed
 from tests.system.store_reader import Reader, Reading, in_memory
 from tests.system.store_writer import MAP_BYTES, Records, states, writes_of
-from tests.system.watching import where
+from tests.system.watching import statistic, where
 
 pytestmark = pytest.mark.system
 
@@ -72,7 +72,8 @@ def _bits(file: bytes, chance: random.Random) -> Sequence[int]:
     heads = [
         at for at in range(0, len(file), PAGE_BYTES) if at == int.from_bytes(file[at : at + 8], "little") * PAGE_BYTES
     ]
-    anywhere = [chance.randrange(len(file)) for _ in range(FLIPS // 2)]
+    used_bytes = len(file.rstrip(b"\0"))  # behind them is what the store keeps to spare
+    anywhere = [chance.randrange(used_bytes) for _ in range(FLIPS // 2)]
     in_heads = [chance.choice(heads) + chance.randrange(HEAD_BYTES) for _ in range(FLIPS - FLIPS // 2 - FLIPS // 8)]
     in_meta = [chance.choice(heads[:2]) + chance.randrange(META_BYTES) for _ in range(FLIPS // 8)]
     return [8 * byte + chance.randrange(8) for byte in anywhere + in_heads + in_meta]
@@ -105,6 +106,7 @@ def test_a_job_whose_records_have_rotted_is_told_of_and_all_others_live_on(start
     begun = submit(node, "sh sleep 300")
     where(cluster, begun, asked="node1")
     waiting = [submit(node, f"sh echo waited in place {n}") for n in range(6)]
+    until("the balancer has all of them", lambda: statistic(node, "jobs_live") == 1 + len(waiting))
     for name in ("balancer", "node1"):
         cluster.kill(name)
         for text in (b"the end of 4\n", b"echo waited in place 3"):
