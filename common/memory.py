@@ -100,7 +100,7 @@ class Memory:
     def take(self) -> Writes:
         """What was written since the last time, one write for each key, its last. Readable until `committed`."""
         self._taken = bool(self._overlay)
-        return Writes(self._overlay)
+        return Writes(self._overlay if self._taken else {})
 
     def committed(self) -> bool:
         """The writes taken are in the store now. False, and nothing changes, where none were taken."""

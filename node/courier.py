@@ -1,8 +1,9 @@
 """The courier: takes new jobs to the ledger, at a pace.
 
-What a client waits for goes at once, and so does what comes after a pause. Of those that are submitted one behind the
-other, whose clients wait for nothing but `OK`, the next go together a moment later: each message costs the balancer a
-step and a commit, and its disk may be the one that the next `OK` waits for. Pure.
+What a client waits for goes at once. So does what comes after a pause, and what has a group: whoever cancels that at
+another node means what was submitted a moment ago, too. Of those that are submitted one behind the other, whose clients
+wait for nothing but `OK`, the next go together a moment later: each message costs the balancer a step and a commit, and
+its disk may be the one that the next `OK` waits for. Pure.
 """
 
 from typing import Final
@@ -26,7 +27,7 @@ class Courier:
     def go(self, now: float, wall: float, *, wanted: bool) -> None:
         """Something waits to be sent: it goes, if somebody waits for that or it is time; else there is a step when it
         is."""
-        if not wanted and now < self._next_at:
+        if not wanted and not self._intake.delivery.of_group and now < self._next_at:
             if DUE not in self._timers:
                 self._timers.set(DUE, self._next_at)
             return

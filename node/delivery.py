@@ -70,6 +70,7 @@ class Delivery:
         self._upto = 0  # those of a higher number are on disk alone
         self._in_flight: dict[str, int] = {}  # ticket → bytes
         self._bytes_in_flight = 0
+        self.of_group = False  # whether any of the unsent that are new has a group
         self.damaged: list[str] = []  # live jobs whose record is in quarantine: nobody can run them
         self._revived: set[str] = set()  # above the watermark, and the ledger has them all the same
         self._untold: set[str] = set()  # keyed jobs whose client waits for the ledger's word on the key
@@ -98,8 +99,9 @@ class Delivery:
 
     # --- what there is to deliver --------------------------------------------------------------------------------
 
-    def add(self, name: str, number: int) -> None:
+    def add(self, name: str, number: int, *, of_group: bool) -> None:
         """A new ticket, the highest, and its number."""
+        self.of_group = self.of_group or of_group
         behind_all, self._last = self._upto == self._last, number
         if behind_all and len(self._unsent) < self._read_max:
             self._unsent.append(name)
@@ -217,7 +219,7 @@ class Delivery:
     def to_send(self, wall: float) -> list[Submission]:
         """The next jobs for the ledger, as many as the window has room for."""
         submissions: list[Submission] = []
-        marked = self._sent
+        marked, self.of_group = self._sent, False
         while self._room() and (self._unsent or self._read_on()):
             name = self._unsent.popleft()
             job, live = self._memory.get(Table.JOBS, ticket_key(name)), name in self._live

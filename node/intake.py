@@ -91,7 +91,7 @@ class Intake:
         if job.key is not None:
             self._keys.claim(job.key, Claim(name, fingerprint(job, body)))
         self._live.enter(name, Own(first_state(job), 0, now), hold=bool(job.delay_s))
-        self.delivery.add(name, self._last)
+        self.delivery.add(name, self._last, of_group=job.group is not None)
         return name
 
     def _set_numbers_aside(self, upto: int) -> None:

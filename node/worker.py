@@ -175,9 +175,9 @@ class Worker:
         self._backlog.fill(now)
         self._report(now)
         self._fallback.lease(now)
-        linked = self._outbox.link is not None
-        if linked and self._intake.delivery.waits:
-            self._courier.go(now, self._wall, wanted=bool(len(self._desk) or len(self._submissions)))
+        if (linked := self._outbox.link is not None) and self._intake.delivery.waits:
+            wanted = bool(len(self._desk) or len(self._submissions) or self._drain.stopping)
+            self._courier.go(now, self._wall, wanted=wanted)
         if self._intake.delivery.damaged:
             self._fail_damaged()
         self._desk.flush()
@@ -508,6 +508,8 @@ class Worker:
 
     def _on_stop(self, event: Stop, now: float) -> None:
         self._fallback.let_go(now)
+        if self._outbox.link is not None:
+            self._courier.go(now, self._wall, wanted=True)  # before the farewell
         self._drain.stop(now)
 
     def _on_store_level(self, event: StoreLevel, now: float) -> None:

@@ -29,8 +29,8 @@ from common.events import StoreLevel
 from common.machine import Machine
 from common.runtime.store import NoRoom, Room
 
-ROOM_CHECK_PERIOD_S = 0.25  # after a commit
-ROOM_CHECK_IDLE_S = 1.0  # where nothing was written since the last look; others may fill the disk
+ROOM_CHECK_PERIOD_S = 0.25  # while something comes in
+ROOM_CHECK_IDLE_S = 1.0  # while nothing does; others may fill the disk
 QUICK_S = 0.01  # a good disk takes a thirtieth; the rest is for the time that others have the processor
 LOOK_AGAIN_AFTER = 64  # commits
 
@@ -168,7 +168,6 @@ class Driver:
         started = trio.current_time()
         if effects.writes:
             await self._commit(effects.writes)
-            self._next_room_check = min(self._next_room_check, now + ROOM_CHECK_PERIOD_S)
         self._machine.committed()
         commit_s = trio.current_time() - started
         for action in effects.actions:
@@ -183,10 +182,12 @@ class Driver:
             observer(step)
 
     def _watch_room(self, now: float) -> None:
-        if now >= self._next_room_check:
+        """The machine is told before it takes in what may no longer have room."""
+        early_s = ROOM_CHECK_IDLE_S - ROOM_CHECK_PERIOD_S if self._events else 0.0
+        if now >= self._next_room_check - early_s:
             self._next_room_check = now + ROOM_CHECK_IDLE_S
             room = self._store.room()
-            self.post(StoreLevel(room.fraction, room.disk_full, self._wall()))
+            self._events.appendleft(StoreLevel(room.fraction, room.disk_full, self._wall()))
 
     async def _commit(self, writes: Sequence[Write]) -> None:
         """Whoever cancels us gets his way after the commit, and after its actions would have been due: the caller

@@ -15,7 +15,7 @@ What is relied on, and why each rule is here:
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ SUBDIRECTORIES_MAX: Final = 1000
 _HEADROOM_BYTES: Final = 16 * GIB
 _DISK_RESERVE_BYTES: Final = 64 * MIB  # of a large disk; of a small one a twentieth
 _DISK_RESERVE_FRACTION: Final = 0.05
-_SPARE_BYTES: Final = 4 * MIB  # of the file, behind its last page
+_SPARE_BYTES_MAX: Final = 4 * MIB  # of the file, behind its last page; on a small disk twice the reserve
 
 
 class NoRoom(StoreError):
@@ -85,8 +85,9 @@ class Store:
         self._damaged: dict[tuple[Table, bytes], bytes] = {}
         self._env: Any = None
         self._reading: Any = None
-        self._spare_until = 0  # bytes of the file
         self._lock_fd = own(directory)
+        self._spare_bytes = min(_SPARE_BYTES_MAX, 2 * _reserve_bytes(os.statvfs(directory)))
+        self._spare_until = self._spare_refused_at = 0  # bytes of the file
         try:
             self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
             self._page_bytes = int(self._env.stat()["psize"])
@@ -243,15 +244,16 @@ class Store:
         be had, or the file system promises nothing, it goes on without."""
         info = self._env.info()
         end = (int(info["last_pgno"]) + 1) * self._page_bytes
-        if self._spare_until - end >= _SPARE_BYTES // 2:
+        if self._spare_until - end >= self._spare_bytes // 2 or end == self._spare_refused_at:
             return
-        with suppress(OSError):
-            fd = os.open(self.directory / _FILE, os.O_RDWR)
-            try:
-                os.posix_fallocate(fd, end, _SPARE_BYTES)
-                self._spare_until = end + _SPARE_BYTES
-            finally:
-                os.close(fd)
+        fd = os.open(self.directory / _FILE, os.O_RDWR)
+        try:
+            os.posix_fallocate(fd, end, self._spare_bytes)
+            self._spare_until = end + self._spare_bytes
+        except OSError:
+            self._spare_refused_at = end  # tried again when the file has grown
+        finally:
+            os.close(fd)
 
     def room(self) -> Room:
         """Pages in use by the tables, not counting those that are free to be used again."""
@@ -259,9 +261,13 @@ class Store:
             stats = [transaction.stat(db) for db in (*self._dbs.values(), self._quarantine)]
         pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
         disk = os.statvfs(self.directory)
-        reserve = min(_DISK_RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * _DISK_RESERVE_FRACTION))
         free = disk.f_bavail * disk.f_frsize
-        return Room(pages * stats[0]["psize"], self._max_bytes, free < reserve)
+        return Room(pages * stats[0]["psize"], self._max_bytes, free < _reserve_bytes(disk))
+
+
+def _reserve_bytes(disk: os.statvfs_result) -> int:
+    """With less room a disk counts as full."""
+    return min(_DISK_RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * _DISK_RESERVE_FRACTION))
 
 
 def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, bytes], None]) -> Store:

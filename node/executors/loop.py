@@ -42,7 +42,8 @@ class Loop:
         del self._handlers[fd]
 
     def close(self, fd: int) -> None:
-        """Forget and close a descriptor that nobody else holds: with it the kernel forgets it as well."""
+        """Forget and close a descriptor that nobody else holds: with it the kernel forgets it as well. No child may
+        have it, either: all of them are made by posix_spawn, and it closes itself at their exec."""
         del self._handlers[fd]
         os.close(fd)
 

@@ -68,3 +68,21 @@ def test_an_idle_node_is_not_woken_for_jobs_that_it_has_not() -> None:
     deadline = cluster.nodes["n1"].machine.next_deadline()
     assert deadline is not None
     assert deadline > cluster.now + 10 * APART_S
+
+
+def test_a_group_is_cancelled_at_another_node_with_all_that_was_submitted_a_moment_ago() -> None:
+    cluster = Cluster(2, slots=0, jobs_apart_s=APART_S)
+    for _ in range(4):
+        cluster.say("n1", "SUBMIT group=night sleep 0")
+    assert cluster.say("n2", "CANCEL group=night") == "OK group=night state=cancelled count=4\n"
+
+
+def test_before_a_planned_stop_the_ledger_is_told_of_all_jobs() -> None:
+    cluster = started()
+    for _ in range(4):
+        cluster.say("n1", "SUBMIT sleep 0")
+    cluster.stop("n1")
+    assert sent(cluster) == [1, 3]
+    kinds = [type(message).__name__ for to, message in cluster.sent if to == "balancer"]
+    assert kinds.index("Farewell") > max(at for at, kind in enumerate(kinds) if kind == "Jobs")
+    assert cluster.nodes["n1"].exited

@@ -183,7 +183,25 @@ async def test_the_machine_is_told_how_full_the_store_is(autojump_clock: trio.ab
     assert machine.levels[0].fraction == 0.25
 
 
-async def test_the_room_is_looked_at_soon_after_each_commit(autojump_clock: trio.abc.Clock) -> None:
+async def test_what_ends_a_pause_is_taken_in_by_a_machine_that_knows_how_full_the_disk_is(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    steps: list[Step] = []
+    disk = Disk([])
+    driver = make(Script(), disk, steps=steps)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(ROOM_CHECK_IDLE_S + 0.9 * ROOM_CHECK_IDLE_S)
+        disk.errors = [NoRoom("full")]
+        driver.post(1)
+        await trio.sleep(0.01)
+        driver.post(None)
+    [taken] = [step.events for step in steps if 1 in step.events]
+    assert isinstance(taken[0], StoreLevel)
+    assert taken[0].disk_full
+
+
+async def test_the_room_is_looked_at_often_while_something_comes_in(autojump_clock: trio.abc.Clock) -> None:
     machine = Script()
     driver = make(machine, Disk([]))
     async with trio.open_nursery() as nursery:
