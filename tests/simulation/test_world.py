@@ -486,7 +486,7 @@ def test_a_paused_process_does_nothing_while_the_time_of_the_others_goes_on() ->
         now = trio.current_time()
         assert log.steps_of(runner, paused_at, now) == 0
         for process in world.processes:
-            assert process == runner or log.steps_of(process, paused_at, now) > 40
+            assert process == runner or log.steps_of(process, paused_at, now) >= 19, "a step a second at least"
         (first, *_) = log.ended
         assert first[0] == pytest.approx(began_at + 3.0), "the job itself was not paused"
         assert len(log.begun) == 2, "and after the node timeout it was given to another node"
