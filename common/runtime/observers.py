@@ -54,6 +54,7 @@ class Health:
         for event in step.events:
             if isinstance(event, LinkOpened):
                 self._link = event.link
+                self._next = now  # the file must not say for another second that there is none
             elif isinstance(event, LinkClosed) and event.link == self._link:
                 self._link = None
             if isinstance(event, LinkOpened | Received):

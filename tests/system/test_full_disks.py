@@ -209,6 +209,7 @@ def test_a_node_whose_store_is_full_says_so_until_what_it_holds_has_ended(
         assert wait(full, submit(other, "sh echo meanwhile")).body == b"meanwhile\n"
         gate.open_and_read(full, held)
         until("it takes jobs", lambda: _answer(full, "submit sh true").ok, within_s=NOTICED_WITHIN_S)
+        until("what has ended makes room", lambda: statistic(full, "store_fraction", local=True) < 0.62, within_s=20)
     assert cluster.ended() == {}
     assert damage_of(cluster) == []
 
