@@ -99,6 +99,18 @@ def test_a_linked_node_is_well_however_seldom_it_is_polled(tmp_path: Path) -> No
         assert health_problem(tmp_path, clock.now) is None
 
 
+def test_a_link_is_told_of_at_once_so_that_a_node_which_dies_then_is_no_node_without_a_balancer(tmp_path: Path) -> None:
+    clock = Clock()
+    health = Health(tmp_path, UNHEALTHY_AFTER_S, clock)
+    health(step())
+    clock.now += 0.1
+    health(step(LinkOpened(1, "ledger", True)))
+    clock.now += UNHEALTHY_AFTER_S
+    assert health_problem(tmp_path, clock.now) is None, "it was there ten seconds ago, and had its balancer"
+    clock.now += 0.1
+    assert "no progress" in (health_problem(tmp_path, clock.now) or "")
+
+
 def test_alone_counts_from_what_was_heard_last(tmp_path: Path) -> None:
     clock = Clock()
     health = Health(tmp_path, ALONE_S_MAX, clock)
