@@ -60,6 +60,16 @@ class Memory:
             insort(self._keys[table], key)
         written[key] = value
 
+    def writes_to(self, table: Table) -> dict[bytes, bytes | None]:
+        """What is written of a table in this step, by key, None for what is deleted: for whoever writes a hundred
+        records in a row, to add to at once and not to keep."""
+        assert not self._taken, "a machine wrote while its last step was being committed"
+        self._keys.pop(table, None)
+        written = self._overlay.get(table)
+        if written is None:
+            written = self._overlay[table] = {}
+        return written
+
     def scan(
         self, table: Table, *, prefix: bytes = b"", after: bytes = b"", limit: int, backwards: bool = False
     ) -> list[tuple[bytes, bytes]]:
@@ -99,7 +109,7 @@ class Memory:
 
     def take(self) -> Writes:
         """What was written since the last time, one write for each key, its last. Readable until `committed`."""
-        self._taken = bool(self._overlay)
+        self._taken = self.untaken
         return Writes(self._overlay if self._taken else {})
 
     def committed(self) -> bool:
@@ -114,4 +124,4 @@ class Memory:
     @property
     def untaken(self) -> bool:
         """Whether anything was written since the last time that writes were taken."""
-        return bool(self._overlay)
+        return any(self._overlay.values())

@@ -189,6 +189,17 @@ def test_writing_while_a_step_is_being_committed_is_a_bug_that_is_noticed() -> N
     memory.take()
     with pytest.raises(AssertionError, match="being committed"):
         memory.put(Table.JOBS, b"b", b"2")
+    with pytest.raises(AssertionError, match="being committed"):
+        memory.writes_to(Table.JOBS)
+
+
+def test_to_have_looked_at_the_writes_of_a_table_is_not_to_have_written() -> None:
+    memory = Memory(Disk())
+    memory.writes_to(Table.JOBS)
+    assert not memory.untaken
+    assert not memory.take()
+    memory.put(Table.JOBS, b"a", b"1")
+    assert memory.untaken
 
 
 @given(
@@ -197,6 +208,7 @@ def test_writing_while_a_step_is_being_committed_is_a_bug_that_is_noticed() -> N
     st.binary(max_size=2),
     st.binary(max_size=1),
     st.integers(1, 5),
+    st.booleans(),
     st.booleans(),
     st.booleans(),
 )
@@ -208,6 +220,7 @@ def test_a_scan_over_uncommitted_writes_is_as_if_they_were_committed(
     limit: int,
     backwards: bool,
     between: bool,
+    many: bool,
 ) -> None:
     disk, both = Disk(), Disk()
     for target in (disk, both):
@@ -216,7 +229,9 @@ def test_a_scan_over_uncommitted_writes_is_as_if_they_were_committed(
     for key, value in written.items():
         if between:
             memory.scan(Table.JOBS, limit=1)
-        if value is None:
+        if many:
+            memory.writes_to(Table.JOBS)[key] = value
+        elif value is None:
             memory.delete(Table.JOBS, key)
         else:
             memory.put(Table.JOBS, key, value)
