@@ -95,9 +95,16 @@ class Job(Record, frozen=True):
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise ValueError(f"a job takes 1 slot or more, not {self.slots}")
-        for what, text in (("group", self.group), ("key", self.key)):  # which are keys of tables
-            if text is not None and not 0 < len(text.encode()) <= OPTION_BYTES_MAX:
-                raise ValueError(f"a {what} has 1 to {OPTION_BYTES_MAX} bytes")
+        if self.group is not None:
+            _check_key("group", self.group)
+        if self.key is not None:
+            _check_key("key", self.key)
+
+
+def _check_key(what: str, text: str) -> None:
+    """A key of a table is made of it."""
+    if not 0 < len(text.encode()) <= OPTION_BYTES_MAX:
+        raise ValueError(f"a {what} has 1 to {OPTION_BYTES_MAX} bytes")
 
 
 class Outcome(Record, frozen=True):
@@ -205,13 +212,17 @@ def is_prefix(text: str) -> bool:
     return len(text) == PREFIX_CHARACTERS and all(character in PREFIX_ALPHABET for character in text)
 
 
+def prefix_key(prefix: str) -> bytes:
+    """What the keys of an origin's tickets begin with; their number follows, in eight bytes."""
+    return prefix.encode()
+
+
 @functools.lru_cache(maxsize=_RECENT)  # each ticket is asked for a dozen times within a few steps
 def ticket_key(text: str) -> bytes:
     """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended; the
     elements of an array follow it, by index."""
     of, _, index = text.partition("_")
-    prefix, number = of.split("-")
-    key = prefix.encode() + int(number).to_bytes(8, "big")
+    key = of[:PREFIX_CHARACTERS].encode() + int(of[PREFIX_CHARACTERS + 1 :]).to_bytes(8, "big")
     return key + int(index).to_bytes(_INDEX_BYTES, "big") if index else key
 
 
