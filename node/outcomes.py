@@ -11,6 +11,7 @@ from common.effects import Table
 from common.memory import Memory
 from common.messages import AttemptId, Pair, Reported
 from common.model import Outcome, ticket_key, ticket_of
+from node.held import Finished
 
 _SCAN = 1000
 
@@ -23,6 +24,8 @@ class Outcomes:
         self._memory = memory
         self._kept: dict[AttemptId, str] = {}  # → the boot that ran it
         self._by_ticket: dict[str, AttemptId] = {}
+        self._with_output: set[AttemptId] = set()  # or perhaps
+        self._on_disk_too: set[AttemptId] = set()  # or perhaps: kept a second time, behind what was written before
 
     def restore(self) -> None:
         after = b""
@@ -31,17 +34,30 @@ class Outcomes:
                 ticket = ticket_of(key[:-4])
                 reported = unpack(Reported, packed)
                 self._note((ticket, reported.attempt), reported.boot_id)
+                self._with_output.add((ticket, reported.attempt))
             after = chunk[-1][0]
 
-    def keep(self, id: AttemptId, outcome: Outcome, output: bytes) -> Pair:
-        """Keeps it from here on; returns it as it travels."""
-        ticket, attempt = id
-        key, record = _key(id), pack(Reported(attempt, self._boot_id, outcome))
-        self._memory.put(Table.OUTCOMES, key, record)
-        if output:
-            self._memory.put(Table.OUTCOME_OUTPUTS, key, output)
-        self._note(id, self._boot_id)
-        return Pair(ticket, record, output)
+    def keep(self, finished: Iterable[Finished]) -> list[Pair]:
+        """Keeps them from here on; returns them as they travel."""
+        records, outputs = self._memory.writes_to(Table.OUTCOMES), self._memory.writes_to(Table.OUTCOME_OUTPUTS)
+        pairs: list[Pair] = []
+        record = b""
+        before: tuple[int, Outcome] | None = None
+        for done in finished:
+            id, key = done.id, _key(done.id)
+            ticket, attempt = id
+            if (attempt, done.outcome) != before:  # those that slept for no time at all have all ended alike
+                before = attempt, done.outcome
+                record = pack(Reported(attempt, self._boot_id, done.outcome))
+            if key in records or id in self._kept:
+                self._on_disk_too.add(id)
+            records[key] = record
+            if done.output:
+                outputs[key] = done.output
+                self._with_output.add(id)
+            self._note(id, self._boot_id)
+            pairs.append(Pair(ticket, record, done.output))
+        return pairs
 
     def _note(self, id: AttemptId, boot_id: str) -> None:
         self._kept[id] = boot_id
@@ -49,14 +65,22 @@ class Outcomes:
 
     def acknowledged(self, ids: Iterable[AttemptId]) -> None:
         """The ledger has settled these: they need not be kept."""
+        records, outputs = self._memory.writes_to(Table.OUTCOMES), self._memory.writes_to(Table.OUTCOME_OUTPUTS)
         for id in ids:
             if self._kept.pop(id, None) is None:
                 continue
             if self._by_ticket.get(id[0]) == id:
                 del self._by_ticket[id[0]]
             key = _key(id)
-            self._memory.delete(Table.OUTCOMES, key)
-            self._memory.delete(Table.OUTCOME_OUTPUTS, key)
+            if key in records and id not in self._on_disk_too:
+                del records[key]  # it never came to the disk, and need not
+                outputs.pop(key, None)
+            else:
+                records[key] = None
+                if id in self._with_output:
+                    outputs[key] = None
+            self._with_output.discard(id)
+            self._on_disk_too.discard(id)
 
     def pair(self, id: AttemptId) -> Pair:
         """The outcome as it travels."""

@@ -63,15 +63,17 @@ from common.messages import (
     SendAgain,
     Taken,
 )
-from common.model import Ended, Job, Reason, State, array_of
+from common.model import Ended, Reason, State, array_of
 from common.timers import Timers
-from node import backlog, views
-from node.backlog import Backlog, Finished
+from node import views
+from node.backlog import Backlog
 from node.courier import Courier
 from node.desk import Desk
 from node.drain import Drain
 from node.executors import Order, Word
 from node.fallback import Fallback, Here
+from node.held import Finished
+from node.held import Stop as Ending
 from node.intake import Intake
 from node.maxima import NO_MAXIMA, Maxima
 from node.missed import Missed
@@ -383,19 +385,18 @@ class Worker:
             self._outbox.send(Returned(tuple((lease.ticket, lease.attempt) for lease in message.items)))
             self._drain.handed_back_late(now)
             return
-        for lease in message.items:
-            self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body, lease.order)
+        self._backlog.take_in_a_row(message.items)
 
     def _on_cancel(self, message: Cancel, now: float) -> None:
         if returned := self._backlog.give_back(message.attempts):
             self._outbox.send(Returned(tuple(returned)))
         for id in message.attempts:
-            self._backlog.end(id, backlog.Stop.CANCELLED, now)
+            self._backlog.end(id, Ending.CANCELLED, now)
 
     def _on_drop(self, message: Drop, now: float) -> None:
         self._backlog.give_back(message.attempts)
         for id in message.attempts:
-            self._backlog.end(id, backlog.Stop.DROPPED, now)
+            self._backlog.end(id, Ending.DROPPED, now)
         self._outcomes.acknowledged(message.attempts)  # of those that were over before they were dropped
         self._drain.exit_when_done(now)
 
@@ -496,11 +497,9 @@ class Worker:
 
     def _keep(self, finished: Sequence[Finished], now: float) -> None:
         """Ends are kept for the ledger, and told to it, unless they are ours to settle or nobody's."""
-        pairs = [
-            self._outcomes.keep(done.id, done.outcome, done.output)
-            for done in finished
-            if not done.unwanted and not self._fallback.settle(done, now, self._wall)
-        ]
+        pairs = self._outcomes.keep(
+            [done for done in finished if not done.unwanted and not self._fallback.settle(done, now, self._wall)]
+        )
         if pairs and self._outbox.link is not None and (self._eager or self._drain.stopping):
             self._outbox.send_results(pairs)
 
