@@ -7,7 +7,7 @@ without looking at the rest.
     recorded ── retention ──► tombstone ── retention ──► forgotten
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from common.codec import pack, unpack
 from common.effects import Table
@@ -44,6 +44,16 @@ class History:
         if output:
             self._memory.put(Table.OUTPUTS, key, output)
         self._memory.put(Table.EXPIRY, _moment(ended.ended_wall) + key, _RECORD)
+
+    def record_in_a_row(self, ended_wall: float, ends: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+        """How jobs ended at one moment, none of them of a group: for each its key, its packed Ended, its output."""
+        ended, outputs, expiry = map(self._memory.writes_to, (Table.ENDED, Table.OUTPUTS, Table.EXPIRY))
+        moment = _moment(ended_wall)
+        for key, packed, output in ends:
+            ended[key] = packed
+            if output:
+                outputs[key] = output
+            expiry[moment + key] = _RECORD
 
     def revive(self, ticket: str) -> Ended | None:
         """The job is live again: its end and its output are taken out, and the end is returned."""

@@ -54,6 +54,7 @@ from common.messages import (
     Lapsed,
     Noticed,
     Notices,
+    Pair,
     Poll,
     Recall,
     RequestOfRes,
@@ -81,6 +82,7 @@ from node.origin import Origin
 from node.outbox import Outbox
 from node.outcomes import Outcomes
 from node.peeks import Peeks
+from node.reception import Reception
 from node.submissions import Submissions, refusal
 
 
@@ -152,6 +154,9 @@ class Worker:
             self._desk,
             self._timers,
             self._outbox,
+        )
+        self._reception = Reception(
+            self._submissions, self._drain, self._fallback, self._desk, self._refusal, self._outbox
         )
         self._eager = True
         self._level = StoreLevel(0.0, False, 0.0)
@@ -267,24 +272,7 @@ class Worker:
 
     def _on_asked(self, event: Asked, now: float) -> None:
         self._wall = event.wall
-        refused = self._refusal()
-        for query_id, query in event.queries:
-            match query:
-                case lines.Submit():
-                    if refused is None:
-                        self._submissions.take(query_id, query, event.wall, now)
-                    else:
-                        self._outbox.reply(query_id, refused)
-                case lines.Drain():
-                    self._drain.drain(query_id)
-                    refused = self._refusal()
-                case lines.Undrain():
-                    self._drain.undrain(query_id)
-                    refused = self._refusal()
-                case lines.Cancel(ticket=str(text)) if (done := self._cancel_here(text, now)) is not None:
-                    self._outbox.reply(query_id, done)
-                case _:
-                    self._desk.ask(query_id, query, now)
+        self._reception.serve(event, now)
 
     def _on_inquired(self, event: Inquired, now: float) -> None:
         refused = self._refusal()
@@ -293,9 +281,6 @@ class Worker:
 
     def _refusal(self) -> bytes | None:
         return refusal(self._level, self._drain, self._desk.refused)
-
-    def _cancel_here(self, text: str, now: float) -> bytes | None:
-        return self._fallback.cancel(self._intake.same_name(text.lower()), now, self._wall)
 
     def _on_clients_gone(self, event: ClientsGone, now: float) -> None:
         for query_id in event.query_ids:
@@ -415,10 +400,13 @@ class Worker:
         self._send_outcomes(self._outcomes.of(message.tickets))
 
     def _on_result(self, message: Result | ResReq, now: float) -> None:
-        for pair in message.items:
-            ended = unpack(Ended, pair.record)
-            if self._intake.ended(pair.ticket, ended, pair.output):
-                self._desk.ended(pair.ticket, ended, pair.output, by_ledger=True)
+        ends: list[tuple[str, Ended, Pair]] = []
+        try:
+            for pair in message.items:
+                ends.append((pair.ticket, unpack(Ended, pair.record), pair))
+        finally:  # what stands before one that is malformed counts
+            for ticket, ended, pair in self._intake.ended_in_a_row(ends):
+                self._desk.ended(ticket, ended, pair.output, by_ledger=True)
         if isinstance(message, ResReq):
             self._send_outcomes(self._outcomes.of(message.tickets))
 
