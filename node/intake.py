@@ -100,8 +100,8 @@ class Intake:
         """As above, for jobs submitted together that are `is_plain`, in their order."""
         first, begins = self._last + 1, prefix_key(self.prefix)
         self._last += len(jobs)
-        if self._last > self._set_aside - SET_ASIDE // 2:
-            self._set_numbers_aside(self._last + SET_ASIDE)
+        while self._last >= (due := max(first, self._set_aside - SET_ASIDE // 2 + 1)):
+            self._set_numbers_aside(due + SET_ASIDE)
         records, live = self._memory.writes_to(Table.JOBS), self._memory.writes_to(Table.LIVE)
         names: list[str] = []
         packed, before = [], None
