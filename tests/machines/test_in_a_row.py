@@ -295,3 +295,22 @@ def test_outcomes_that_are_alike_are_told_each_with_its_own_attempt() -> None:
     (result,) = node.receive(Dispatch(leases))
     slept = Outcome(Verdict.SUCCEEDED, exit=0)
     assert result == Result(tuple(Pair(f"bbbbbb-{n}", pack(Reported(n, "boot-1", slept))) for n in (1, 2, 3)))
+
+
+def test_when_a_delayed_job_was_submitted_is_not_forgotten_where_too_many_came_before_it() -> None:
+    node = Alone(awake_max=2)
+    asked = ["submit sleep 0"] * 3 + ["submit delay=5 sleep 0"]
+    node.step(Asked([(id, query(line)) for id, line in enumerate(asked, 1)], node.wall + 100.0))
+    own = node.worker._intake.live(f"{PREFIX}-4")
+    assert own is not None
+    assert own.as_of == node.now, "by the calendar, which is set wrong, it was later"
+
+
+def test_who_waits_for_a_while_and_is_answered_leaves_no_timer() -> None:
+    node = Alone()
+    ticket = node.submit()
+    node.ask(f"wait timeout=5 {ticket}")
+    timer = ("ask", node.last)
+    assert timer in node.worker._timers
+    node.end(ticket)
+    assert timer not in node.worker._timers
