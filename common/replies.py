@@ -80,23 +80,32 @@ def job_line(ticket: str, fields: Mapping[str, object]) -> bytes:
 
 
 def result_reply(ticket: str, ended: Ended, output: bytes) -> bytes:
-    """The RESULT of an ended job; `output` is its standard output followed by its standard error. What `ok` would make
-    of these fields, in a fifth of the time: each job that somebody waits for has one."""
-    assert len(output) == ended.stdout_bytes + ended.stderr_bytes, (
-        f"{ticket}: {len(output)} bytes of output for {ended}"
-    )
+    """The RESULT of an ended job; `output` is its standard output followed by its standard error."""
+    stdout, stderr, node, seconds = ended.stdout_bytes, ended.stderr_bytes, ended.node, ended.seconds
+    assert len(output) == stdout + stderr, f"{ticket}: {len(output)} bytes of output for {ended}"
     if ended.counts:
         return _array_reply(ticket, ended)
-    exit_code = "" if ended.exit is None else f" exit={ended.exit}"
-    named = "" if ended.node is None else f" node={_word(ended.node)}"
-    timed = "" if ended.seconds is None else f" seconds={ended.seconds:.3f}"
-    why = "" if ended.reason is None else f" reason={ended.reason}"
-    cut = " truncated=1" if ended.truncated else ""
-    line = (
-        f"OK {ticket} state={ended.state}{exit_code} attempt={ended.attempt}{named}{timed}{why}{cut}"
-        f" stdout={ended.stdout_bytes} stderr={ended.stderr_bytes} bytes={len(output)}\n"
+    is_plain = ended.state is State.SUCCEEDED and ended.exit == 0 and ended.reason is None and not ended.truncated
+    if is_plain and node is not None and seconds is not None:
+        sizes = (stdout, stderr, len(output))
+        return _SUCCESS % (ticket.encode(), ended.attempt, _word(node).encode(), seconds, *sizes, output)
+    return ok(
+        ticket,
+        state=ended.state,
+        exit=ended.exit,
+        attempt=ended.attempt,
+        node=node,
+        seconds=seconds,
+        reason=ended.reason,
+        truncated=ended.truncated or None,
+        stdout=stdout,
+        stderr=stderr,
+        body=output,
     )
-    return b"%b%b\n" % (line.encode(), output)
+
+
+# Of a job that has succeeded, as most do, `ok` makes the same in five times the time.
+_SUCCESS: Final = b"OK %b state=succeeded exit=0 attempt=%d node=%b seconds=%.3f stdout=%d stderr=%d bytes=%d\n%b\n"
 
 
 def _array_reply(ticket: str, ended: Ended) -> bytes:

@@ -155,11 +155,13 @@ class Conversation:
     def answered(self, owed: Owed, reply: bytes, more: bool) -> None:
         """The answer to a request, or with `more` a part of it. `go_on` sends it, when its turn has come."""
         owed.reply = reply if owed.reply is None else owed.reply + reply
-        owed.more = more
-        self._owed_bytes += len(reply) - owed.guessed_bytes
-        owed.guessed_bytes = 0
-        self._submitted_bytes -= owed.body_bytes
-        owed.body_bytes = 0
+        self._owed_bytes += len(reply)
+        if owed.more is not more:
+            owed.more = more
+        if owed.guessed_bytes:
+            self._owed_bytes -= owed.guessed_bytes
+            self._submitted_bytes -= owed.body_bytes
+            owed.guessed_bytes = owed.body_bytes = 0
 
     def stored(self, owed: Owed) -> None:
         """A job is on disk, and holds nothing up any more, though its client waits for the end."""
