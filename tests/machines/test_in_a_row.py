@@ -35,7 +35,7 @@ from common.messages import (
     Returned,
     Taken,
 )
-from common.model import Ended, Job, Outcome, Reason, State, Verdict, ticket_key
+from common.model import Ended, Job, Outcome, Reason, State, Verdict
 from node import reception
 from node.executors import Over, Start
 from node.live import Live
@@ -253,10 +253,23 @@ def test_ends_before_one_that_cannot_be_read_count() -> None:
 def test_an_outcome_that_is_settled_before_the_next_commit_is_never_written() -> None:
     node = Alone()
     id = ("bbbbbb-1", 1)
-    key = ticket_key(id[0]) + id[1].to_bytes(4, "big")
-    node.worker.handle((Received(node.link or 0, [Dispatch((Lease(*id, pack(JOBS[0])),))], node.wall),), node.now)
-    effects = node.worker.handle((Received(node.link or 0, [Acknowledged((id,))], node.wall),), node.now + 1.0)
-    assert key not in {write.key for write in effects.writes}
+    node.dispatch(id[0])
+    assert [type(what) for what in node.step(Executed([Over(*id, *OUTCOMES[0])], node.wall))] == [Result]
+    node.receive(Acknowledged((id,)))
+    assert not any(node.worker._memory.writes_to(table) for table in (Table.OUTCOMES, Table.OUTCOME_OUTPUTS))
+
+
+def test_the_output_of_an_outcome_goes_also_where_a_later_one_of_the_same_attempt_had_none() -> None:
+    node = Alone()
+    id = ("bbbbbb-1", 1)
+    for how in OUTCOMES:
+        node.dispatch(id[0])
+        node.step(Executed([Over(*id, *how)], node.wall))
+        node.advance(1.0)
+    assert node.disk.tables[Table.OUTCOME_OUTPUTS]
+    node.receive(Acknowledged((id,)))
+    node.advance(1.0)
+    assert not node.disk.tables[Table.OUTCOME_OUTPUTS]
 
 
 @pytest.mark.parametrize("settled_between", [False, True])
@@ -314,3 +327,30 @@ def test_who_waits_for_a_while_and_is_answered_leaves_no_timer() -> None:
     assert timer in node.worker._timers
     node.end(ticket)
     assert timer not in node.worker._timers
+
+
+def outcomes_of(done: Sequence[object]) -> list[str]:
+    return [pair.ticket for what in done if isinstance(what, Result) for pair in what.items]
+
+
+def test_a_sleep_for_no_time_that_was_given_again_does_not_go_in_its_former_place() -> None:
+    node = Alone(slots=1)
+    node.dispatch("bbbbbb-9")
+    nap, command = pack(JOBS[0]), pack(JOBS[3])
+    node.receive(Dispatch((Lease("bbbbbb-1", 1, nap, b"", 1), Lease("bbbbbb-2", 1, nap, b"", 2))))
+    node.receive(Recall((("bbbbbb-2", 1),)))
+    node.receive(Dispatch((Lease("bbbbbb-3", 1, command, b"", 3), Lease("bbbbbb-2", 1, nap, b"", 4))))
+    done = node.step(Executed([Over("bbbbbb-9", 1, *OUTCOMES[1])], node.wall))
+    assert outcomes_of(done) == ["bbbbbb-9", "bbbbbb-1"]
+    done = node.step(Executed([Over("bbbbbb-3", 1, *OUTCOMES[1])], node.wall))
+    assert outcomes_of(done) == ["bbbbbb-3", "bbbbbb-2"]
+
+
+def test_a_wide_sleep_for_no_time_waits_for_its_slots_behind_a_narrow_one() -> None:
+    node = Alone(slots=2)
+    node.dispatch("bbbbbb-9")
+    narrow, wide = pack(JOBS[0]), pack(replace(JOBS[0], slots=2))
+    done = node.receive(Dispatch((Lease("bbbbbb-1", 1, narrow, b"", 1), Lease("bbbbbb-2", 1, wide, b"", 2))))
+    assert outcomes_of(done) == ["bbbbbb-1"]
+    done = node.step(Executed([Over("bbbbbb-9", 1, *OUTCOMES[1])], node.wall))
+    assert outcomes_of(done) == ["bbbbbb-9", "bbbbbb-2"]
