@@ -217,13 +217,17 @@ def prefix_key(prefix: str) -> bytes:
     return prefix.encode()
 
 
-@functools.lru_cache(maxsize=_RECENT)  # each ticket is asked for a dozen times within a few steps
-def ticket_key(text: str) -> bytes:
+def fresh_key(text: str) -> bytes:
     """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended; the
     elements of an array follow it, by index."""
-    of, _, index = text.partition("_")
-    key = of[:PREFIX_CHARACTERS].encode() + int(of[PREFIX_CHARACTERS + 1 :]).to_bytes(8, "big")
-    return key + int(index).to_bytes(_INDEX_BYTES, "big") if index else key
+    if "_" in text:
+        of, _, index = text.partition("_")
+        return fresh_key(of) + int(index).to_bytes(_INDEX_BYTES, "big")
+    return text[:PREFIX_CHARACTERS].encode() + int(text[PREFIX_CHARACTERS + 1 :]).to_bytes(8, "big")
+
+
+# The same, for whoever is not the only one to ask: of most tickets some dozen do within a few steps.
+ticket_key: Final = functools.lru_cache(maxsize=_RECENT)(fresh_key)
 
 
 def ticket_of(key: bytes) -> str:

@@ -142,6 +142,9 @@ class Backlog:
         ahead, go."""
         while (held := self._first_waiting()) is not None:
             if not self._ahead and self._slots_used + held.job.slots <= self._slots:
+                if held.sleeps_no_time:
+                    self._pass_in_a_row(held)
+                    continue
                 heapq.heappop(self._heap)
                 self._begin(held, now)
             elif self._may_go_ahead(held):
@@ -213,6 +216,23 @@ class Backlog:
         self._waiting -= 1
         self.begun_total += 1
         self.finished.append(Finished(held.id, outcome, output, unwanted=False))
+
+    def _pass_in_a_row(self, held: Held) -> None:
+        """The first in line sleeps for no time at all, and so may those behind it: each is over as it begins."""
+        heap, slots, finished = self._heap, held.job.slots, list[Finished]()
+        while True:
+            heapq.heappop(heap)
+            del self._held[held.id]
+            finished.append(Finished(held.id, _SLEPT, b"", unwanted=False))
+            behind = self._held.get(heap[0][3]) if heap else None
+            if behind is None or behind.sequence != heap[0][2] or not behind.waits_here:
+                break
+            if not behind.sleeps_no_time or behind.job.slots != slots:
+                break
+            held = behind
+        self._waiting -= len(finished)
+        self.begun_total += len(finished)
+        self.finished += finished
 
     def _environment(self, held: Held) -> tuple[tuple[str, str], ...]:
         ticket, attempt = held.id

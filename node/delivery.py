@@ -18,7 +18,7 @@ Pure; everything durable goes through the Memory.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import repeat
 from typing import Final
 
 import msgspec
@@ -39,8 +39,8 @@ _OUTLIVED = b"ledgers_outlived"
 _ISSUED_BEFORE = b"issued_before_the_last_was_lost"
 _WINDOW_ITEMS = 20_000  # sent and not acknowledged: hides the round trip
 _WINDOW_BYTES = 32 * BATCH_BYTES
-_AT_HAND_MAX: Final = 5000  # new jobs that are in memory until they are sent …
-_AT_HAND_BYTES: Final = 1000  # … and each of them at most
+_AT_HAND_MAX: Final = 5000  # new jobs that are in memory until they are sent, and what came together with the last
+_AT_HAND_BYTES: Final = 1000  # each of them at most
 _SCAN = 500
 _BEHIND_ALL = b"\xff"
 
@@ -111,7 +111,7 @@ class Delivery:
             self._unsent.append(name)
             self._upto = number
 
-    def add_in_a_row(self, names: Sequence[str], jobs: Iterable[bytes], number: int, wall: float) -> None:
+    def add_in_a_row(self, names: Sequence[str], jobs: Sequence[bytes], number: int, wall: float) -> None:
         """New tickets one behind the other, the last of which has this number; their jobs have no group, no key and no
         body, and are kept at hand for as long as nothing has become of them, which is mostly until they are sent."""
         behind_all, self._last = self._upto == self._last, number
@@ -120,12 +120,8 @@ class Delivery:
             return
         self._unsent.extend(names[:room])
         self._upto = number_of(self._unsent[-1])
-        room = min(room, _AT_HAND_MAX - len(self._at_hand))
-        self._at_hand.update(
-            (name, (job, wall))
-            for name, job in islice(zip(names, jobs, strict=True), max(0, room))
-            if len(job) <= _AT_HAND_BYTES
-        )
+        if len(self._at_hand) < _AT_HAND_MAX and max(map(len, jobs)) <= _AT_HAND_BYTES:
+            self._at_hand.update(zip(names[:room], zip(jobs, repeat(wall), strict=False), strict=False))
 
     def revived(self, name: str) -> None:
         """An ended job is live again by the ledger's word: so it has it."""

@@ -296,7 +296,7 @@ class Desk:
         open_ = self._open.pop(query_id, None)
         if open_ is not None:
             self._forget_waiter(query_id, open_)
-            self._cancel_timers(query_id, open_)
+            self._cancel_timers(query_id)
             self._tell_forgotten(query_id, open_)
 
     def _tell_forgotten(self, query_id: int, open_: Open) -> None:
@@ -317,13 +317,13 @@ class Desk:
     def _close(self, query_id: int, reply: bytes, *, at_once: bool = False) -> None:
         open_ = self._open.pop(query_id, None)
         if open_ is not None:
-            self._cancel_timers(query_id, open_)
+            if open_.is_timed:
+                self._cancel_timers(query_id)
             (self._outbox.reply_at_once if at_once else self._outbox.reply)(query_id, reply)
 
-    def _cancel_timers(self, query_id: int, open_: Open) -> None:
-        if open_.is_timed:
-            self._timers.cancel(("ask", query_id))
-            self._timers.cancel(("follow", query_id))
+    def _cancel_timers(self, query_id: int) -> None:
+        self._timers.cancel(("ask", query_id))
+        self._timers.cancel(("follow", query_id))
 
 
 _IN_DOUBT: Final = "the link to the balancer broke before it answered; look whether it was done before you ask again"

@@ -4,6 +4,7 @@ Pure.
 """
 
 import enum
+from typing import Final
 
 import msgspec
 
@@ -41,9 +42,17 @@ class Held(msgspec.Struct, eq=False):
         return self.begun_at is None and not self.is_ahead
 
     @property
+    def sleeps_no_time(self) -> bool:
+        """As the line says at first sight; what says it in other words is found out when it begins."""
+        return self.job.line in _NO_TIME and self.job.kind == "sleep"
+
+    @property
     def line(self) -> str:
         """As this attempt runs it: an element of an array has its index in it."""
         return line_of(self.job.line, index_of(self.id[0])) if "_" in self.id[0] else self.job.line
+
+
+_NO_TIME: Final = frozenset({"0", "0s", "0ms"})
 
 
 class Finished(Record, frozen=True):

@@ -33,6 +33,7 @@ from common.model import (
     State,
     array_of,
     element,
+    fresh_key,
     index_of,
     parse_ticket,
     prefix_key,
@@ -98,7 +99,7 @@ class Intake:
 
     def issue_in_a_row(self, jobs: Sequence[Job], wall: float, now: float) -> list[str]:
         """As above, for jobs submitted together that are `is_plain`, in their order."""
-        first, begins = self._last + 1, prefix_key(self.prefix)
+        first, prefix, begins = self._last + 1, self.prefix, prefix_key(self.prefix)
         self._last += len(jobs)
         while self._last >= (due := max(first, self._set_aside - SET_ASIDE // 2 + 1)):
             self._set_numbers_aside(due + SET_ASIDE)
@@ -111,7 +112,7 @@ class Intake:
             key = begins + number.to_bytes(8, "big")
             records[key] = record
             live[key] = b""
-            names.append(ticket(self.prefix, number))
+            names.append(ticket(prefix, number))
             packed.append(record)
         self._live.enter_in_a_row(names, Own(None, 0, now))
         self.delivery.add_in_a_row(names, packed, self._last, wall)
@@ -274,7 +275,7 @@ class Intake:
         for wall, together in groupby(left, key=lambda end: end[1].ended_wall):
             records: list[tuple[bytes, bytes, bytes]] = []
             for name, _, pair in together:
-                key = ticket_key(name)
+                key = fresh_key(name)
                 if key in live and number_of(name) > self._last_on_disk:
                     del live[key]  # it never came to the disk, and need not
                 else:
