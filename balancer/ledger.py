@@ -14,14 +14,14 @@ The life of a job is drawn in `balancer/records.py`.
 Ended jobs are in the History, on disk, and so are most of those that only wait for a node (`balancer/live.py`). Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
-from balancer.ends import Ends
+from balancer.ends import Ends, how_it_counts
 from balancer.inputs import Inputs, Lacking
 from balancer.known import Known
 from balancer.live import Live
@@ -49,6 +49,8 @@ from common.model import (
     ticket_key,
 )
 
+End: TypeAlias = tuple[str, Ended, bytes, bytes]  # ticket, end, output, and the end as it is on disk
+
 _NOT_HELD_BACK: Final[dict[str, object]] = {"waits_for": (), "due_wall": 0.0, "due_s": 0.0, "retrying": False}
 
 
@@ -75,7 +77,7 @@ class Ledger:
         self.ends = Ends(memory, history, chronicle, chance)
         self.inputs = Inputs(memory, history, self)
         self.queue = Queue()
-        self._ended: list[tuple[str, Ended, bytes]] = []  # since it was last asked
+        self._ended: list[End] = []  # since it was last asked
         self._dropped: list[str] = []
         self._waits: list[tuple[str, float]] = []
         self._held: list[str] = []
@@ -160,6 +162,10 @@ class Ledger:
         moment ago, or as another name."""
         return ticket in self._known
 
+    def is_newest(self, prefix: str, number: int) -> bool:
+        """Whether no ticket of this origin has arrived with this number or a higher one."""
+        return self._known.is_newest(prefix, number)
+
     def has_arrived(self, ticket: str) -> None:
         """Something is about to be written down under this ticket, which was not known."""
         self._known.arrived(ticket)
@@ -175,9 +181,10 @@ class Ledger:
 
     # --- from birth to the queue -----------------------------------------------------------------------------------
 
-    def next_in_order(self) -> int:
-        self._sequence += 1
-        return self._sequence
+    def next_in_order(self, count: int = 1) -> int:
+        """The sequence of the next that arrives; of the first of so many."""
+        self._sequence += count
+        return self._sequence - count + 1
 
     def begin_life(self, entry: Entry, why: str) -> None:
         """Takes in a new job, or one that RETRY has brought back."""
@@ -216,7 +223,7 @@ class Ledger:
         self._live.may_rest(entry)
 
     def _save(self, entry: Entry) -> None:
-        self._memory.put(Table.LIVE, ticket_key(entry.ticket), pack(entry.record))
+        self._memory.put(Table.LIVE, entry.key, pack(entry.record))
 
     def _offer(self, entry: Entry) -> None:
         """Puts a job that waits for a node into the queue. An array stands in it once, also for its elements."""
@@ -404,7 +411,7 @@ class Ledger:
                 self.resume(entry)
             self.release(entry, crashed=outcome.verdict is Verdict.CRASHED, wall=wall, why="interrupted")
             return
-        state, reason = _end_of(entry, outcome)
+        state, reason = how_it_counts(outcome, cancelled=entry.record.cancelled)
         ended = end_of_attempt(outcome, state, reason, entry.record.attempt, node_name, wall)
         if state is State.FAILED and entry.record.failures < entry.record.retries:
             self._try_again_later(entry, ended, output)
@@ -498,9 +505,9 @@ class Ledger:
         self._live.leave(entry)
         if record.takes_input:
             self.inputs.leave(entry.ticket)
-        self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
-        self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
-        self._ended.append((entry.ticket, ended, output))
+        self._memory.delete(Table.LIVE, entry.key)
+        packed = self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
+        self._ended.append((entry.ticket, ended, output, packed))
         self.counts[ended.state] += 1
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
@@ -519,8 +526,13 @@ class Ledger:
         else:
             self._offer(parent)
 
-    def take_ends(self) -> list[tuple[str, Ended, bytes]]:
-        """What has ended since it was last asked, for whoever is to be told: ticket, end and output."""
+    def have_succeeded(self, ends: Sequence[End]) -> None:
+        """These were recorded as ended, and are no longer among the live jobs."""
+        self.counts["succeeded"] += len(ends)
+        self._ended += ends
+
+    def take_ends(self) -> list[End]:
+        """What has ended since it was last asked, for whoever is to be told."""
         ended, self._ended = self._ended, []
         return ended
 
@@ -537,11 +549,3 @@ class Ledger:
                 entry.array.check()
                 assert not entry.array.over, f"all of {ticket} has ended, and it has not"
                 assert entry.array.in_line or not entry.waits_for_a_node, f"{ticket} has room and is not in line"
-
-
-def _end_of(entry: Entry, outcome: Outcome) -> tuple[State, Reason | None]:
-    if entry.record.cancelled:
-        return State.CANCELLED, Reason.USER
-    if outcome.verdict is Verdict.SUCCEEDED:
-        return State.SUCCEEDED, None
-    return State.FAILED, outcome.reason

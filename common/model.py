@@ -205,13 +205,18 @@ def is_prefix(text: str) -> bool:
     return len(text) == PREFIX_CHARACTERS and all(character in PREFIX_ALPHABET for character in text)
 
 
+def prefix_key(prefix: str) -> bytes:
+    """What the keys of an origin's tickets begin with; their number follows, in eight bytes."""
+    return prefix.encode()
+
+
 @functools.lru_cache(maxsize=_RECENT)  # each ticket is asked for a dozen times within a few steps
 def ticket_key(text: str) -> bytes:
     """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended; the
     elements of an array follow it, by index."""
     of, _, index = text.partition("_")
     prefix, number = of.split("-")
-    key = prefix.encode() + int(number).to_bytes(8, "big")
+    key = prefix_key(prefix) + int(number).to_bytes(8, "big")
     return key + int(index).to_bytes(_INDEX_BYTES, "big") if index else key
 
 
