@@ -139,12 +139,14 @@ class Ledger:
         return [entry for entry in self._live.awake.values() if entry.record.leased]
 
     def job(self, ticket: str) -> Job:
-        packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
-        return Job("", "") if packed is None else unpack(Job, packed)
+        return unpack(Job, packed) if (packed := self._packed(ticket)) is not None else Job("", "")
 
     def can_be_read(self, entry: Entry) -> bool:
         """Whether it is known what was asked for; not where the record was damaged and set aside."""
-        return self._memory.get(Table.JOBS, ticket_key(array_of(entry.ticket))) is not None
+        return self._packed(entry.ticket) is not None
+
+    def _packed(self, ticket: str) -> bytes | None:
+        return self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
 
     def first_name(self, ticket: str) -> str:
         """The ticket under which the ledger knows a job; another for an alias, or for an element of one."""
@@ -292,8 +294,7 @@ class Ledger:
         """The next attempt of a queued job, given to one boot of a node. None where the job's own record is damaged:
         the job fails, because nobody can run it."""
         assert State.DISPATCHED in TRANSITIONS[entry.state], f"{entry.ticket} is {entry.state} and was leased"
-        packed = self._memory.get(Table.JOBS, ticket_key(array_of(entry.ticket)))
-        if packed is None:
+        if (packed := self._packed(entry.ticket)) is None:
             return None
         if entry.record.takes_input:
             entry.record.bytes = self._weight_bytes(entry)
@@ -318,13 +319,12 @@ class Ledger:
 
     def lease_of(self, entry: Entry, packed: bytes | None = None) -> Lease:
         """The present lease, as it travels."""
-        key = ticket_key(array_of(entry.ticket))
-        packed = packed or self._memory.get(Table.JOBS, key) or b""
+        packed = packed or self._packed(entry.ticket) or b""
         record, body = entry.record, b""
         if record.takes_input:
             body = self.inputs.gather(entry.ticket)
         elif record.bytes != len(packed):  # else there is none, and no table need be asked
-            body = self._memory.get(Table.BODIES, key) or b""
+            body = self._memory.get(Table.BODIES, ticket_key(array_of(entry.ticket))) or b""
         return Lease(entry.ticket, record.attempt, packed, body, record.sequence)
 
     def resume(self, entry: Entry) -> None:
@@ -382,9 +382,8 @@ class Ledger:
         self.release(entry, crashed=False, wall=wall, why="returned")
 
     def _update(self, entry: Entry, **changes: object) -> None:
-        known = self._live.awake.get(entry.ticket)
-        begins = known is None
-        assert known is None or known is entry, f"an old entry of {entry.ticket} is being changed"
+        begins = (known := self._live.awake.get(entry.ticket)) is None
+        assert begins or known is entry, f"an old entry of {entry.ticket} is being changed"
         if begins and entry.is_element:
             self.elements.begin(entry)
         elif begins:
