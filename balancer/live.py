@@ -218,12 +218,16 @@ class Live:
             self.census.rest(0 if was_counted else -1)
             self._looked_at.pop(name, None)
         if record.group is not None:
-            self._groups[record.group].remove(record.sequence, name)
-            if not self._groups[record.group]:
-                del self._groups[record.group]
+            self._leave_group(record.group, entry)
+
+    def _leave_group(self, group: str, entry: Entry) -> None:
+        order = self._groups[group]
+        order.remove(entry.record.sequence, entry.ticket)
+        if not order:
+            del self._groups[group]
 
     def leave_in_a_row(self, entries: Sequence[Entry]) -> None:
-        """These have ended, which were leased; none of them is of an array, or of a group."""
+        """These have ended, which were leased; none of them is of an array."""
         awake, changed, counts = self.awake, self._changed, self.census.counts
         removed = self._memory.writes_to(Table.LIVE)
         for entry in entries:
@@ -233,6 +237,8 @@ class Live:
             if entry.counted is not None:
                 counts[entry.counted[0]] -= 1
                 entry.counted = None
+            if entry.record.group is not None:
+                self._leave_group(entry.record.group, entry)
         self._order.vacate(entry.record.sequence for entry in entries)
 
     # --- after a restart -----------------------------------------------------------------------------------------

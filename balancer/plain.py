@@ -152,7 +152,7 @@ class Plain:
         seconds: list[float] = []
         for pair in islice(pairs, at, None):
             entry = leases.get(pair.ticket)
-            if entry is None or not entry.is_plain or entry.record.group is not None:
+            if entry is None or not entry.is_plain:
                 break
             try:
                 reported = unpack(Reported, pair.record)
@@ -183,6 +183,8 @@ class Plain:
             over.append(entry)
             seconds.append(outcome.seconds)
             records.append((entry.key, packed, pair.output))
+            if record.group is not None:
+                self._history.enter_group(record.group, ended.sequence, entry.key)
             ends.append((pair.ticket, ended, pair.output, packed))
             mail.acknowledged.append((pair.ticket, record.attempt))
         if over:

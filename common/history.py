@@ -40,13 +40,13 @@ class History:
         numbered, those of a group can be found in their order. Returns the end as it is on disk."""
         key = ticket_key(ticket)
         if group is not None and ended.sequence:
-            self._memory.put(Table.GROUPS, _in_group(group, ended.sequence), key)
+            self.enter_group(group, ended.sequence, key)
         packed = pack(ended)
         self.record_in_a_row(ended.ended_wall, ((key, packed, output),))
         return packed
 
     def record_in_a_row(self, ended_wall: float, ends: Iterable[tuple[bytes, bytes, bytes]]) -> None:
-        """How jobs have ended at one moment, none of them of a group: of each its key, packed Ended, and output."""
+        """How jobs have ended at one moment: of each its key, packed Ended, and output. Not, in which groups."""
         ended, outputs, expiry = map(self._memory.writes_to, (Table.ENDED, Table.OUTPUTS, Table.EXPIRY))
         moment = _moment(ended_wall)
         for key, packed, output in ends:
@@ -182,6 +182,10 @@ class History:
             self._memory.delete(table, key)
 
     # --- groups --------------------------------------------------------------------------------------------------
+
+    def enter_group(self, group: str, sequence: int, key: bytes) -> None:
+        """The job with this key has ended, as the `sequence`-th of all."""
+        self._memory.put(Table.GROUPS, _in_group(group, sequence), key)
 
     def _leave_group(self, ticket: str, ended: Ended) -> None:
         packed = self._memory.get(Table.JOBS, ticket_key(ticket)) if ended.sequence else None
