@@ -34,7 +34,7 @@ from balancer.ledger import End, Ledger
 from balancer.levelling import Levelling
 from balancer.outbox import Mail, Outbox
 from balancer.placement import InForce, Placement
-from balancer.plain import Plain
+from balancer.plain import FEW, Plain
 from balancer.questions import HERE, Question
 from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
@@ -397,7 +397,7 @@ class Dispatcher:
             return
         mail, items, at = self._outbox.to(node), message.items, 0
         while at < len(items):
-            if entries := self._plain.arrive(items, at):
+            if len(items) >= FEW and (entries := self._plain.arrive(items, at)):
                 self._have_arrived(mail, entries, now)
                 at += len(entries)
             else:
@@ -468,7 +468,7 @@ class Dispatcher:
     def _on_result(self, node: Node, message: Result | ResReq, now: float) -> None:
         mail, items, at = self._outbox.to(node), message.items, 0
         while at < len(items):
-            behind = self._plain.settle(node, mail, items, at, now, self._wall)
+            behind = self._plain.settle(node, mail, items, at, now, self._wall) if len(items) >= FEW else at
             if behind == at:
                 self._settle(node, items[at], now)
             at = max(behind, at + 1)

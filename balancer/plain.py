@@ -28,6 +28,7 @@ from common.memory import Memory
 from common.messages import Lease, Pair, Reported, Submission
 from common.model import Ended, Job, State, Verdict, parse_ticket, prefix_key
 
+FEW: Final = 3  # of fewer, one by one is as quick
 _DISPATCHED: Final[Counted] = (State.DISPATCHED, 1)
 _SUBMITTED: Final[dict[str, object]] = {"reason": "submitted"}  # why it is queued
 
