@@ -12,8 +12,8 @@ be counted, neither at a start nor while running.
 Pure.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -30,6 +30,8 @@ _NUMBER_BYTES: Final = 8
 _SCAN: Final = 16  # records read at once: one can be as large as the largest step
 _DROP_SCANS_MAX: Final = 64  # so that a step drops about a thousand small records, and then leaves it to the next
 
+
+_encode: Final = msgspec.json.Encoder().encode
 
 NOW: Final = "now"  # in place of a cursor: what happens from here on
 
@@ -74,7 +76,6 @@ class Chronicle:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._encode_lines = msgspec.json.Encoder().encode_lines
         self._told: list[effects.Told] = []
         self.told_last: list[effects.Told] = []  # in the last step, for observers
         self._tag = ""
@@ -101,18 +102,13 @@ class Chronicle:
         """One thing that happened; `fields` are those of Line. What is None is left out."""
         self._told.append((event, ticket, fields))
 
+    def tell_all(self, told: Iterable[effects.Told]) -> None:
+        """Many things at once. Those that share their fields cost a fraction; nobody may change these afterwards."""
+        self._told += told
+
     def tell_end(self, ticket: str, ended: Ended, event: str | None = None, **more: object) -> None:
         """A job has ended; or another `event` at the end of an attempt, of which there is more to say."""
-        self.tell(
-            event or f"job.{ended.state}",
-            ticket,
-            attempt=ended.attempt or None,
-            node=ended.node,
-            reason=ended.reason,
-            exit=ended.exit,
-            seconds=ended.seconds,
-            **more,
-        )
+        self.tell(event or f"job.{ended.state}", ticket, **fields_of(ended), **more)
 
     def flush(self, wall: float) -> int:
         """Makes one record of what was told in this step; returns how many events."""
@@ -120,12 +116,7 @@ class Chronicle:
         if not told:
             return 0
         first = self._last + 1
-        at = moment(wall)
-        # A list, because msgspec (0.22) never lets go of a generator that it is given here.
-        numbered = [
-            Line(number, at, event, ticket, **fields) for number, (event, ticket, fields) in enumerate(told, first)
-        ]
-        lines = _inert(self._encode_lines(numbered))
+        lines = _inert(_written(told, first, moment(wall)))
         self._memory.put(Table.EVENTS, _key(first), _key(self._bytes_told) + lines)
         self._last += len(told)
         self._bytes_told += len(lines)
@@ -206,6 +197,40 @@ class Chronicle:
             for key, record in chunk:
                 yield _number(key), record[_NUMBER_BYTES:].splitlines(keepends=True)
             after, holding = chunk[-1][0], []
+
+
+def fields_of(ended: Ended) -> dict[str, object]:
+    """What there is to say of an end."""
+    return {
+        "attempt": ended.attempt or None,
+        "node": ended.node,
+        "reason": ended.reason,
+        "exit": ended.exit,
+        "seconds": ended.seconds,
+    }
+
+
+def _written(told: Sequence[effects.Told], first: int, at: str) -> bytes:
+    """As JSON lines, numbered from `first`. What is told of many jobs in the same words is made once, but for number
+    and ticket: of most jobs there is nothing else to say than of those beside them."""
+    lines: list[str] = []
+    forms: dict[tuple[str, int], tuple[str, str]] = {}
+    for number, (event, ticket, fields) in enumerate(told, first):
+        form = forms.get((event, id(fields)))
+        if form is None:
+            form = forms[event, id(fields)] = _form(event, ticket, fields, at)
+        before, behind = form
+        lines.append(f'{{"seq":{number}{before}{ticket or ""}{behind}')
+    return "".join(lines).encode()
+
+
+def _form(event: str, ticket: str | None, fields: Mapping[str, Any], at: str) -> tuple[str, str]:
+    """What stands between number and ticket, which needs no quoting, and what behind that."""
+    line = _encode(Line(0, at, event, ticket, **fields)).decode().removeprefix('{"seq":0') + "\n"
+    if ticket is None:
+        return line, ""
+    before, _, behind = line.partition(f'"{ticket}"')
+    return f'{before}"', f'"{behind}'
 
 
 def _inert(lines: bytes) -> bytes:

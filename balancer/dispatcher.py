@@ -30,10 +30,11 @@ from balancer.explanations import Rules
 from balancer.flow import Flow
 from balancer.group_orders import Orders
 from balancer.groups import Groups
-from balancer.ledger import Ledger
+from balancer.ledger import End, Ledger
 from balancer.levelling import Levelling
 from balancer.outbox import Mail, Outbox
 from balancer.placement import InForce, Placement
+from balancer.plain import FEW, Plain
 from balancer.questions import HERE, Question
 from balancer.records import Arrival, Entry
 from balancer.reunion import Held, Reunion
@@ -78,7 +79,7 @@ from common.messages import (
     Submission,
     Welcome,
 )
-from common.model import Ended, Report, State, index_of
+from common.model import Ended, Report, State, is_element
 from common.timers import Timers
 
 LEVEL_PERIOD_S: Final = 0.1  # between two moves of waiting jobs; the first is at once, since a slot may stand idle
@@ -120,6 +121,7 @@ class Dispatcher:
         self._chronicle = Chronicle(memory)
         self._ledger = Ledger(memory, self._history, self._chronicle, chance, awake_max=awake_max)
         self._arrivals = Arrivals(memory, self._ledger, self._chronicle)
+        self._plain = Plain(memory, self._ledger, self._history, self._chronicle)
         self._roster = Roster(memory, nodes_max)
         groups = Groups(memory)
         self._revival = Revival(
@@ -152,6 +154,7 @@ class Dispatcher:
             self._outbox,
             jobs_max=periods.jobs_per_round_max,
             chronicle=self._chronicle,
+            plain=self._plain,
         )
         self._levelling = Levelling(self._ledger, self._roster, in_force, self._outbox)
         books = Books(self._ledger, self._history, groups, self._roster, self._chronicle)
@@ -183,7 +186,8 @@ class Dispatcher:
         self._levelled_at = -math.inf
         self._wall = 0.0
         self._now = 0.0
-        self._ends: list[tuple[str, Ended, bytes]] = []  # of this step
+        self._ends: list[End] = []  # of this step
+        self._taken_out = 0  # of the history, before this step
         self._expiry_is_due = False
 
     # --- the contract --------------------------------------------------------------------------------------------
@@ -276,8 +280,9 @@ class Dispatcher:
         moved = True
         while moved:
             ends, dropped = self._ledger.take_ends(), self._ledger.take_dropped()
-            for ticket, ended, _ in ends:
-                self._flow.ended(ticket, ended)
+            if self._flow:
+                for ticket, ended, _, _ in ends:
+                    self._flow.ended(ticket, ended)
             for array in dropped:
                 self._flow.dropped(array)
                 self._clerk.elements_ended(array, now)
@@ -390,9 +395,20 @@ class Dispatcher:
         if self._full:
             node.starved = True
             return
-        mail = self._outbox.to(node)
-        for submission in message.items:
-            self._arrive(node, mail, submission, now)
+        mail, items, at = self._outbox.to(node), message.items, 0
+        while at < len(items):
+            if len(items) >= FEW and (entries := self._plain.arrive(items, at)):
+                self._have_arrived(mail, entries, now)
+                at += len(entries)
+            else:
+                self._arrive(node, mail, items[at], now)
+                at += 1
+
+    def _have_arrived(self, mail: Mail, entries: Sequence[Entry], now: float) -> None:
+        mail.taken += [entry.ticket for entry in entries]
+        for entry in entries if self._reunion.expects_jobs or len(self._clerk) else ():
+            self._reunion.arrived(entry)
+            self._clerk.arrived(entry.ticket, now)
 
     def _on_aliases(self, node: Node, message: Aliases, now: float) -> None:
         for ticket, first in message.pairs:
@@ -450,8 +466,12 @@ class Dispatcher:
         node.returned(message.attempts)
 
     def _on_result(self, node: Node, message: Result | ResReq, now: float) -> None:
-        for pair in message.items:
-            self._settle(node, pair, now)
+        mail, items, at = self._outbox.to(node), message.items, 0
+        while at < len(items):
+            behind = self._plain.settle(node, mail, items, at, now, self._wall) if len(items) >= FEW else at
+            if behind == at:
+                self._settle(node, items[at], now)
+            at = max(behind, at + 1)
         if isinstance(message, ResReq):
             self._on_request_of_res(node, RequestOfRes(message.tickets), now)
 
@@ -506,17 +526,27 @@ class Dispatcher:
     def _tell_of_ends(self, now: float) -> None:
         """Hands this step's ends to whoever waits for them."""
         ends, self._ends = self._ends, []
-        for ticket, ended, output in ends:
-            self._clerk.ended(ticket, ended, output, now)
-            origin = self._roster.get(self._roster.origin(ticket.partition("-")[0]))
-            if origin is not None and origin.link is not None and index_of(ticket) is None:
-                origin.ends[ticket] = None
+        # What lives again, or was forgotten, since it ended in this very step is not told as ended.
+        at_hand = self._periods.eager and self._taken_out == self._history.taken_out
+        self._taken_out = self._history.taken_out
+        origins: dict[str, Node | None] = {}
+        somebody_waits = len(self._clerk) > 0
+        for ticket, ended, output, packed in ends:
+            if somebody_waits:
+                self._clerk.ended(ticket, ended, output, now)
+            prefix = ticket.partition("-")[0]
+            if prefix not in origins:
+                origins[prefix] = self._roster.get(self._roster.origin(prefix))
+            origin = origins[prefix]
+            if origin is not None and origin.link is not None and not is_element(ticket):
+                origin.ends[ticket] = Pair(ticket, packed, output) if at_hand else None
         for node in self._roster.connected() if self._periods.eager else ():
             if not node.ends:
                 continue
             for items in self._take_ends(node):
                 self._outbox.send(node, Result(items))
             if node.ends:
+                node.ends = dict.fromkeys(node.ends)  # read again when it is their turn: they may be gigabytes
                 self._timers.set("more ends", now)
 
     def _is_needed(self, ticket: str) -> bool:
@@ -530,13 +560,15 @@ class Dispatcher:
         room = ENDS_PER_STEP_BYTES
         while node.ends and room > 0:
             ticket = next(iter(node.ends))
-            del node.ends[ticket]
-            packed = self._history.packed(ticket)
-            if packed is not None:
-                output = self._history.output(ticket, unpack(Ended, packed))
-                pairs.append(Pair(ticket, packed, output))
-                room -= len(output) + len(packed)
+            pair = node.ends.pop(ticket) or self._told_end(ticket)
+            if pair is not None:
+                pairs.append(pair)
+                room -= len(pair.output) + len(pair.record)
         return list(batches(pairs, lambda pair: len(pair.record) + len(pair.output)))
+
+    def _told_end(self, ticket: str) -> Pair | None:
+        packed = self._history.packed(ticket)
+        return None if packed is None else Pair(ticket, packed, self._history.output(ticket, unpack(Ended, packed)))
 
     def _exchange_results(self) -> None:
         """The timed exchange: with each node the results that it wants and those that are wanted of it."""

@@ -11,7 +11,7 @@ from common.effects import Table
 from common.history import History
 from common.machine import Chance
 from common.memory import Memory
-from common.model import Ended, ticket_key
+from common.model import Ended, Outcome, Reason, State, Verdict, ticket_key
 
 _SEQUENCE: Final = b"last_end"
 _TAG: Final = b"tag"
@@ -47,10 +47,11 @@ class Ends:
             self._last_written = self.last
             self._memory.put(Table.META, _SEQUENCE, b"%d" % self.last)
 
-    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> None:
-        """The end of a job, with its number. `group` makes it findable."""
-        self._history.record(ticket, ended, output, group)
+    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None) -> bytes:
+        """The end of a job, with its number. `group` makes it findable. Returns it as it is on disk."""
+        packed = self._history.record(ticket, ended, output, group)
         self._chronicle.tell_end(ticket, ended)
+        return packed
 
     def record_attempt(self, ticket: str, ended: Ended, output: bytes, wait_s: float) -> None:
         """The end of an attempt that another follows. Its output can be read while the job waits for that."""
@@ -63,3 +64,12 @@ class Ends:
     def drop_output(self, ticket: str) -> None:
         """What an earlier attempt printed is not the output of the job."""
         self._memory.delete(Table.OUTPUTS, ticket_key(ticket))
+
+
+def how_it_counts(outcome: Outcome, *, cancelled: bool) -> tuple[State, Reason | None]:
+    """The end of a job whose last attempt ended so: a cancel that was recorded before wins."""
+    if cancelled:
+        return State.CANCELLED, Reason.USER
+    if outcome.verdict is Verdict.SUCCEEDED:
+        return State.SUCCEEDED, None
+    return State.FAILED, outcome.reason

@@ -130,6 +130,10 @@ class Flow:
         if entry is not None and entry.state is State.BLOCKED:
             self._ledger.cancel(entry, wall, Reason.DEPENDENCY, because)
 
+    def __bool__(self) -> bool:
+        """Whether anybody waits for another job."""
+        return bool(self._dependants)
+
     def check(self) -> None:
         for name, dependants in chain.from_iterable(names.items() for names in self._dependants.values()):
             for ticket in dependants:

@@ -39,6 +39,10 @@ class Known:
             return True
         return any(self._memory.get(table, ticket_key(array)) is not None for table in _TABLES)
 
+    def is_newest(self, prefix: str, number: int) -> bool:
+        """Whether nothing has arrived that is as new, of this origin."""
+        return number > self._newest_of(prefix)
+
     def arrived(self, ticket: str) -> None:
         """To be told of whatever is about to be written down under a ticket that was not known."""
         prefix, number = _parsed(ticket)

@@ -14,14 +14,14 @@ The life of a job is drawn in `balancer/records.py`.
 Ended jobs are in the History, on disk, and so are most of those that only wait for a node (`balancer/live.py`). Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from balancer.arrays import Array
 from balancer.chronicle import Chronicle
 from balancer.elements import Elements
-from balancer.ends import Ends
+from balancer.ends import Ends, how_it_counts
 from balancer.inputs import Inputs, Lacking
 from balancer.known import Known
 from balancer.live import Live
@@ -49,6 +49,8 @@ from common.model import (
     ticket_key,
 )
 
+End: TypeAlias = tuple[str, Ended, bytes, bytes]  # ticket, end, output, and the end as it is on disk
+
 _NOT_HELD_BACK: Final[dict[str, object]] = {"waits_for": (), "due_wall": 0.0, "due_s": 0.0, "retrying": False}
 
 
@@ -75,7 +77,7 @@ class Ledger:
         self.ends = Ends(memory, history, chronicle, chance)
         self.inputs = Inputs(memory, history, self)
         self.queue = Queue()
-        self._ended: list[tuple[str, Ended, bytes]] = []  # since it was last asked
+        self._ended: list[End] = []  # since it was last asked
         self._dropped: list[str] = []
         self._waits: list[tuple[str, float]] = []
         self._held: list[str] = []
@@ -137,12 +139,14 @@ class Ledger:
         return [entry for entry in self._live.awake.values() if entry.record.leased]
 
     def job(self, ticket: str) -> Job:
-        packed = self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
-        return Job("", "") if packed is None else unpack(Job, packed)
+        return unpack(Job, packed) if (packed := self._packed(ticket)) is not None else Job("", "")
 
     def can_be_read(self, entry: Entry) -> bool:
         """Whether it is known what was asked for; not where the record was damaged and set aside."""
-        return self._memory.get(Table.JOBS, ticket_key(array_of(entry.ticket))) is not None
+        return self._packed(entry.ticket) is not None
+
+    def _packed(self, ticket: str) -> bytes | None:
+        return self._memory.get(Table.JOBS, ticket_key(array_of(ticket)))
 
     def first_name(self, ticket: str) -> str:
         """The ticket under which the ledger knows a job; another for an alias, or for an element of one."""
@@ -160,6 +164,10 @@ class Ledger:
         moment ago, or as another name."""
         return ticket in self._known
 
+    def is_newest(self, prefix: str, number: int) -> bool:
+        """Whether no ticket of this origin has arrived with this number or a higher one."""
+        return self._known.is_newest(prefix, number)
+
     def has_arrived(self, ticket: str) -> None:
         """Something is about to be written down under this ticket, which was not known."""
         self._known.arrived(ticket)
@@ -175,9 +183,10 @@ class Ledger:
 
     # --- from birth to the queue -----------------------------------------------------------------------------------
 
-    def next_in_order(self) -> int:
-        self._sequence += 1
-        return self._sequence
+    def next_in_order(self, count: int = 1) -> int:
+        """The sequence of the next that arrives; of the first of so many."""
+        self._sequence += count
+        return self._sequence - count + 1
 
     def begin_life(self, entry: Entry, why: str) -> None:
         """Takes in a new job, or one that RETRY has brought back."""
@@ -216,7 +225,7 @@ class Ledger:
         self._live.may_rest(entry)
 
     def _save(self, entry: Entry) -> None:
-        self._memory.put(Table.LIVE, ticket_key(entry.ticket), pack(entry.record))
+        self._memory.put(Table.LIVE, entry.key, pack(entry.record))
 
     def _offer(self, entry: Entry) -> None:
         """Puts a job that waits for a node into the queue. An array stands in it once, also for its elements."""
@@ -285,8 +294,7 @@ class Ledger:
         """The next attempt of a queued job, given to one boot of a node. None where the job's own record is damaged:
         the job fails, because nobody can run it."""
         assert State.DISPATCHED in TRANSITIONS[entry.state], f"{entry.ticket} is {entry.state} and was leased"
-        packed = self._memory.get(Table.JOBS, ticket_key(array_of(entry.ticket)))
-        if packed is None:
+        if (packed := self._packed(entry.ticket)) is None:
             return None
         if entry.record.takes_input:
             entry.record.bytes = self._weight_bytes(entry)
@@ -311,13 +319,12 @@ class Ledger:
 
     def lease_of(self, entry: Entry, packed: bytes | None = None) -> Lease:
         """The present lease, as it travels."""
-        key = ticket_key(array_of(entry.ticket))
-        packed = packed or self._memory.get(Table.JOBS, key) or b""
+        packed = packed or self._packed(entry.ticket) or b""
         record, body = entry.record, b""
         if record.takes_input:
             body = self.inputs.gather(entry.ticket)
         elif record.bytes != len(packed):  # else there is none, and no table need be asked
-            body = self._memory.get(Table.BODIES, key) or b""
+            body = self._memory.get(Table.BODIES, ticket_key(array_of(entry.ticket))) or b""
         return Lease(entry.ticket, record.attempt, packed, body, record.sequence)
 
     def resume(self, entry: Entry) -> None:
@@ -375,9 +382,8 @@ class Ledger:
         self.release(entry, crashed=False, wall=wall, why="returned")
 
     def _update(self, entry: Entry, **changes: object) -> None:
-        known = self._live.awake.get(entry.ticket)
-        begins = known is None
-        assert known is None or known is entry, f"an old entry of {entry.ticket} is being changed"
+        begins = (known := self._live.awake.get(entry.ticket)) is None
+        assert begins or known is entry, f"an old entry of {entry.ticket} is being changed"
         if begins and entry.is_element:
             self.elements.begin(entry)
         elif begins:
@@ -404,7 +410,7 @@ class Ledger:
                 self.resume(entry)
             self.release(entry, crashed=outcome.verdict is Verdict.CRASHED, wall=wall, why="interrupted")
             return
-        state, reason = _end_of(entry, outcome)
+        state, reason = how_it_counts(outcome, cancelled=entry.record.cancelled)
         ended = end_of_attempt(outcome, state, reason, entry.record.attempt, node_name, wall)
         if state is State.FAILED and entry.record.failures < entry.record.retries:
             self._try_again_later(entry, ended, output)
@@ -498,9 +504,9 @@ class Ledger:
         self._live.leave(entry)
         if record.takes_input:
             self.inputs.leave(entry.ticket)
-        self._memory.delete(Table.LIVE, ticket_key(entry.ticket))
-        self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
-        self._ended.append((entry.ticket, ended, output))
+        self._memory.delete(Table.LIVE, entry.key)
+        packed = self.ends.record(entry.ticket, ended, output, record.group if array is None else None)
+        self._ended.append((entry.ticket, ended, output, packed))
         self.counts[ended.state] += 1
         if array is not None:
             self.elements.end(array, entry.ticket, ended)
@@ -519,8 +525,13 @@ class Ledger:
         else:
             self._offer(parent)
 
-    def take_ends(self) -> list[tuple[str, Ended, bytes]]:
-        """What has ended since it was last asked, for whoever is to be told: ticket, end and output."""
+    def have_succeeded(self, ends: Sequence[End]) -> None:
+        """These were recorded as ended, and are no longer among the live jobs."""
+        self.counts["succeeded"] += len(ends)
+        self._ended += ends
+
+    def take_ends(self) -> list[End]:
+        """What has ended since it was last asked, for whoever is to be told."""
         ended, self._ended = self._ended, []
         return ended
 
@@ -537,11 +548,3 @@ class Ledger:
                 entry.array.check()
                 assert not entry.array.over, f"all of {ticket} has ended, and it has not"
                 assert entry.array.in_line or not entry.waits_for_a_node, f"{ticket} has room and is not in line"
-
-
-def _end_of(entry: Entry, outcome: Outcome) -> tuple[State, Reason | None]:
-    if entry.record.cancelled:
-        return State.CANCELLED, Reason.USER
-    if outcome.verdict is Verdict.SUCCEEDED:
-        return State.SUCCEEDED, None
-    return State.FAILED, outcome.reason

@@ -13,14 +13,14 @@ Pure.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from balancer.census import RESTING, Census, counted
 from balancer.order import Order
 from balancer.records import Entry, LiveRecord
 from balancer.runs import Run, Runs, Seen
-from common.codec import glance, unpack
+from common.codec import glance, pack, unpack
 from common.effects import Table
 from common.memory import Memory
 from common.model import State, array_of, index_of, is_element, parse_ticket, ticket_key, ticket_of
@@ -39,6 +39,7 @@ class Live:
         self.awake: dict[str, Entry] = {}
         self._resting = 0
         self._looked_at: dict[str, Entry] = {}  # in this step, of those that rest
+        self._changed: dict[bytes, Entry] = {}  # in this step, to be saved at its end
         self._order = Order()
         self._groups: dict[str, Order] = {}
         self.census = Census()
@@ -57,8 +58,9 @@ class Live:
     def __contains__(self, name: str) -> bool:
         if name in self.awake:
             return True
-        may_rest = self._resting and not is_element(name)
-        return bool(may_rest) and self._memory.get(Table.LIVE, ticket_key(name)) is not None
+        if not self._resting or is_element(name):
+            return False
+        return name in self._looked_at or self._memory.get(Table.LIVE, ticket_key(name)) is not None
 
     def __len__(self) -> int:
         return len(self.awake) + self._resting
@@ -152,6 +154,27 @@ class Live:
                 self._groups[group] = Order()
             self._groups[group].add(sequence, prefix, number, count)
 
+    def enter_in_a_row(self, entries: Sequence[Entry], prefix: str, number: int) -> None:
+        """So many jobs are live from now on, which are in line for a node. Their sequences and the numbers of their
+        tickets follow each other; all are of one group, or none of any."""
+        record = entries[0].record
+        self._take_places(record.sequence, prefix, number, len(entries), record.group)
+        self.census.count(None, State.QUEUED, len(entries))
+        for entry in entries:
+            entry.counted = RESTING
+            self.awake[entry.ticket] = entry
+            self._changed[entry.key] = entry
+        if len(self.awake) > self._awake_max:
+            for entry in entries:
+                self.may_rest(entry)
+
+    def changed(self, entry: Entry) -> None:
+        """Its record is not what is on disk. That will be so again at the end of the step: until then it may change
+        further."""
+        if entry.ticket not in self.awake:
+            self.wake(entry)
+        self._changed[entry.key] = entry
+
     def note(self, entry: Entry) -> None:
         """The entry has changed, and with it perhaps how many jobs are in which state."""
         self.census.note(entry)
@@ -175,12 +198,16 @@ class Live:
             self._resting += 1
 
     def step_is_over(self) -> None:
-        """The entries of those that rest are let go."""
+        """What has changed is saved, and the entries of those that rest are let go."""
+        if self._changed:
+            changed, self._changed = self._changed, {}
+            self._memory.writes_to(Table.LIVE).update((key, pack(entry.record)) for key, entry in changed.items())
         self._looked_at.clear()
 
     def leave(self, entry: Entry) -> None:
         """It has ended. Nothing happens for one that was not live."""
         name, record = entry.ticket, entry.record
+        self._changed.pop(entry.key, None)
         was_awake = self.awake.pop(name, None) is not None
         was_counted = entry.counted is not None
         self.census.forget(entry)
@@ -191,9 +218,28 @@ class Live:
             self.census.rest(0 if was_counted else -1)
             self._looked_at.pop(name, None)
         if record.group is not None:
-            self._groups[record.group].remove(record.sequence, name)
-            if not self._groups[record.group]:
-                del self._groups[record.group]
+            self._leave_group(record.group, entry)
+
+    def _leave_group(self, group: str, entry: Entry) -> None:
+        order = self._groups[group]
+        order.remove(entry.record.sequence, entry.ticket)
+        if not order:
+            del self._groups[group]
+
+    def leave_in_a_row(self, entries: Sequence[Entry]) -> None:
+        """These have ended, which were leased; none of them is of an array."""
+        awake, changed, counts = self.awake, self._changed, self.census.counts
+        removed = self._memory.writes_to(Table.LIVE)
+        for entry in entries:
+            del awake[entry.ticket]
+            changed.pop(entry.key, None)
+            removed[entry.key] = None
+            if entry.counted is not None:
+                counts[entry.counted[0]] -= 1
+                entry.counted = None
+            if entry.record.group is not None:
+                self._leave_group(entry.record.group, entry)
+        self._order.vacate(entry.record.sequence for entry in entries)
 
     # --- after a restart -----------------------------------------------------------------------------------------
 

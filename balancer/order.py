@@ -13,6 +13,7 @@ Pure.
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Final
 
 from common.model import parse_ticket, ticket
@@ -114,11 +115,20 @@ class Order:
         run = bisect_right(self._sequences, sequence) - 1
         if run < 0 or not self._is_taken(run, sequence) or self._ticket(run, sequence) != name:
             return False
-        self._taken[self._places[run] + sequence - self._sequences[run]] = 0
-        self._free += 1
-        if self._free >= _FREE_MIN and self._free * 2 >= len(self._taken):
-            self._close_up()
+        self.vacate((sequence,))
         return True
+
+    def vacate(self, sequences: Iterable[int]) -> None:
+        """Gives up these places, which are taken."""
+        places, firsts, taken, run, end = self._places, self._sequences, self._taken, 0, 0
+        for sequence in sequences:
+            if not firsts[run] <= sequence < end:  # mostly they are of the same run as the one before
+                run = bisect_right(firsts, sequence) - 1
+                end = firsts[run + 1] if run + 1 < len(firsts) else self._end[0]
+            taken[places[run] + sequence - firsts[run]] = 0
+            self._free += 1
+        if self._free >= _FREE_MIN and self._free * 2 >= len(taken):
+            self._close_up()
 
     def _close_up(self) -> None:
         """What is taken moves together. A run of which some have gone is as many as there are pieces left of it."""

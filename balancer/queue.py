@@ -147,6 +147,10 @@ class Queue:
             return [(line.head(), needs)]
         return sorted((line.head(), needs) for needs, line in self._lines.items())
 
+    def only_line(self) -> Needs | None:
+        """Whose needs all have that wait; None where these differ, or nobody waits."""
+        return next(iter(self._lines)) if len(self._lines) == 1 else None
+
     def head(self, needs: Needs) -> int | None:
         """The sequence of the first of a line."""
         line = self._lines.get(needs)

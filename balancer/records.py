@@ -19,7 +19,7 @@ import attrs
 import msgspec
 
 from balancer.arrays import Array
-from common.model import Reason, State, is_element, parse_ticket
+from common.model import Reason, State, is_element, parse_ticket, ticket_key
 
 Counted: TypeAlias = tuple[State, int]
 
@@ -79,11 +79,16 @@ class Entry:
     begun: bool = False
     array: Array | None = None
     counted: Counted | None = None  # how it was counted last; see `balancer/census.py`
-    is_element: bool = attrs.field(init=False)  # whether it is one of an array's
+    is_element: bool = attrs.field()  # whether it is one of an array's
+    key: bytes = attrs.field()  # of its records
 
     @is_element.default
     def _is_element(self) -> bool:
         return is_element(self.ticket)
+
+    @key.default
+    def _key(self) -> bytes:
+        return ticket_key(self.ticket)
 
     @property
     def state(self) -> State:
@@ -99,6 +104,13 @@ class Entry:
         if record.due_wall:
             return State.SCHEDULED
         return State.QUEUED if self.array is None else self.array.state
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it waits for a node, or runs there, and nothing else has to be thought of; see `plain.py`."""
+        record = self.record
+        held_back = record.cancelled or record.retrying or record.waits_for or record.due_wall
+        return not (held_back or record.takes_input or record.failures or self.is_element or self.array is not None)
 
     @property
     def waits_for_a_node(self) -> bool:

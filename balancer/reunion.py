@@ -164,6 +164,11 @@ class Reunion:
             self._held.pop(array_of(ticket), None)
         return held
 
+    @property
+    def expects_jobs(self) -> bool:
+        """Whether nodes have attempts of jobs that this ledger does not know yet."""
+        return bool(self._held)
+
     def arrived(self, entry: Entry) -> None:
         """A job is known again: where nodes have attempts of it, the highest counts, and numbering goes on above."""
         if not self._held:

@@ -12,7 +12,7 @@ Admission:
 Pure.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 
@@ -21,7 +21,7 @@ from balancer.records import Entry
 from common.codec import pack, unpack
 from common.effects import Table
 from common.memory import Memory
-from common.messages import AttemptId, Hello
+from common.messages import AttemptId, Hello, Pair
 from common.model import Report
 
 _SCAN = 1000
@@ -58,7 +58,8 @@ class Node:
     recalled: frozenset[AttemptId] = frozenset()  # asked back, and the answer is owed
     unreturned: set[AttemptId] = attrs.field(factory=set)  # it could not let go of these, as long as nothing ends there
     starved: bool = False  # jobs of it were left unacknowledged, because the store was full
-    ends: dict[str, None] = attrs.field(factory=dict)  # tickets that it issued, whose end it is still to be told
+    ends: dict[str, Pair | None] = attrs.field(factory=dict)  # tickets that it issued, whose end it is still to be
+    # told; with what it is told, where that is at hand
 
     @property
     def state(self) -> str:
@@ -85,6 +86,15 @@ class Node:
             self.weight_bytes -= entry.record.bytes
             self.load.taken -= entry.record.slots
             self.load.count -= 1
+
+    def are_over(self, entries: Collection[Entry], seconds: Iterable[float], now: float) -> None:
+        """Leases, taken out already, whose attempts have ended after so many seconds each."""
+        self.unreturned.clear()
+        self.weight_bytes -= sum(entry.record.bytes for entry in entries)
+        self.load.taken -= sum(entry.record.slots for entry in entries)
+        self.load.count -= len(entries)
+        for taken_s in seconds:
+            self.load.ran(taken_s, now)
 
     def returned(self, attempts: Collection[AttemptId]) -> None:
         """The answer to a recall: it has begun the others, or is about to."""

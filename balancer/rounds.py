@@ -14,10 +14,12 @@ from balancer.chronicle import Chronicle
 from balancer.ledger import Ledger
 from balancer.outbox import Outbox
 from balancer.placement import InForce, Placement, Rank, Terms
+from balancer.plain import Plain
 from balancer.queue import Needs, Place
 from balancer.records import Entry
 from balancer.roster import Node, Roster
 from common.limits import BODY_BYTES_MAX
+from common.messages import Lease
 
 # Slots that are waited for on every node, and how long nothing has to come to it then: a node does some five a
 # millisecond of the shortest jobs.
@@ -36,6 +38,7 @@ class Rounds:
         *,
         jobs_max: int,
         chronicle: Chronicle,
+        plain: Plain,
     ) -> None:
         self._ledger = ledger
         self._roster = roster
@@ -43,6 +46,7 @@ class Rounds:
         self._outbox = outbox
         self._jobs_max = jobs_max
         self._chronicle = chronicle
+        self._plain = plain
         self._bytes_given = 0  # in this step
 
     # --- handing out ---------------------------------------------------------------------------------------------
@@ -50,6 +54,7 @@ class Rounds:
     def round(self, now: float, wall: float) -> int:
         """Hands out at most MAX_NUM_JOBS_DISPATCH jobs; returns how many."""
         given, contests = 0, Contests(self._roster, self._in_force.placement, self._in_force.terms_at(now))
+        given += self._give_plain(contests)
         while given < self._jobs_max and not self.is_full and self._give_next(contests, wall):
             given += 1
         return given
@@ -61,6 +66,30 @@ class Rounds:
 
     def step_is_over(self) -> None:
         self._bytes_given = 0
+
+    def _give_plain(self, contests: "Contests") -> int:
+        """Jobs from the head of the only line there is, as long as nothing about them has to be thought of but who gets
+        them; returns how many."""
+        queue, live, placement, plain = self._ledger.queue, self._ledger.all, self._in_force.placement, self._plain
+        needs = queue.only_line()
+        if needs is None:
+            return 0
+        contest, given = contests.of(needs), list[tuple[Node, Lease]]()
+        while len(given) < self._jobs_max and not self.is_full and (sequence := queue.head(needs)) is not None:
+            entry = live.arrived(sequence)
+            if entry is None or not entry.is_plain or entry.record.leased:
+                break
+            packed, node = plain.packed(entry), contest.first_with_room(entry.record.bytes)
+            if packed is None or node is None:
+                break
+            queue.pop(needs)
+            placement.chosen(node.load)
+            given.append((node, plain.lease(entry, packed, node)))
+            self._bytes_given += entry.record.bytes
+        plain.leased(given)
+        for node, lease in given:
+            self._outbox.to(node).leases.append(lease)
+        return len(given)
 
     def _give_next(self, contests: "Contests", wall: float) -> bool:
         """One job: the head of the most urgent line that some node has room for."""

@@ -31,22 +31,22 @@ class History:
         self._memory = memory
         self._keys = Keys(memory)
         self._retention_s = retention_s
+        self.taken_out = 0  # ends of jobs that live again or were forgotten, ever
         self._looked_at = b""  # the expiry entries up to this one were kept; after the last they are looked at again
         self.expire_in_s = EXPIRE_PERIOD_S
 
-    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None = None) -> None:
+    def record(self, ticket: str, ended: Ended, output: bytes, group: str | None = None) -> bytes:
         """Remembers how a job ended. Its output is standard output followed by standard error. Where the ends are
-        numbered, those of a group can be found in their order."""
+        numbered, those of a group can be found in their order. Returns the end as it is on disk."""
         key = ticket_key(ticket)
         if group is not None and ended.sequence:
-            self._memory.put(Table.GROUPS, _in_group(group, ended.sequence), key)
-        self._memory.put(Table.ENDED, key, pack(ended))
-        if output:
-            self._memory.put(Table.OUTPUTS, key, output)
-        self._memory.put(Table.EXPIRY, _moment(ended.ended_wall) + key, _RECORD)
+            self.enter_group(group, ended.sequence, key)
+        packed = pack(ended)
+        self.record_in_a_row(ended.ended_wall, ((key, packed, output),))
+        return packed
 
     def record_in_a_row(self, ended_wall: float, ends: Iterable[tuple[bytes, bytes, bytes]]) -> None:
-        """How jobs ended at one moment, none of them of a group: for each its key, its packed Ended, its output."""
+        """How jobs have ended at one moment: of each its key, packed Ended, and output. Not, in which groups."""
         ended, outputs, expiry = map(self._memory.writes_to, (Table.ENDED, Table.OUTPUTS, Table.EXPIRY))
         moment = _moment(ended_wall)
         for key, packed, output in ends:
@@ -57,6 +57,7 @@ class History:
 
     def revive(self, ticket: str) -> Ended | None:
         """The job is live again: its end and its output are taken out, and the end is returned."""
+        self.taken_out += 1
         ended = self.find(ticket)
         if ended is not None:
             key = ticket_key(ticket)
@@ -68,6 +69,7 @@ class History:
 
     def forget(self, ticket: str) -> None:
         """Everything of an ended job goes, also what would have said that it was."""
+        self.taken_out += 1
         ended = self.find(ticket)
         if ended is not None:
             self._memory.delete(Table.EXPIRY, _moment(ended.ended_wall) + ticket_key(ticket))
@@ -180,6 +182,10 @@ class History:
             self._memory.delete(table, key)
 
     # --- groups --------------------------------------------------------------------------------------------------
+
+    def enter_group(self, group: str, sequence: int, key: bytes) -> None:
+        """The job with this key has ended, as the `sequence`-th of all."""
+        self._memory.put(Table.GROUPS, _in_group(group, sequence), key)
 
     def _leave_group(self, ticket: str, ended: Ended) -> None:
         packed = self._memory.get(Table.JOBS, ticket_key(ticket)) if ended.sequence else None

@@ -5,7 +5,7 @@ import pytest
 
 from common.effects import Table
 from common.events import Received
-from common.messages import Noticed, Notices
+from common.messages import Noticed, Notices, Result
 from common.model import Outcome, Reason, Verdict
 from tests.machines.asking import Asker, field, state_of, status
 from tests.machines.cluster import PERIODS, Cluster
@@ -36,6 +36,22 @@ def test_a_failed_job_is_queued_again_under_its_ticket_and_its_attempts_are_numb
     for asked in ("n1", "n2"):
         assert (cluster.say(asked, f"result {ticket}") or "").endswith("bytes=3\nnow\n")
         assert field(status(cluster, ticket, asked), "attempt") == "2"
+
+
+@pytest.mark.parametrize("verb", ["retry", "forget"])
+def test_an_end_that_was_undone_in_the_step_that_recorded_it_is_not_told(verb: str) -> None:
+    cluster = Cluster(2)
+    ticket = cluster.submit("n1", "sh false")
+    ((name, id),) = cluster.where(ticket)
+    cluster.busy("balancer")
+    cluster.finish(name, id, outcome=FAILED)
+    cluster.ask("n2", f"{verb} {ticket}")
+    before = len(cluster.sent)
+    cluster.free("balancer")
+    told = [
+        pair.ticket for _, message in cluster.sent[before:] if isinstance(message, Result) for pair in message.items
+    ]
+    assert told == []
 
 
 def test_retry_counts_begin_anew() -> None:
