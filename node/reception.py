@@ -10,6 +10,7 @@ Pure.
 
 from collections.abc import Callable, Iterable
 from itertools import groupby
+from typing import Final
 
 from common import lines
 from common.events import Asked
@@ -19,6 +20,8 @@ from node.fallback import Fallback
 from node.intake import is_plain
 from node.outbox import Outbox
 from node.submissions import Submissions
+
+FEW: Final = 3  # of fewer, one by one is as quick
 
 
 class Reception:
@@ -42,11 +45,12 @@ class Reception:
 
     def serve(self, asked: Asked, now: float) -> None:
         for plain, queries in groupby(asked.queries, _is_plain):
-            if plain and self._refusal() is None:
-                submits = [(id, query) for id, query in queries if isinstance(query, lines.Submit)]
+            run = list(queries)
+            if plain and len(run) >= FEW and self._refusal() is None:
+                submits = [(id, query) for id, query in run if isinstance(query, lines.Submit)]
                 self._submissions.take_in_a_row(submits, asked.wall, now)
             else:
-                self._serve_one_by_one(queries, asked.wall, now)
+                self._serve_one_by_one(run, asked.wall, now)
 
     def _serve_one_by_one(self, queries: Iterable[tuple[int, lines.Query]], wall: float, now: float) -> None:
         refused = self._refusal()

@@ -207,6 +207,14 @@ def joined(messages: Sequence[Any], message: Any) -> list[Any]:
 
 
 @contextmanager
+def all_in_a_row() -> Iterator[None]:
+    """One job is many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reception, "FEW", 1)
+        yield
+
+
+@contextmanager
 def nothing_in_a_row() -> Iterator[None]:
     """No job counts as plain, and of no end it is known beforehand whether it is news."""
     with pytest.MonkeyPatch.context() as patch:
@@ -215,15 +223,21 @@ def nothing_in_a_row() -> Iterator[None]:
         yield
 
 
+def told(retried: int) -> Result:
+    """The end of the first job, as it was before and after it was retried."""
+    ended = Ended(State.SUCCEEDED, 7.0, None, 1, 0, "n2", 0.5, begun=1, retried=retried)
+    return Result((Pair(A, pack(ended)),))
+
+
 A: Final = f"{PREFIX}-1"
-_END: Final = Ended(State.SUCCEEDED, 7.0, None, 1, 0, "n2", 0.5, begun=1)
 _SLEEPS: Final = [leased((f"{PREFIX}-{number}", 1)) for number in (3, 4, 7)]
 
 
 @given(STORIES)
 @example([["run sleep 0", "submit key=k1 sleep 0", "run exec a", "drain", "run sleep 0", "undrain", "submit sh b"]])
-@example([["run sleep 0", "wait aaaaaa-1"], [Result((Pair(A, pack(_END)),))] * 2, ["result aaaaaa-1"]])
-@example([["run sleep 0"], [Result((Pair(A, pack(replace(_END, retried=n))),)) for n in (0, 1)], [("boot",)]])
+@example([["run sleep 0", "wait aaaaaa-1"], [told(0)] * 2, ["result aaaaaa-1"]])
+@example([["run sleep 0"], [told(0), told(1)], [("boot",)]])
+@example([["run sleep 0"], [told(0), Notices((A,)), told(1)]])
 @example([_SLEEPS, [Acknowledged((id,)) for id, _ in _SLEEPS], _SLEEPS[:1]])
 @example([_SLEEPS[:1], [("pass",)], _SLEEPS[:1], [Acknowledged((_SLEEPS[0][0],))]])
 @example([_SLEEPS[:1], [("boot",)], [("link",)], _SLEEPS[:1], [Acknowledged((_SLEEPS[0][0],))]])
@@ -231,8 +245,9 @@ _SLEEPS: Final = [leased((f"{PREFIX}-{number}", 1)) for number in (3, 4, 7)]
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_comes_together_comes_to_the_same_as_one_by_one(story: list[Round]) -> None:
     together, one_by_one, alone = Telling(together=True), Telling(together=False), Telling(together=False)
-    together.tell(story)
-    one_by_one.tell(story)
+    with all_in_a_row():
+        together.tell(story)
+        one_by_one.tell(story)
     with nothing_in_a_row():
         alone.tell(story)
     assert together.came_to == one_by_one.came_to
