@@ -87,7 +87,8 @@ ROUNDS: Final = st.one_of(
     rounds_of(tickets.map(lambda name: Taken((name,))), ends().map(lambda pair: Result((pair,)))),
     rounds_of(ends().map(lambda pair: Result((pair,))), ids.map(lambda id: Acknowledged((id,)))),
     st.lists(ids, min_size=1, max_size=8, unique=True).map(lambda ids: list(map(leased, ids))),
-    rounds_of(ids.map(lambda id: Cancel((id,))), ids.map(lambda id: Drop((id,)))),
+    ids.map(lambda id: [Cancel((id,))]),  # one by one, the slot of the first might be the second's
+    ids.map(lambda id: [Drop((id,))]),
     rounds_of(ids.map(lambda id: Recall((id,)))),
     rounds_of(st.builds(lambda id, how: Over(*id, *how), ids, st.sampled_from(OUTCOMES))),
     rounds_of(tickets.map(lambda name: Notices((name,))), tickets.map(lambda name: Notices((), (name,)))),
