@@ -53,7 +53,7 @@ LINES: Final = (
     *("wait aaaaaa-2", "wait timeout=4 aaaaaa-3", "status aaaaaa-1", "result aaaaaa-4", "cancel aaaaaa-2"),
     *("wait bbbbbb-1", "result aaaaaa-99", "status nonsense", "forget aaaaaa-1", "drain", "undrain"),
 )
-JOBS: Final = (Job("sleep", "0", 5.0), Job("sleep", "0s", 5.0), Job("sleep", "2", 5.0), Job("sh", "true", 5.0))
+JOBS: Final = (Job("sleep", "0", 5.0), Job("sleep", "0.0", 5.0), Job("sleep", "2", 5.0), Job("sh", "true", 5.0))
 OUTCOMES: Final = (
     (Outcome(Verdict.SUCCEEDED, exit=0, seconds=0.5, stdout_bytes=2), b"ok"),
     (Outcome(Verdict.FAILED, Reason.EXIT, 3), b""),
@@ -370,3 +370,11 @@ def test_a_wide_sleep_for_no_time_waits_for_its_slots_behind_a_narrow_one() -> N
     assert outcomes_of(done) == ["bbbbbb-1"]
     done = node.step(Executed([Over("bbbbbb-9", 1, *OUTCOMES[1])], node.wall))
     assert outcomes_of(done) == ["bbbbbb-9", "bbbbbb-2"]
+
+
+def test_what_has_ended_is_not_at_hand_for_the_ledger_any_more() -> None:
+    node = Alone()
+    asked = Asked([(id, query("submit sleep 0")) for id in (1, 2, 3)], node.wall)
+    done = node.step(asked, Received(node.link or 0, [told(0)], node.wall))
+    (jobs,) = [what for what in done if isinstance(what, Jobs)]
+    assert [item.ticket for item in jobs.items] == [f"{PREFIX}-2", f"{PREFIX}-3"]
