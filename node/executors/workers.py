@@ -27,7 +27,7 @@ import msgspec
 from common.codec import replace
 from common.limits import KIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
-from node.executors import NO_LIMITS, Limits, Start
+from node.executors import Limits, Start
 from node.executors.calls import (
     HEADER_BYTES,
     Answer,
@@ -73,7 +73,7 @@ class Workers:
         self._env = env
         self._setup = worker_setup([path for path in setup.pythonpath.split(os.pathsep) if path], env)
         self._most = setup.most
-        self._may_be_given_ahead = replace(setup.most, files=None, output_bytes=None) == NO_LIMITS
+        self._may_be_given_ahead = setup.most.cpu_s is None and setup.most.memory_bytes is None
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._idle: list[Worker] = []
         self._busy: dict[Worker, None] = {}
@@ -94,9 +94,10 @@ class Workers:
         worker.run(call)
 
     def ready_for(self, start: Start) -> "Worker | None":
-        """Who runs a call and could be given this one to run next: the worker that has the fewest. A call whose use is
-        watched is not given ahead, because nobody would know where its use begins; nor one that needs more slots than
-        the call before it leaves, or a directory that is not there for all."""
+        """Who runs a call and could be given this one to run next: the worker that has the fewest. A call whose
+        processor time or memory is watched is not given ahead, because nobody would know where its use begins (its
+        processes begin with it: who leaves any behind has no call after it); nor one that needs more slots than the
+        call before it leaves, or a directory that is not there for all."""
         if not self._may_be_given_ahead or start.slots != 1 or start.dir is not None or start.limits != self._most:
             return None
         able = [worker for worker in self._busy if worker.takes_more]
@@ -188,7 +189,8 @@ class Worker:
         """The first of its calls. Raises Refused."""
         frame = self._frame(call)
         self._calls.append(call)
-        self._take_up(call)
+        self._workers.guard.watch(self.pid, call.limits, self._breached, self._settle, is_new=self._for_one_call)
+        call.taken_by(self)
         if len(frame) <= PACKET_BYTES_MAX:
             self._giving.send(frame)
         else:
@@ -232,10 +234,6 @@ class Worker:
         self._given_total = self._given_total % NUMBER_MAX + 1
         return self._given_total
 
-    def _take_up(self, call: Call) -> None:
-        self._workers.guard.watch(self.pid, call.limits, call.end_for, is_new=self._for_one_call)
-        call.taken_by(self)
-
     # --- what is asked of it ------------------------------------------------------------------------------------
 
     def signal(self, call: Call, number: int) -> None:
@@ -267,10 +265,19 @@ class Worker:
 
     def _runs(self, call: Call) -> bool:
         """Whether it runs this call, surely: then it goes on with no other until we have heard of its end."""
+        self._settle()
+        return bool(self._calls) and self._calls[0] is call
+
+    def _settle(self) -> None:
+        """From now on it can run but one call, the first of those that it has left."""
         self.take_back()
         while not self._control.closed and self._control.read():
             pass
-        return bool(self._calls) and self._calls[0] is call
+
+    def _breached(self, breach: Reason) -> None:
+        """This was seen after it was settled, and nothing was heard or given to it since."""
+        if self._calls:
+            self._calls[0].end_for(breach)
 
     def holds_ahead(self, id: tuple[str, int]) -> bool:
         """Whether this call is behind the one that it runs."""
@@ -312,7 +319,6 @@ class Worker:
         if answer.status == "ready":
             self._is_ready = True
             return
-        self._workers.guard.forget(self.pid)
         if self._reply is not None or not self._calls or self._calls[0].number != answer.number:
             self.process.signal_group(SIGKILL)  # it speaks out of turn
         elif answer.status == "stale":
@@ -331,6 +337,7 @@ class Worker:
             self._own = None
         if answer.dirty or self._for_one_call:
             self._reply = answer, value
+            self._workers.guard.forget(self.pid)
             self.take_back()
             self.process.signal_group(SIGKILL)
             return
@@ -340,14 +347,17 @@ class Worker:
         self.prints.unwatch()
         self._end(result_of(answer, value, call.nothing), unused=True)
         if self._calls:
-            self._take_up(self._calls[0])
-        elif not self.process.ended:
-            self._workers.idle(self)
+            self._calls[0].taken_by(self)
+        else:
+            self._workers.guard.forget(self.pid)
+            if not self.process.ended:
+                self._workers.idle(self)
 
     def _move_to_another(self) -> None:
         self.take_back()
         call = self._calls.popleft()
         self._workers.gone(self)
+        self._workers.guard.forget(self.pid)
         self.process.signal_group(SIGKILL)
         try:
             self._workers.begin(call)

@@ -14,6 +14,9 @@ import pytest
 import trio
 
 from common.model import Outcome, Reason, Verdict
+from common.settings import load_node
+from node.assembly import maxima
+from node.executors import NO_LIMITS
 from node.executors.spawner import NEWS_WAIT_S
 from node.executors.workers import Worker
 from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
@@ -29,6 +32,9 @@ def sleeps(seconds): time.sleep(seconds); return os.getpid()
 def notes(path, number):
     with open(path, "a") as log: print(number, file=log)
     return number
+def naps_and_notes(path):
+    time.sleep(0.002)
+    with open(path, "a") as log: print(file=log)
 def dies(code): os._exit(code)
 def litters():
     open("left", "w").close()
@@ -133,6 +139,28 @@ async def test_calls_go_to_the_workers_that_run_already_and_each_keeps_what_it_p
         pids[pid] += 1
     assert len(pids) == 2
     assert min(pids.values()) > 30, "both have worked"
+
+
+async def test_a_worker_goes_on_for_a_while_without_the_spawner_under_what_a_node_allows_by_default(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "jobs.py").write_text(JOBS)
+    log = tmp_path / "log"
+    most = maxima(load_node({}, "127.0.0.1", 1)).limits
+    assert most != NO_LIMITS
+    async with yard_in(tmp_path, pythonpath=str(tmp_path), most=most, slots=1) as yard:
+        yard.insists = True
+        first, *tickets = [yard.start("py", f'jobs:naps_and_notes ["{log}"]') for _ in range(100)]
+        await yard.end_of(first)
+        spawner = yard.executors.spawner_pid
+        assert spawner is not None
+        os.kill(spawner, signal.SIGSTOP)
+        known = len(log.read_text())
+        await until(lambda: len(log.read_text()) >= known + 5)
+        os.kill(spawner, signal.SIGCONT)
+        for ticket in tickets:
+            assert await value(yard, ticket) is None
+    assert len(log.read_text()) == 100
 
 
 @pytest.mark.parametrize(
