@@ -18,7 +18,7 @@ from common.settings import load_node
 from node.assembly import maxima
 from node.executors import NO_LIMITS
 from node.executors.spawner import NEWS_WAIT_S
-from node.executors.workers import Worker
+from node.executors.worker import Worker
 from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
@@ -255,7 +255,7 @@ def test_nothing_is_taken_back_from_a_worker_that_has_still_to_take_up_its_first
         back: list[object] = []
         worker = object.__new__(Worker)
         worker._giving, worker._taking = giving, taking
-        worker._workers, worker.process = SimpleNamespace(on_back=back.extend), SimpleNamespace(ended=False)  # type: ignore[assignment]
+        worker._home, worker.process = SimpleNamespace(on_back=back.extend), SimpleNamespace(ended=False)  # type: ignore[assignment]
         calls = [SimpleNamespace(number=number) for number in (1, 2, 3)]
         worker._calls = deque(calls)  # type: ignore[arg-type]
         packets = [struct.pack(">III", 8, 0, call.number) for call in calls]
