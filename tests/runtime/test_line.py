@@ -7,6 +7,7 @@ import socket
 import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,6 +62,17 @@ def insisting(yard: Yard) -> Yard:
     """As a node, it starts again what was returned because a new worker took its time."""
     yard.insists = True
     return yard
+
+
+@asynccontextmanager
+async def one_warm_slot(directory: Path) -> AsyncIterator[Yard]:
+    """Under what a node allows unless it is told otherwise."""
+    most = maxima(load_node({}, "127.0.0.1", 1)).limits
+    assert most != NO_LIMITS
+    (directory / "jobs.py").write_text(JOBS)
+    async with yard_in(directory, pythonpath=str(directory), most=most, slots=1) as yard:
+        assert await value(yard, yard.start("py", "jobs:sleeps [0]"))
+        yield yard
 
 
 async def value(yard: Yard, ticket: str) -> object:
@@ -144,13 +156,10 @@ async def test_calls_go_to_the_workers_that_run_already_and_each_keeps_what_it_p
 async def test_a_worker_goes_on_for_a_while_without_the_spawner_under_what_a_node_allows_by_default(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "jobs.py").write_text(JOBS)
     log = tmp_path / "log"
-    most = maxima(load_node({}, "127.0.0.1", 1)).limits
-    assert most != NO_LIMITS
-    async with yard_in(tmp_path, pythonpath=str(tmp_path), most=most, slots=1) as yard:
+    async with one_warm_slot(tmp_path) as yard:
         yard.insists = True
-        first, *tickets = [yard.start("py", f'jobs:naps_and_notes ["{log}"]') for _ in range(100)]
+        first, *tickets = [yard.start("py", f'jobs:naps_and_notes ["{log}"]') for _ in range(600)]
         await yard.end_of(first)
         spawner = yard.executors.spawner_pid
         assert spawner is not None
@@ -160,7 +169,7 @@ async def test_a_worker_goes_on_for_a_while_without_the_spawner_under_what_a_nod
         os.kill(spawner, signal.SIGCONT)
         for ticket in tickets:
             assert await value(yard, ticket) is None
-    assert len(log.read_text()) == 100
+    assert len(log.read_text()) == 600
 
 
 @pytest.mark.parametrize(
@@ -189,6 +198,34 @@ async def test_calls_behind_a_long_one_are_run_by_another_worker(insisting: Yard
     assert len({await value(insisting, ticket) for ticket in tickets}) == 1
     assert long in insisting.begun
     assert long not in insisting.over
+
+
+async def test_ends_of_short_calls_are_not_held_back_by_a_long_one_behind_them(tmp_path: Path) -> None:
+    async with one_warm_slot(tmp_path) as yard:
+        short = [yard.start("py", f"jobs:says [{number}]") for number in range(10)]
+        long = yard.start("py", "jobs:sleeps [100]")
+        behind = yard.start("py", "jobs:says [10]")
+        with trio.fail_after(2):
+            for ticket in short:
+                await yard.end_of(ticket)
+            await yard.return_of(behind)
+        assert long in yard.begun
+        assert long not in yard.over
+
+
+async def test_a_worker_that_is_killed_takes_one_call_with_it_and_none_is_made_twice(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with one_warm_slot(tmp_path) as yard:
+        yard.insists = True
+        pid = int(stdout(await yard.run("py", "os:getpid")))
+        tickets = [yard.start("py", f'jobs:notes ["{log}", {number}]') for number in range(500)]
+        await yard.end_of(tickets[20])
+        os.kill(pid, signal.SIGKILL)
+        ends = [(await yard.end_of(ticket)).outcome.verdict for ticket in tickets]
+    assert ends.count(Verdict.SUCCEEDED) == 499
+    made = Counter(map(int, log.read_text().split()))
+    assert set(made.values()) == {1}
+    assert {number for number, verdict in enumerate(ends) if verdict is Verdict.SUCCEEDED} <= made.keys()
 
 
 async def test_a_kill_ends_the_call_it_is_meant_for_and_no_other_of_its_worker(insisting: Yard) -> None:
