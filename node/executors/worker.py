@@ -33,7 +33,7 @@ from node.executors.wire import Frames
 
 PACKET_BYTES_MAX: Final = 32 * KIB  # what is longer goes over the stream
 NUMBER_MAX: Final = 2**32 - 1
-GIVEN_MAX: Final = 32  # calls in the hands of one worker: the shortest possible ones, for a millisecond
+GIVEN_MAX: Final = 64  # calls in the hands of one worker: the shortest possible ones, for a millisecond
 
 
 class Home(Protocol):

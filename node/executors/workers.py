@@ -26,7 +26,7 @@ from node.executors.wire import Setup
 from node.executors.worker import Worker
 
 CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
-GIVEN_MIN: Final = 16  # so many that it will not be idle in the next half of a millisecond
+GIVEN_MIN: Final = 32  # so many that it will not be idle in the next half of a millisecond
 
 
 class Workers:
