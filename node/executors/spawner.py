@@ -66,7 +66,8 @@ class Spawner:
         self._scratch = Scratch(Path(setup.scratch_root))
         guard = Guard(loop, self._family)
         self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
-        self._workers = Workers(loop, self._family, guard, self._scratch, self._environment, setup, self._back)
+        calls = loop, self._family, guard, self._scratch, self._environment, setup
+        self._workers = Workers(*calls, self._back, lambda: self._line.is_full)
         self._is_sweeping = False
         self._line = Line(setup.slots, tally)
         self._running: dict[tuple[str, int], Command | Call] = {}

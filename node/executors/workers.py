@@ -31,7 +31,7 @@ GIVEN_MIN: Final = 32  # so many that it will not be idle in the next half of a 
 
 class Workers:
     """The warm workers of one interpreter. `on_back` is given the calls that were given to a worker and that it has not
-    begun, to give them away again."""
+    begun, to give them away again; `is_full` says whether no slot is free."""
 
     def __init__(
         self,
@@ -42,8 +42,10 @@ class Workers:
         env: Mapping[str, str],
         setup: Setup,
         on_back: Callable[[Sequence[Call]], None],
+        is_full: Callable[[], bool],
     ) -> None:
         self._loop, self._family, self.guard, self.scratch, self.on_back = loop, family, guard, scratch, on_back
+        self._is_full = is_full
         self._python = setup.python or sys.executable
         self._env = env
         self._setup = worker_setup([path for path in setup.pythonpath.split(os.pathsep) if path], env)
@@ -107,6 +109,8 @@ class Workers:
     def _look(self) -> None:
         for worker in list(self._busy):
             worker.look()
+            if worker.given > 1 and not self._is_full():
+                worker.take_back()  # or one would sit on many while another is idle
         self._looks = bool(self._busy)
         if self._looks:
             self._loop.after(YOUNG_S, self._look)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -20,6 +21,7 @@ from node.assembly import maxima
 from node.executors import NO_LIMITS
 from node.executors.spawner import NEWS_WAIT_S
 from node.executors.worker import Worker
+from node.executors.workers import Workers
 from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
@@ -304,6 +306,19 @@ def test_nothing_is_taken_back_from_a_worker_that_has_still_to_take_up_its_first
         worker.take_back()
         assert back == calls[1:]
         assert list(worker._calls) == calls[:1]
+
+
+@pytest.mark.parametrize(("given", "is_full", "hands_back"), [(2, False, True), (2, True, False), (1, False, False)])
+def test_a_worker_hands_back_what_it_has_not_begun_when_a_slot_is_free(
+    given: int, is_full: bool, hands_back: bool
+) -> None:
+    """Whoever has done what it was given is idle otherwise, beside another that has still a lot to do."""
+    worker = Mock(given=given)
+    workers = object.__new__(Workers)
+    workers._busy, workers._is_full = {worker: None}, lambda: is_full
+    workers._loop = SimpleNamespace(after=lambda *_: None)  # type: ignore[assignment]
+    workers._look()
+    assert worker.take_back.called is hands_back
 
 
 async def test_nobody_hears_of_the_beginning_of_what_is_over_soon_whatever_else_there_is_to_tell(yard: Yard) -> None:
