@@ -65,7 +65,7 @@ PACKET_BYTES_MAX = 32 * 1024
 PR_SET_CHILD_SUBREAPER = 36
 
 _compact = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
-_parse = json.JSONDecoder().decode
+_parse = json.JSONDecoder().raw_decode  # a value and where it ends; what comes from the spawner ends there
 
 
 class Missing(Exception):
@@ -125,7 +125,7 @@ class Worker:
 
     def _named(self, call: dict[str, Any]) -> bytes:
         function = self._load(call["module"], call["function"])
-        arguments = _parse(call["arguments"] or "[]")
+        arguments, _ = _parse(call["arguments"] or "[]")
         value = function(**arguments) if isinstance(arguments, dict) else function(*arguments)
         return _compact(value).encode() + b"\n"
 
@@ -216,12 +216,15 @@ def _let_go_of_control() -> None:
 def _serve(control: socket.socket, worker: Worker) -> None:
     """Until the spawner closes its end."""
     calls = socket.socket(fileno=CALLS_FD)
+    room = memoryview(bytearray(PACKET_BYTES_MAX))  # to make it for each call costs more than to copy out of it
     with control.makefile("rb") as stream:
-        while packet := calls.recv(PACKET_BYTES_MAX):
-            if len(packet) == HEADER_BYTES:
+        while count := calls.recv_into(room):
+            packet = bytes(room[:count])
+            if count == HEADER_BYTES:
                 packet += stream.read(int.from_bytes(packet[:4], "big") - 8)
             end = HEADER_BYTES + int.from_bytes(packet[4:8], "big")
-            head, value = worker.answer(_parse(packet[HEADER_BYTES:end].decode()), packet[end:])
+            call, _ = _parse(packet[HEADER_BYTES:end].decode())
+            head, value = worker.answer(call, packet[end:])
             head["number"] = int.from_bytes(packet[8:HEADER_BYTES], "big")
             _send(control, head, value)
             if head["status"] == "stale" or "dirty" in head or "left" in head:
