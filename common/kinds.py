@@ -16,8 +16,8 @@ import msgspec
 
 from common.durations import parse_duration
 from common.errors import shown
+from common.kind_names import KINDS as KINDS
 
-KINDS: Final = ("sh", "exec", "argv", "py", "call", "sleep")
 SHELL: Final = ("/bin/sh", "-c")
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9_@%+=:,./ -]*")  # none of it means anything to a shell
