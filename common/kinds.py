@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
 
 import attrs
+import msgspec
 
 from common.durations import parse_duration
 from common.errors import shown
+from common.kind_names import KINDS as KINDS
 
-KINDS: Final = ("sh", "exec", "argv", "py", "call", "sleep")
 SHELL: Final = ("/bin/sh", "-c")
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9_@%+=:,./ -]*")  # none of it means anything to a shell
@@ -52,16 +53,23 @@ def argv_of(kind: str, line: str) -> tuple[str, ...]:
 def python_call(line: str) -> PythonCall:
     """A JSON array holds positional arguments, an object keyword arguments; nothing after the function is no
     arguments."""
+    module, function, text = python_parts(line)
+    arguments = _json("the arguments of py", text) if text else []
+    if isinstance(arguments, list):
+        return PythonCall(module, function, args=tuple(arguments))
+    return PythonCall(module, function, kwargs=arguments)
+
+
+def python_parts(line: str) -> tuple[str, str, str]:
+    """Module, function and arguments as they were typed, when they are found to be what they should."""
     target, *text = line.split(None, 1) or [""]
     module, colon, function = target.partition(":")
     if not colon or not _is_dotted_name(module) or not _is_dotted_name(function):
         raise ValueError(f"py needs module:function after it, not {shown(target)}")
-    arguments = _json("the arguments of py", text[0]) if text and text[0].strip() else []
-    if isinstance(arguments, list):
-        return PythonCall(module, function, args=tuple(arguments))
-    if isinstance(arguments, dict):
-        return PythonCall(module, function, kwargs=arguments)
-    raise ValueError("the arguments of py must be a JSON array (positional) or a JSON object (keyword)")
+    arguments = text[0].strip() if text else ""
+    if arguments and not isinstance(_json("the arguments of py", arguments), (list, dict)):
+        raise ValueError("the arguments of py must be a JSON array (positional) or a JSON object (keyword)")
+    return module, function, arguments
 
 
 def sleep_s(line: str) -> float:
@@ -90,7 +98,7 @@ _CHECKS: Final[dict[str, Callable[[str], object]]] = {
     "sh": _check_shell,
     "exec": _check_words_of_exec,
     "argv": lambda line: argv_of("argv", line),
-    "py": python_call,
+    "py": python_parts,
     "call": lambda line: None,  # for people: what is called is in the body
     "sleep": sleep_s,
 }
@@ -122,6 +130,10 @@ def _check_words(words: Iterable[str]) -> None:
 
 
 def _json(what: str, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)  # in a tenth of the time; it is the stricter one, and says less
+    except (ValueError, RecursionError):
+        pass
     try:
         return _parse(text)
     except RecursionError:

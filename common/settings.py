@@ -26,7 +26,7 @@ from common import certificates, directories, environment, values
 from common.certificates import TlsSettings
 from common.environment import setting, settings_of
 from common.errors import shown
-from common.kinds import KINDS
+from common.kind_names import KINDS
 from common.limits import BODY_BYTES_MAX, GIB, MIB, PYTHON_OUTPUT_BYTES_MAX
 from common.placements import PLACEMENTS
 

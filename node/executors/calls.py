@@ -7,17 +7,17 @@ answer is read as a stranger's would be, because a call can write to its worker'
 import json
 import struct
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 import attrs
 import msgspec
 
-from common.kinds import python_call
+from common.kinds import python_parts
 from common.limits import MIB, PYTHON_OUTPUT_BYTES_MAX
 from common.model import Outcome, Reason, Verdict
 from node.executors import Limits, Start
-from node.executors.commands import Ended, outcome_of_exit
+from node.executors.commands import outcome_of_exit
 from node.executors.surroundings import MARK, Refused, said
 
 KINDS: Final = frozenset({"py", "call"})
@@ -72,21 +72,47 @@ class Runner(Protocol):
     def peek(self, call: "Call", stderr_at: int, bytes_max: int) -> bytes: ...
 
 
-class Call:
-    """One call, from its Start to its end: what a Command is for commands. `on_taken` is called when a worker takes it,
-    `on_grown` when it is still running a while later."""
+class Owner(Protocol):
+    """Who has a call made, as far as the call knows it."""
 
-    def __init__(
-        self, start: Start, on_taken: Callable[["Call"], None], on_grown: Callable[["Call"], None], on_end: Ended
-    ) -> None:
-        """Raises Refused."""
-        self.start, self._on_taken, self._on_grown, self._on_end = start, on_taken, on_grown, on_end
+    def took(self, call: "Call") -> None:
+        """A worker has taken it up."""
+
+    def grew(self, call: "Call") -> None:
+        """It is still running a while later."""
+
+    def ended(self, call: "Call", outcome: Outcome, output: bytes) -> None: ...
+
+
+class Call:
+    """One call, from its Start to its end: what a Command is for commands."""
+
+    __slots__ = (
+        "_head",
+        "_owner",
+        "_seconds",
+        "_started_at",
+        "breach",
+        "id",
+        "is_ahead",
+        "is_grown",
+        "nothing",
+        "number",
+        "start",
+        "worker",
+    )
+
+    def __init__(self, start: Start, owner: Owner, *, is_ahead: bool = False) -> None:
+        """`is_ahead` says that it is given to a worker that runs another. Raises Refused."""
+        self.start, self._owner, self.is_ahead = start, owner, is_ahead
+        self.id = start.ticket, start.attempt
         self._head = _head(start)
         self.nothing = NOTHING[start.kind]
         self.breach: Reason | None = None
         self.is_grown = False
         self.number = 0  # among those of its worker
         self._seconds: float | None = None
+        self._started_at = 0.0
         self.worker: Runner | None = None
 
     @property
@@ -125,44 +151,51 @@ class Call:
         is_first, self.worker = self.worker is None, worker
         self._started_at = time.monotonic()
         if is_first:
-            self._on_taken(self)
+            self._owner.took(self)
 
     def grown(self) -> None:
         if not self.is_grown:
             self.is_grown = True
-            self._on_grown(self)
+            self._owner.grew(self)
 
     def stop_clock(self, seconds: float | None = None) -> None:
         """It has taken so long, or, where the worker has not said it, until now."""
         if self._seconds is None:
             self._seconds = time.monotonic() - self._started_at if seconds is None else seconds
 
-    def end(self, result: Result, *, unused: bool) -> None:
+    def end(self, result: Result) -> None:
         self.stop_clock()
         assert self._seconds is not None
         found, stdout, stderr = result.outcome, result.stdout, result.stderr
         sizes = len(stdout), len(stderr), found.truncated
         outcome = Outcome(found.verdict, found.reason, found.exit, self._seconds, *sizes)
-        self._on_end(outcome, stdout + stderr, unused)
+        self._owner.ended(self, outcome, stdout + stderr)
+
+    def succeed(self, value: bytes) -> None:
+        """End as most do, with a value and nothing printed; its clock has been stopped."""
+        assert self._seconds is not None
+        self._owner.ended(self, Outcome(Verdict.SUCCEEDED, None, 0, self._seconds, len(value)), value)
 
 
-def _head(start: Start) -> Mapping[str, object]:
+def _head(start: Start) -> dict[str, Any]:
     """What a worker is told of the call. Raises Refused."""
     try:
         what = _named(start.line) if start.kind == "py" else _pickled(start.body)
     except ValueError as error:
         raise Refused(Reason.CANNOT_START, f"cannot start this: {error}") from None
-    env = {name: value for name, value in start.env if name != MARK}
-    return {**what, "env": env} if start.dir is None else {**what, "env": env, "dir": start.dir}
+    env = what["env"] = dict(start.env)
+    env.pop(MARK, None)
+    if start.dir is not None:
+        what["dir"] = start.dir
+    return what
 
 
-def _named(line: str) -> dict[str, str]:
-    call = python_call(line)
-    arguments = (*line.split(maxsplit=1), "")[1].strip()  # as typed: the worker reads the JSON itself
-    return {"module": call.module, "function": call.function, "arguments": arguments}
+def _named(line: str) -> dict[str, Any]:
+    module, function, arguments = python_parts(line)  # the worker reads the JSON itself
+    return {"module": module, "function": function, "arguments": arguments}
 
 
-def _pickled(body: bytes) -> dict[str, str]:
+def _pickled(body: bytes) -> dict[str, Any]:
     """Nothing is said of it: what is called is in the body, which nobody opens but the worker."""
     if not body:
         raise ValueError("call needs a body, the cloudpickle of (function, args, kwargs)")

@@ -40,6 +40,10 @@ NEWEST: Final = 64  # numbers, as many as are looked at in the first moment that
 STORM_FRACTION: Final = 0.75  # a busy job has as many born, but most of them are gone again
 
 
+def _nothing() -> None:
+    """What most have to do before they are looked at."""
+
+
 @attrs.define(eq=False)
 class Ward:
     """A running attempt, and what is known of it since the last look."""
@@ -47,6 +51,7 @@ class Ward:
     session: int
     limits: Limits
     on_breach: Callable[[Reason], None]
+    before_look: Callable[[], None] = _nothing
     cpu_ticks_before: int = 0  # what a worker had used when the attempt began
     processes: int = 0
     cpu_s: float = 0.0
@@ -111,7 +116,7 @@ class Guard:
 
     def __init__(self, loop: Loop, family: Family) -> None:
         self._loop, self._family = loop, family
-        self._new: dict[int, tuple[float, Limits, Callable[[Reason], None], int]] = {}  # begun since the last tick
+        self._new: dict[int, tuple[float, Ward]] = {}  # begun since the last tick, and when
         self._wards: dict[int, Ward] = {}
         self._pulse, self._table = Pulse(), Table()
         self._last_pid = 0  # at the last look
@@ -122,13 +127,23 @@ class Guard:
         self._not_before = 0.0
         self._is_ticking = False
 
-    def watch(self, session: int, limits: Limits, on_breach: Callable[[Reason], None], *, is_new: bool) -> None:
+    def watch(
+        self,
+        session: int,
+        limits: Limits,
+        on_breach: Callable[[Reason], None],
+        before_look: Callable[[], None] = _nothing,
+        *,
+        is_new: bool,
+    ) -> None:
         """Until `forget`. `on_breach` is called with what was exceeded, and must end the session; again, should it
-        still be there. What a leader that is not new has used before does not count."""
+        still be there. What a leader that is not new has used before does not count. `before_look` is for a leader
+        that has more than one thing to do: it sees to it that what will be seen is the doing of one."""
         if limits.cpu_s is None and limits.memory_bytes is None and limits.processes is None:
             return
         used = None if is_new or limits.cpu_s is None else look_at(session)
-        self._new[session] = time.monotonic(), limits, on_breach, 0 if used is None else used.cpu_ticks
+        ward = Ward(session, limits, on_breach, before_look, 0 if used is None else used.cpu_ticks)
+        self._new[session] = time.monotonic(), ward
         if not self._is_ticking:
             self._is_ticking = True
             self._pid_at_tick = self._pulse.beat().last_pid
@@ -146,8 +161,8 @@ class Guard:
             self._table.forget()
             self._last_pid = self._pid_at_tick
             self._room = self._processes_least = self._look_at = math.inf
-        for session, (began_at, limits, on_breach, cpu_ticks) in self._new.items():
-            ward = self._wards[session] = Ward(session, limits, on_breach, cpu_ticks)
+        for session, (began_at, ward) in self._new.items():
+            self._wards[session] = ward
             self._expect(ward, began_at)
         self._new.clear()
 
@@ -205,6 +220,8 @@ class Guard:
 
     def _look(self, beat: Beat, now: float) -> Sequence[Breach]:
         """Who uses more of what than he may."""
+        for ward in list(self._wards.values()):
+            ward.before_look()  # which may find that it is over
         members = self._table.members(self._family.sessions, beat)
         self._last_pid = beat.last_pid
         self._room = self._processes_least = self._look_at = math.inf

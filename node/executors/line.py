@@ -97,11 +97,15 @@ class Line:
 
     def take(self, now: float) -> Start:
         """Take out the first, whether there is room or not."""
-        number, start, _ = self._waiting.popleft()
+        self.count_first()
+        self.moved_at = now
+        return self._waiting.popleft()[1]
+
+    def count_first(self) -> None:
+        """From now on the first may begin, though it is still in line."""
+        number = self._waiting[0][0]
         if number > self._taken:  # else it was put back
             self._tally.number = self._taken = number
-        self.moved_at = now
-        return start
 
     def occupy(self, start: Start) -> None:
         self._free -= start.slots

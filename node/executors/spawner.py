@@ -13,12 +13,13 @@ import contextlib
 import fcntl
 import functools
 import gc
+import operator
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,7 @@ WAIT_S_MAX: Final = 0.2  # and so does what has waited for so long, although it 
 TRY_AGAIN_S: Final = 0.002  # while a worker has still to take up its first call, it can be asked for no other
 NAP_S: Final = 0.0005  # while every worker has enough to do: what comes meanwhile is dealt with at once
 SWEEP_S: Final = 1.0  # a directory that nobody has needed for so long is removed
+_GIVEN: Final = operator.attrgetter("given")
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -64,7 +66,8 @@ class Spawner:
         self._scratch = Scratch(Path(setup.scratch_root))
         guard = Guard(loop, self._family)
         self._commands = Commands(loop, self._family, guard, setup.output_bytes_max)
-        self._workers = Workers(loop, self._family, guard, self._scratch, self._environment, setup, self._back)
+        calls = loop, self._family, guard, self._scratch, self._environment, setup
+        self._workers = Workers(*calls, self._back, lambda: self._line.is_full)
         self._is_sweeping = False
         self._line = Line(setup.slots, tally)
         self._running: dict[tuple[str, int], Command | Call] = {}
@@ -127,8 +130,7 @@ class Spawner:
         now = time.monotonic()
         while (start := self._line.next(now)) is not None:
             self._start(start)
-        while (start := self._line.first) is not None and start.kind in KINDS and self._give_ahead(start):
-            self._line.take(now)
+        self._give_ahead(now)
         if self._line and not self._watches_line:
             self._watches_line = True
             self._loop.after(STALL_S, self._return_stalled)
@@ -169,31 +171,38 @@ class Spawner:
         if start.dir is not None:
             enter_directory(start, self._scratch)
             os.chdir("/")
-        self._workers.begin(self._call(start, self._took))
+        self._workers.begin(Call(start, self))
 
-    def _give_ahead(self, start: Start) -> bool:
-        """To a worker that runs another call; whether one could take it."""
-        worker = self._workers.ready_for(start)
-        if worker is None:
-            return False
-        try:
-            return worker.give_ahead(self._call(start, self._took_over))
-        except Refused:
-            return False  # it is refused when its turn has come
+    def _give_ahead(self, now: float) -> None:
+        """To workers that run another call, each time to the one that has the fewest."""
+        able = self._workers.able()
+        while able and (start := self._line.first) is not None and self._workers.may_go_ahead(start):
+            worker = able[0] if len(able) == 1 else min(able, key=_GIVEN)
+            self._line.count_first()  # before anybody can begin it
+            try:
+                is_given = worker.give_ahead(Call(start, self, is_ahead=True))
+            except Refused:
+                return  # it is refused when its turn has come
+            if not is_given:
+                return
+            self._line.take(now)
+            if not worker.has_room:
+                able.remove(worker)
 
-    def _call(self, start: Start, on_taken: Callable[[Call], None]) -> Call:
-        return Call(start, on_taken, self._grew, functools.partial(self._ended, start, None))
+    def took(self, call: Call) -> None:
+        """A worker has taken up this call. One that was given ahead has the slot of the call before it."""
+        if call.is_ahead:
+            self._line.occupy(call.start)
+        self._running[call.id] = call
 
-    def _took(self, call: Call) -> None:
-        self._running[call.start.ticket, call.start.attempt] = call
-
-    def _took_over(self, call: Call) -> None:
-        """Its worker has ended another call, which has given its slot back."""
-        self._line.occupy(call.start)
-        self._took(call)
-
-    def _grew(self, call: Call) -> None:
+    def grew(self, call: Call) -> None:
+        """It goes on, so it is worth telling of."""
         self._has_begun(call.start, call)
+
+    def ended(self, call: Call, outcome: Outcome, output: bytes) -> None:
+        """This call is over."""
+        self._running.pop(call.id, None)
+        self._is_over(call.start, outcome, output)
 
     def _back(self, calls: Sequence[Call]) -> None:
         """These were given ahead."""
@@ -242,13 +251,16 @@ class Spawner:
     # --- news -----------------------------------------------------------------------------------------------------
 
     def _ended(self, start: Start, lent: str | None, outcome: Outcome, output: bytes, unused: bool) -> None:
-        id = start.ticket, start.attempt
-        if isinstance(self._running.pop(id, None), Command):
+        if self._running.pop((start.ticket, start.attempt), None) is not None:
             self._commands_running -= 1
-        self._line.free(start)
-        self._begun.pop(id, None)  # one that is over at once need not be known to have begun
         self._give_back(lent, unused=unused)
-        self._over.append(Over(*id, outcome, output))
+        self._is_over(start, outcome, output)
+
+    def _is_over(self, start: Start, outcome: Outcome, output: bytes) -> None:
+        self._line.free(start)
+        if self._begun:  # one that is over at once need not be known to have begun
+            self._begun.pop((start.ticket, start.attempt), None)
+        self._over.append(Over(start.ticket, start.attempt, outcome, output))
 
     def _give_back(self, lent: str | None, *, unused: bool) -> None:
         if lent is not None:

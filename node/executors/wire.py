@@ -60,13 +60,15 @@ news_of = msgspec.msgpack.Decoder(News).decode
 
 def order_frames(batch: Sequence[Order]) -> Iterator[bytes]:
     """The frames that carry a batch. The starts come first: a kill or peek of an attempt of this batch finds it."""
-    for part in _parts([order for order in batch if isinstance(order, Start)]):
+    starts = [order for order in batch if isinstance(order, Start)]
+    for part in _parts(starts, [len(start.body) for start in starts]):
         yield _frame(Orders(starts=part))
+    if len(starts) == len(batch):
+        return
     back = [order for order in batch if isinstance(order, TakeBack)]
     kills = [order for order in batch if isinstance(order, Kill)]
     peeks = [order for order in batch if isinstance(order, Peek)]
-    if back or kills or peeks:
-        yield _frame(Orders((), back, kills, peeks))
+    yield _frame(Orders((), back, kills, peeks))
 
 
 def news_frames(
@@ -74,37 +76,30 @@ def news_frames(
 ) -> Iterator[bytes]:
     """The frames that carry what has happened, at least one. What has begun is in the last: it may have the slot of
     what is over."""
-    for shown in _parts(printed):
+    for shown in _parts(printed, [len(one.stdout) + len(one.stderr) for one in printed]):
         yield _frame(News(printed=shown))
-    *parts, last = list(_parts(over)) or [[]]
+    *parts, last = list(_parts(over, [len(one.output) for one in over])) or [[]]
     for part in parts:
         yield _frame(News(over=part))
     if begun or returned or last or not printed:
         yield _frame(News(begun, returned, over=last))
 
 
-def _parts(values: Sequence[T]) -> Iterator[list[T]]:
-    """Cut a batch so that no frame is much longer than its longest member."""
+def _parts(values: Sequence[T], sizes: Sequence[int]) -> Iterator[Sequence[T]]:
+    """Cut a batch so that no frame is much longer than its longest member; `sizes` are their bytes."""
+    if 0 < len(values) <= BATCH_ITEMS_MAX and sum(sizes) < BATCH_BYTES:
+        yield values  # as nearly always
+        return
     part: list[T] = []
     part_bytes = 0
-    for value in values:
+    for value, size in zip(values, sizes, strict=True):
         if part and (part_bytes >= BATCH_BYTES or len(part) == BATCH_ITEMS_MAX):
             yield part
             part, part_bytes = [], 0
         part.append(value)
-        part_bytes += _bytes_of(value)
+        part_bytes += size
     if part:
         yield part
-
-
-def _bytes_of(value: Start | Over | Printed) -> int:
-    match value:
-        case Start():
-            return len(value.body)
-        case Over():
-            return len(value.output)
-        case Printed():
-            return len(value.stdout) + len(value.stderr)
 
 
 def _frame(value: Orders | News) -> bytes:

@@ -7,15 +7,21 @@ import socket
 import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import trio
 
 from common.model import Outcome, Reason, Verdict
+from common.settings import load_node
+from node.assembly import maxima
+from node.executors import NO_LIMITS
 from node.executors.spawner import NEWS_WAIT_S
-from node.executors.workers import Worker
+from node.executors.worker import Worker
+from node.executors.workers import Workers
 from tests.runtime.executing import Yard, stderr, stdout, until, yard_in
 
 pytestmark = pytest.mark.system
@@ -29,6 +35,9 @@ def sleeps(seconds): time.sleep(seconds); return os.getpid()
 def notes(path, number):
     with open(path, "a") as log: print(number, file=log)
     return number
+def naps_and_notes(path):
+    time.sleep(0.002)
+    with open(path, "a") as log: print(file=log)
 def dies(code): os._exit(code)
 def litters():
     open("left", "w").close()
@@ -55,6 +64,17 @@ def insisting(yard: Yard) -> Yard:
     """As a node, it starts again what was returned because a new worker took its time."""
     yard.insists = True
     return yard
+
+
+@asynccontextmanager
+async def one_warm_slot(directory: Path) -> AsyncIterator[Yard]:
+    """Under what a node allows unless it is told otherwise."""
+    most = maxima(load_node({}, "127.0.0.1", 1)).limits
+    assert most != NO_LIMITS
+    (directory / "jobs.py").write_text(JOBS)
+    async with yard_in(directory, pythonpath=str(directory), most=most, slots=1) as yard:
+        assert await value(yard, yard.start("py", "jobs:sleeps [0]"))
+        yield yard
 
 
 async def value(yard: Yard, ticket: str) -> object:
@@ -135,6 +155,25 @@ async def test_calls_go_to_the_workers_that_run_already_and_each_keeps_what_it_p
     assert min(pids.values()) > 30, "both have worked"
 
 
+async def test_a_worker_goes_on_for_a_while_without_the_spawner_under_what_a_node_allows_by_default(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    async with one_warm_slot(tmp_path) as yard:
+        yard.insists = True
+        first, *tickets = [yard.start("py", f'jobs:naps_and_notes ["{log}"]') for _ in range(600)]
+        await yard.end_of(first)
+        spawner = yard.executors.spawner_pid
+        assert spawner is not None
+        os.kill(spawner, signal.SIGSTOP)
+        known = len(log.read_text())
+        await until(lambda: len(log.read_text()) >= known + 5)
+        os.kill(spawner, signal.SIGCONT)
+        for ticket in tickets:
+            assert await value(yard, ticket) is None
+    assert len(log.read_text()) == 600
+
+
 @pytest.mark.parametrize(
     ("line", "verdict", "reason"),
     [
@@ -161,6 +200,34 @@ async def test_calls_behind_a_long_one_are_run_by_another_worker(insisting: Yard
     assert len({await value(insisting, ticket) for ticket in tickets}) == 1
     assert long in insisting.begun
     assert long not in insisting.over
+
+
+async def test_ends_of_short_calls_are_not_held_back_by_a_long_one_behind_them(tmp_path: Path) -> None:
+    async with one_warm_slot(tmp_path) as yard:
+        short = [yard.start("py", f"jobs:says [{number}]") for number in range(10)]
+        long = yard.start("py", "jobs:sleeps [100]")
+        behind = yard.start("py", "jobs:says [10]")
+        with trio.fail_after(2):
+            for ticket in short:
+                await yard.end_of(ticket)
+            await yard.return_of(behind)
+        assert long in yard.begun
+        assert long not in yard.over
+
+
+async def test_a_worker_that_is_killed_takes_one_call_with_it_and_none_is_made_twice(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with one_warm_slot(tmp_path) as yard:
+        yard.insists = True
+        pid = int(stdout(await yard.run("py", "os:getpid")))
+        tickets = [yard.start("py", f'jobs:notes ["{log}", {number}]') for number in range(500)]
+        await yard.end_of(tickets[20])
+        os.kill(pid, signal.SIGKILL)
+        ends = [(await yard.end_of(ticket)).outcome.verdict for ticket in tickets]
+    assert ends.count(Verdict.SUCCEEDED) == 499
+    made = Counter(map(int, log.read_text().split()))
+    assert set(made.values()) == {1}
+    assert {number for number, verdict in enumerate(ends) if verdict is Verdict.SUCCEEDED} <= made.keys()
 
 
 async def test_a_kill_ends_the_call_it_is_meant_for_and_no_other_of_its_worker(insisting: Yard) -> None:
@@ -227,7 +294,7 @@ def test_nothing_is_taken_back_from_a_worker_that_has_still_to_take_up_its_first
         back: list[object] = []
         worker = object.__new__(Worker)
         worker._giving, worker._taking = giving, taking
-        worker._workers, worker.process = SimpleNamespace(on_back=back.extend), SimpleNamespace(ended=False)  # type: ignore[assignment]
+        worker._home, worker.process = SimpleNamespace(on_back=back.extend), SimpleNamespace(ended=False)  # type: ignore[assignment]
         calls = [SimpleNamespace(number=number) for number in (1, 2, 3)]
         worker._calls = deque(calls)  # type: ignore[arg-type]
         packets = [struct.pack(">III", 8, 0, call.number) for call in calls]
@@ -239,6 +306,19 @@ def test_nothing_is_taken_back_from_a_worker_that_has_still_to_take_up_its_first
         worker.take_back()
         assert back == calls[1:]
         assert list(worker._calls) == calls[:1]
+
+
+@pytest.mark.parametrize(("given", "is_full", "hands_back"), [(2, False, True), (2, True, False), (1, False, False)])
+def test_a_worker_hands_back_what_it_has_not_begun_when_a_slot_is_free(
+    given: int, is_full: bool, hands_back: bool
+) -> None:
+    """Whoever has done what it was given is idle otherwise, beside another that has still a lot to do."""
+    worker = Mock(given=given)
+    workers = object.__new__(Workers)
+    workers._busy, workers._is_full = {worker: None}, lambda: is_full
+    workers._loop = SimpleNamespace(after=lambda *_: None)  # type: ignore[assignment]
+    workers._look()
+    assert worker.take_back.called is hands_back
 
 
 async def test_nobody_hears_of_the_beginning_of_what_is_over_soon_whatever_else_there_is_to_tell(yard: Yard) -> None:

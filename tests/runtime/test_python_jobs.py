@@ -47,6 +47,7 @@ def look():
     wrote = sys.stdout.write("fine")
     return ["MEDDLED" in os.environ, os.umask(0o22), "/meddled" in sys.path, sys.stdin.read(), wrote]
 def executes(text): exec(text)
+def spoils(text): exec(text, {"os": os, "sys": sys, "here": os.getcwd()})
 def finds(): return [os.getpid(), os.getcwd(), os.stat(".").st_mode, os.listdir(".")]
 def leaves_a_child(): return subprocess.Popen(["sleep", "100"]).pid
 def leaves_an_orphan():
@@ -251,6 +252,48 @@ async def test_what_a_call_has_changed_in_its_worker_is_put_back(yard: Yard) -> 
     assert await value(yard, "jobs:sleeps [0.3]") == pid
 
 
+@pytest.mark.parametrize(
+    ("spoil", "is_given_another_directory"),
+    [
+        ("os.chdir('/tmp')", False),
+        ("os.chdir('/'); os.rmdir(here)", True),
+        ("os.rename(here, here + '-moved')", True),
+        ("os.mkdir('sub'); os.chdir('sub')", True),
+        ("open('left', 'w'); os.unlink('left')", False),
+        ("open('left', 'w')", True),
+        ("os.environ.clear()", False),
+        ("os.environ['JOBYARD_TICKET'] = 'another'; os.environ['MORE'] = '1'", False),
+        ("os.environ = {}", False),
+        ("sys.path.clear()", False),
+        ("sys.path.insert(0, '/tmp')", False),
+        ("sys.path = []", False),
+        ("os.close(0); os.close(1); os.close(2)", False),
+        ("sys.stdout = sys.stderr = sys.stdin = None", False),
+    ],
+)
+async def test_also_where_nothing_was_touched_for_long_the_next_call_finds_what_it_should(
+    yard: Yard, spoil: str, is_given_another_directory: bool
+) -> None:
+    """By then a worker knows how its directory looks while it is empty, and looks no closer."""
+    own = ("JOBYARD_TICKET", "t")
+    _, before = await found_by(yard)
+    pid = await value(yard, "jobs:sleeps [0.2]", env=(own,))
+    for _ in range(2):
+        await value(yard, "jobs:pid", env=(own,))
+    expected = await value(yard, "jobs:surroundings", env=(own,))
+    assert isinstance(expected, list)
+    assert ended(await yard.run("py", "jobs:spoils " + json.dumps([spoil]), env=(own,)))[0] is Verdict.SUCCEEDED
+    found = await value(yard, "jobs:surroundings", env=(own,))
+    assert isinstance(found, list)
+    assert expected[1] == before
+    assert [found[0], found[2], found[3], found[4]] == [expected[0], expected[2], expected[3], []]
+    over = await yard.run("py", "jobs:prints")
+    assert stderr(over).decode().splitlines() == ["to stdout", "to stderr", "by descriptor", "by a child", "last"]
+    _, after = await found_by(yard)
+    assert (after != before) is is_given_another_directory
+    assert await value(yard, "jobs:pid") == pid
+
+
 @pytest.mark.parametrize("line", ["jobs:leaves_a_child", "jobs:leaves_an_orphan", "jobs:forks"])
 async def test_processes_that_a_call_leaves_are_killed_and_its_worker_replaced(yard: Yard, line: str) -> None:
     pid = await value(yard, "jobs:pid")
@@ -293,6 +336,11 @@ async def test_a_module_that_came_after_the_worker_is_found(yard: Yard, tmp_path
     assert ended(await yard.run("py", "late:f")) == (Verdict.FAILED, Reason.EXCEPTION, 1)
     (tmp_path / "lib" / "late.py").write_text("def f(): return 1")
     assert await value(yard, "late:f") == 1
+
+
+async def test_a_module_may_have_the_name_of_one_that_the_worker_is_made_of(yard: Yard, tmp_path: Path) -> None:
+    (tmp_path / "lib" / "child_surroundings.py").write_text("def f(): return 1")
+    assert await value(yard, "child_surroundings:f") == 1
 
 
 async def test_an_interpreter_that_cannot_be_started_is_said_so(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ if __name__ == "__main__": globals()[sys.argv[1]](*map(int, sys.argv[2:]))
 """
 
 
-def yard_of(directory: Path, **most: Any) -> AbstractAsyncContextManager[Yard]:
+def yard_of(directory: Path, *, slots: int = sys.maxsize, **most: Any) -> AbstractAsyncContextManager[Yard]:
     (directory / "jobs.py").write_text(JOBS)
-    return yard_in(directory, pythonpath=str(directory), most=Limits(**most))
+    return yard_in(directory, pythonpath=str(directory), most=Limits(**most), slots=slots)
 
 
 @pytest.fixture
@@ -356,6 +356,20 @@ def test_nobody_is_looked_at_for_the_sake_of_attempts_that_are_over(monkeypatch:
     assert machine.tick() == 1, "so many have been born that one could have more than it may"
 
 
+def test_who_is_looked_at_can_settle_before_and_may_find_that_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine: Any = Ticking(monkeypatch)
+    guard = Guard(machine, machine)
+    ended: list[int] = []
+    monkeypatch.setattr(
+        Table, "members", lambda *_: {pid: [seen(pid, 0.0, parent) for parent in range(9)] for pid in (1, 2)}
+    )
+    guard.watch(1, Limits(processes=5), lambda _: ended.append(1), lambda: guard.forget(1), is_new=False)
+    guard.watch(2, Limits(processes=5), lambda _: ended.append(2), lambda: None, is_new=False)
+    for _ in range(13):
+        machine.tick()
+    assert set(ended) == {2}
+
+
 async def wakes_in(seconds: float, yard: Yard) -> int:
     """How often the spawner has gone to sleep, so how often it was woken."""
 
@@ -444,6 +458,19 @@ async def test_the_maxima_of_the_node_hold_in_warm_workers_for_each_call_anew(tm
         assert ended(await yard.run("py", "jobs:burn [30]")) == (Verdict.FAILED, Reason.CPU, KILLED)
         assert ended(await yard.run("py", "jobs:fork_ten_times")) == (Verdict.FAILED, Reason.PROCESSES, KILLED)
         assert (await yard.run("py", "jobs:burn [0.6]")).outcome.verdict is Verdict.SUCCEEDED
+
+
+async def test_of_calls_that_a_worker_was_given_together_only_the_one_that_exceeds_is_ended(tmp_path: Path) -> None:
+    async with yard_of(tmp_path, slots=1, processes=50) as yard:
+        yard.insists = True
+        await yard.run("py", "jobs:pid")
+        lines = ["jobs:fork_ten_times" if number == 25 else "time:sleep [0.001]" for number in range(60)]
+        for line, ticket in [(line, yard.start("py", line)) for line in lines]:
+            over = await yard.end_of(ticket)
+            if line == "jobs:fork_ten_times":
+                assert ended(over) == (Verdict.FAILED, Reason.PROCESSES, KILLED)
+            else:
+                assert over.outcome.verdict is Verdict.SUCCEEDED
 
 
 async def test_a_call_with_limits_of_its_own_has_a_worker_of_its_own_that_is_not_used_again(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a job's line means, and the sentences for lines that mean nothing."""
 
+import json
 import shlex
 
 import pytest
@@ -55,6 +56,28 @@ def test_argv_is_a_json_array_of_exactly_these_words() -> None:
 def test_a_line_that_is_no_command_is_refused_with_a_sentence(kind: str, line: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         argv_of(kind, line)
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=8),
+    st.booleans(),
+    st.sampled_from(["", "]", "x", "\n"]),
+)
+def test_the_quick_way_of_reading_arguments_finds_what_the_thorough_one_does(
+    value: object, ascii: bool, end: str
+) -> None:
+    text = json.dumps([value], ensure_ascii=ascii) + end
+    try:
+        expected = PythonCall("m", "f", tuple(json.loads(text, parse_constant=refused)))
+    except ValueError:
+        with pytest.raises(ValueError, match="must be JSON"):
+            python_call(f"m:f {text}")
+    else:
+        assert python_call(f"m:f {text}") == expected
+
+
+def refused(name: str) -> None:
+    raise ValueError(name)
 
 
 @pytest.mark.parametrize(
