@@ -80,10 +80,14 @@ def _message(frame: bytes) -> Message:
 
 def batches(items: Iterable[T], size_bytes: Callable[[T], int]) -> Iterator[tuple[T, ...]]:
     """Cuts items into batches of about BATCH_BYTES and at most BATCH_ITEMS_MAX, never an empty one."""
+    whole = tuple(items)
+    sizes = list(map(size_bytes, whole))
+    if 0 < len(whole) <= BATCH_ITEMS_MAX and sum(sizes) <= BATCH_BYTES:
+        yield whole
+        return
     batch: list[T] = []
     total = 0
-    for item in items:
-        size = size_bytes(item)
+    for item, size in zip(whole, sizes, strict=True):
         if batch and (total + size > BATCH_BYTES or len(batch) == BATCH_ITEMS_MAX):
             yield tuple(batch)
             batch, total = [], 0

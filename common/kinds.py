@@ -89,9 +89,14 @@ def _check_shell(line: str) -> None:
         raise ValueError("sh needs a command after it")
 
 
+def _check_words_of_exec(line: str) -> None:
+    if not _PLAIN_WORDS.fullmatch(line) or not line.strip():  # else any words will do
+        argv_of("exec", line)
+
+
 _CHECKS: Final[dict[str, Callable[[str], object]]] = {
     "sh": _check_shell,
-    "exec": lambda line: argv_of("exec", line),
+    "exec": _check_words_of_exec,
     "argv": lambda line: argv_of("argv", line),
     "py": python_parts,
     "call": lambda line: None,  # for people: what is called is in the body

@@ -129,6 +129,8 @@ class Parser:
         requests: list[Request] = []
         at = 0
         try:
+            if self._due is None and not self.closed and _ANNOUNCES not in data.lower():
+                at = self._feed_in_a_row(data, requests)
             while at < len(data) and not self.closed:
                 at = self._feed_lines(data, at, requests) if self._due is None else self._feed_body(data, at, requests)
         except BrokenFraming as broken:
@@ -165,20 +167,39 @@ class Parser:
 
     def _feed_lines(self, data: bytes, at: int, requests: list[Request]) -> int:
         """Reads lines up to the end of `data` or up to a body; returns where it stopped."""
-        size = len(data)
-        while at < size and self._due is None:
-            end = data.find(b"\n", at)
-            if end < 0:
-                self._hold(data, at)
-                return size
-            raw = data[at:end]
-            if self._line:
-                raw, self._line = bytes(self._line) + raw, bytearray()
-            request = self._read_line(raw)
+        while at < len(data) and self._due is None:
+            at = self._feed_line(data, at, requests)
+        return at
+
+    def _feed_line(self, data: bytes, at: int, requests: list[Request]) -> int:
+        """Reads one line, or as much of it as there is; returns where it stopped."""
+        end = data.find(b"\n", at)
+        if end < 0:
+            self._hold(data, at)
+            return len(data)
+        raw = data[at:end]
+        if self._line:
+            raw, self._line = bytes(self._line) + raw, bytearray()
+        request = self._read_line(raw)
+        if request is not None:
+            requests.append(request)
+        return end + 1
+
+    def _feed_in_a_row(self, data: bytes, requests: list[Request]) -> int:
+        """Reads all lines that are whole, where none of them announces a body, unless the first does, a part of which
+        came before; returns where it stopped."""
+        at = self._feed_line(data, 0, requests) if self._line else 0
+        end = data.rfind(b"\n", at)
+        if end < 0 or self._due is not None:
+            return at
+        for raw in data[at:end].split(b"\n"):
+            read = _read_again if raw[:1] in _SAID_AGAIN and len(raw) <= _SAID_AGAIN_BYTES else _read
+            request, _ = read(raw, self._body_bytes_max, self._kinds)
             if request is not None:
                 requests.append(request)
-            at = end + 1
-        return at
+                if not self._keep_bodies and isinstance(request, Auth):
+                    self._keep_bodies = True
+        return end + 1
 
     def _hold(self, data: bytes, at: int) -> None:
         """Keeps the beginning of a line. One that is too long is refused without waiting for its end."""

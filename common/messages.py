@@ -47,8 +47,9 @@ def _attempt(number: int) -> None:
 
 def _attempts(ids: tuple[AttemptId, ...]) -> None:
     for ticket, number in ids:
-        _ticket(ticket)
-        _attempt(number)
+        if parse_ticket(ticket) is None or not 1 <= number < 2**32:
+            _ticket(ticket)
+            _attempt(number)
 
 
 def _names(pairs: tuple[tuple[str, str], ...]) -> None:
@@ -320,7 +321,8 @@ class Pair(Record, frozen=True):
     output: bytes = b""
 
     def __post_init__(self) -> None:
-        _ticket(self.ticket)
+        if parse_ticket(self.ticket) is None:
+            _ticket(self.ticket)
 
 
 class RequestOfRes(Record, frozen=True):

@@ -95,9 +95,16 @@ class Job(Record, frozen=True):
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise ValueError(f"a job takes 1 slot or more, not {self.slots}")
-        for what, text in (("group", self.group), ("key", self.key)):  # which are keys of tables
-            if text is not None and not 0 < len(text.encode()) <= OPTION_BYTES_MAX:
-                raise ValueError(f"a {what} has 1 to {OPTION_BYTES_MAX} bytes")
+        if self.group is not None:
+            _check_key("group", self.group)
+        if self.key is not None:
+            _check_key("key", self.key)
+
+
+def _check_key(what: str, text: str) -> None:
+    """A key of a table is made of it."""
+    if not 0 < len(text.encode()) <= OPTION_BYTES_MAX:
+        raise ValueError(f"a {what} has 1 to {OPTION_BYTES_MAX} bytes")
 
 
 class Outcome(Record, frozen=True):
@@ -210,14 +217,17 @@ def prefix_key(prefix: str) -> bytes:
     return prefix.encode()
 
 
-@functools.lru_cache(maxsize=_RECENT)  # each ticket is asked for a dozen times within a few steps
-def ticket_key(text: str) -> bytes:
+def fresh_key(text: str) -> bytes:
     """The key of a ticket in every table: sorted by origin, then by number, so that new tickets are appended; the
     elements of an array follow it, by index."""
-    of, _, index = text.partition("_")
-    prefix, number = of.split("-")
-    key = prefix_key(prefix) + int(number).to_bytes(8, "big")
-    return key + int(index).to_bytes(_INDEX_BYTES, "big") if index else key
+    if "_" in text:
+        of, _, index = text.partition("_")
+        return fresh_key(of) + int(index).to_bytes(_INDEX_BYTES, "big")
+    return text[:PREFIX_CHARACTERS].encode() + int(text[PREFIX_CHARACTERS + 1 :]).to_bytes(8, "big")
+
+
+# The same, for whoever is not the only one to ask: of most tickets some dozen do within a few steps.
+ticket_key: Final = functools.lru_cache(maxsize=_RECENT)(fresh_key)
 
 
 def ticket_of(key: bytes) -> str:

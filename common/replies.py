@@ -4,6 +4,7 @@ Pure. Field values are written like option values: printable UTF-8 without blank
 is None is left out. So a reply is one line whatever it tells of.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -80,24 +81,31 @@ def job_line(ticket: str, fields: Mapping[str, object]) -> bytes:
 
 def result_reply(ticket: str, ended: Ended, output: bytes) -> bytes:
     """The RESULT of an ended job; `output` is its standard output followed by its standard error."""
-    assert len(output) == ended.stdout_bytes + ended.stderr_bytes, (
-        f"{ticket}: {len(output)} bytes of output for {ended}"
-    )
+    stdout, stderr, node, seconds = ended.stdout_bytes, ended.stderr_bytes, ended.node, ended.seconds
+    assert len(output) == stdout + stderr, f"{ticket}: {len(output)} bytes of output for {ended}"
     if ended.counts:
         return _array_reply(ticket, ended)
+    is_plain = ended.state is State.SUCCEEDED and ended.exit == 0 and ended.reason is None and not ended.truncated
+    if is_plain and node is not None and seconds is not None:
+        sizes = (stdout, stderr, len(output))
+        return _SUCCESS % (ticket.encode(), ended.attempt, _word(node).encode(), seconds, *sizes, output)
     return ok(
         ticket,
         state=ended.state,
         exit=ended.exit,
         attempt=ended.attempt,
-        node=ended.node,
-        seconds=ended.seconds,
+        node=node,
+        seconds=seconds,
         reason=ended.reason,
         truncated=ended.truncated or None,
-        stdout=ended.stdout_bytes,
-        stderr=ended.stderr_bytes,
+        stdout=stdout,
+        stderr=stderr,
         body=output,
     )
+
+
+# Of a job that has succeeded, as most do, `ok` makes the same in five times the time.
+_SUCCESS: Final = b"OK %b state=succeeded exit=0 attempt=%d node=%b seconds=%.3f stdout=%d stderr=%d bytes=%d\n%b\n"
 
 
 def _array_reply(ticket: str, ended: Ended) -> bytes:
@@ -146,7 +154,11 @@ def _value(value: object) -> str:
         return "1" if value else "0"
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = str(value)
+    return _word(str(value))
+
+
+@functools.lru_cache(maxsize=256)  # most often the name of a node, a state or a reason
+def _word(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else "".join(map(_escaped, text))
 
 

@@ -18,22 +18,20 @@ Pure. `sleep` needs no process and is timed here; everything else is a `Start` f
 what the job asked for, and nowhere more than the node allows.
 """
 
-import enum
+import functools
 import heapq
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-import attrs
-
-from common.arrays import line_of
-from common.codec import Record, replace
+from common.codec import replace, unpack
 from common.kinds import sleep_s
 from common.limits import KILL_GRACE_S
-from common.messages import AttemptId
+from common.messages import AttemptId, Lease
 from common.model import Job, Outcome, Reason, Report, Verdict, attempt_name, index_of
 from common.timers import Timers
 from node.executors import Begun, Kill, Over, Printed, Returned, Start, TakeBack, Word
+from node.held import Finished, Held, Stop
 from node.maxima import NO_MAXIMA, Maxima
 
 AHEAD_S: Final = 0.02  # what is handed ahead takes about so long, by the attempts before
@@ -43,53 +41,11 @@ MEAN_OF: Final = 8  # how many of the last attempts count, roughly
 LONG_S: Final = 0.1  # what is thought of attempts before any was seen: a dozen short ones must show the contrary
 
 
-class Stop(enum.Enum):
-    """Why a begun attempt is being ended before it ended by itself; or one handed ahead, should it have begun."""
-
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    DROPPED = "dropped"  # given to another node meanwhile: nobody waits for the outcome
-    INTERRUPTED = "interrupted"  # the node stops as planned
-
-
-@attrs.define(eq=False)
-class Held:
-    """An attempt that this node has taken."""
-
-    id: AttemptId
-    job: Job
-    body: bytes
-    order: int = 0  # among those of its priority; the ledger's
-    sequence: int = 0
-    is_ahead: bool = False
-    is_asked_back: bool = False  # if it has not begun; else it goes on
-    begun_at: float | None = None
-    is_timed: bool = False  # a timer was set for it
-    stop: Stop | None = None
-
-    @property
-    def waits_here(self) -> bool:
-        return self.begun_at is None and not self.is_ahead
-
-    @property
-    def line(self) -> str:
-        """As this attempt runs it: an element of an array has its index in it."""
-        return line_of(self.job.line, index_of(self.id[0]))
-
-
-class Finished(Record, frozen=True):
-    """A begun attempt that is over, and how it counts."""
-
-    id: AttemptId
-    outcome: Outcome
-    output: bytes
-    unwanted: bool  # dropped: not to be reported
-
-
 _SLEEP: Final = "sleep"
 _TIMEOUT: Final = "timeout"
 _KILL: Final = "kill"
 _SLEPT: Final = Outcome(Verdict.SUCCEEDED, exit=0)  # for no time at all
+_seconds_of: Final = functools.lru_cache(maxsize=128)(sleep_s)  # most of those that come together sleep as long
 
 
 class Backlog:
@@ -124,6 +80,14 @@ class Backlog:
         self._waiting += 1
         held = self._held[id] = Held(id, job, body, order, self._sequence)
         self._put_in_line(held)
+
+    def take_in_a_row(self, leases: Iterable[Lease]) -> None:
+        """As above, those that come together; raises Malformed at the first whose job cannot be read."""
+        packed, job = b"", None
+        for lease in leases:
+            if job is None or lease.job != packed:  # what was submitted again and again is read once
+                job, packed = unpack(Job, lease.job), lease.job
+            self.take((lease.ticket, lease.attempt), job, lease.body, lease.order)
 
     def _put_in_line(self, held: Held) -> None:
         heapq.heappush(self._heap, (-held.job.priority, held.order, held.sequence, held.id))
@@ -178,6 +142,9 @@ class Backlog:
         ahead, go."""
         while (held := self._first_waiting()) is not None:
             if not self._ahead and self._slots_used + held.job.slots <= self._slots:
+                if held.sleeps_no_time:
+                    self._pass_in_a_row(held)
+                    continue
                 heapq.heappop(self._heap)
                 self._begin(held, now)
             elif self._may_go_ahead(held):
@@ -196,11 +163,10 @@ class Backlog:
         return None
 
     def _begin(self, held: Held, now: float) -> None:
-        self._count_begun(held, now)
         if held.job.kind == _SLEEP:
-            self._sleeping += 1
             self._begin_sleep(held, now)
             return
+        self._count_begun(held, now)
         self.commands.append(self._start_of(held))
         self._note_begun(held, now)
 
@@ -227,20 +193,46 @@ class Backlog:
 
     def _begin_sleep(self, held: Held, now: float) -> None:
         try:
-            seconds = sleep_s(held.line)
+            seconds = _seconds_of(held.line)
         except ValueError as error:  # its origin should have refused it
             text = f"jobyard: {error}\n".encode()
-            self._end(held, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
+            self._pass(held, Outcome(Verdict.FAILED, Reason.CANNOT_START, stderr_bytes=len(text)), text)
             return
         if seconds <= 0:
-            self._end(held, _SLEPT, b"")
+            self._pass(held, _SLEPT, b"")
             return
+        self._count_begun(held, now)
+        self._sleeping += 1
         self.begun.append(held.id)
         timeout_s = self._maxima.timeout_of(held.job)
         if timeout_s is not None and timeout_s < seconds:
             self._set_timer(_TIMEOUT, held, now + timeout_s)
         else:
             self._set_timer(_SLEEP, held, now + seconds)
+
+    def _pass(self, held: Held, outcome: Outcome, output: bytes) -> None:
+        """It is over as it begins, and its slot is free as if it had never been taken."""
+        del self._held[held.id]
+        self._waiting -= 1
+        self.begun_total += 1
+        self.finished.append(Finished(held.id, outcome, output, unwanted=False))
+
+    def _pass_in_a_row(self, held: Held) -> None:
+        """The first in line sleeps for no time at all, and so may those behind it: each is over as it begins."""
+        heap, slots, finished = self._heap, held.job.slots, list[Finished]()
+        while True:
+            heapq.heappop(heap)
+            del self._held[held.id]
+            finished.append(Finished(held.id, _SLEPT, b"", unwanted=False))
+            behind = self._held.get(heap[0][3]) if heap else None
+            if behind is None or behind.sequence != heap[0][2] or not behind.waits_here:
+                break
+            if not behind.sleeps_no_time or behind.job.slots != slots:
+                break
+            held = behind
+        self._waiting -= len(finished)
+        self.begun_total += len(finished)
+        self.finished += finished
 
     def _environment(self, held: Held) -> tuple[tuple[str, str], ...]:
         ticket, attempt = held.id

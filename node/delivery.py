@@ -17,7 +17,8 @@ Pure; everything durable goes through the Memory.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Final
 
 import msgspec
@@ -38,6 +39,8 @@ _OUTLIVED = b"ledgers_outlived"
 _ISSUED_BEFORE = b"issued_before_the_last_was_lost"
 _WINDOW_ITEMS = 20_000  # sent and not acknowledged: hides the round trip
 _WINDOW_BYTES = 32 * BATCH_BYTES
+_AT_HAND_MAX: Final = 5000  # new jobs that are in memory until they are sent, and what came together with the last
+_AT_HAND_BYTES: Final = 1000  # each of them at most
 _SCAN = 500
 _BEHIND_ALL = b"\xff"
 
@@ -68,6 +71,7 @@ class Delivery:
         self._read_max = max(1, awake_max)
         self._unsent: deque[str] = deque()  # the next of them
         self._upto = 0  # those of a higher number are on disk alone
+        self._at_hand: dict[str, tuple[bytes, float]] = {}  # unsent plain jobs → packed, and when they were submitted
         self._in_flight: dict[str, int] = {}  # ticket → bytes
         self._bytes_in_flight = 0
         self.of_group = False  # whether any of the unsent that are new has a group
@@ -107,6 +111,18 @@ class Delivery:
             self._unsent.append(name)
             self._upto = number
 
+    def add_in_a_row(self, names: Sequence[str], jobs: Sequence[bytes], number: int, wall: float) -> None:
+        """New tickets one behind the other, the last of which has this number; their jobs have no group, no key and no
+        body, and are kept at hand for as long as nothing has become of them, which is mostly until they are sent."""
+        behind_all, self._last = self._upto == self._last, number
+        room = self._read_max - len(self._unsent) if behind_all else 0
+        if room <= 0 or not names:
+            return
+        self._unsent.extend(names[:room])
+        self._upto = number_of(self._unsent[-1])
+        if len(self._at_hand) < _AT_HAND_MAX and max(map(len, jobs)) <= _AT_HAND_BYTES:
+            self._at_hand.update(zip(names[:room], zip(jobs, repeat(wall), strict=False), strict=False))
+
     def revived(self, name: str) -> None:
         """An ended job is live again by the ledger's word: so it has it."""
         self._telling.discard(name)
@@ -114,8 +130,18 @@ class Delivery:
             self._revived.add(name)
 
     def ended(self, name: str) -> None:
-        """The ledger has told the end of this job."""
+        """This job has ended: mostly the ledger has told so."""
         self._revived.discard(name)
+        self._at_hand.pop(name, None)
+
+    def ended_in_a_row(self, names: Iterable[str]) -> None:
+        if self._revived or self._at_hand:
+            for name in names:
+                self.ended(name)
+
+    def leased_here(self, name: str) -> None:
+        """We have leased this job to ourselves."""
+        self._at_hand.pop(name, None)
 
     def ended_here(self, name: str) -> None:
         """We have decided the end of this job, and the ledger has to learn of it."""
@@ -124,6 +150,7 @@ class Delivery:
     def gone(self, name: str) -> None:
         """Nothing of this job is left to be told."""
         self._revived.discard(name)
+        self._at_hand.pop(name, None)
         self._telling.discard(name)
         self._has_learned()
 
@@ -174,7 +201,8 @@ class Delivery:
     # --- sending -------------------------------------------------------------------------------------------------
 
     def link_opened(self, ledger_id: str) -> bool:
-        """Starts over with what is not acknowledged; with everything, when this ledger is new to us."""
+        """Starts over with what is not acknowledged, as it is on disk; where this ledger is new to us, with all."""
+        self._at_hand.clear()
         known = self._memory.get(Table.META, _LEDGER)
         fresh = known is not None and known != ledger_id.encode()
         if known is None:
@@ -221,6 +249,9 @@ class Delivery:
         submissions: list[Submission] = []
         marked, self.of_group = self._sent, False
         while self._room() and (self._unsent or self._read_on()):
+            if self._unsent[0] in self._at_hand:
+                submissions += self._at_hand_to_send(wall)
+                continue
             name = self._unsent.popleft()
             job, live = self._memory.get(Table.JOBS, ticket_key(name)), name in self._live
             if job is None:
@@ -231,6 +262,18 @@ class Delivery:
             submissions += self._ended_to_send(wall)
         if self._sent > marked:
             self._memory.put(Table.META, _SENT, b"%d" % self._sent)
+        return submissions
+
+    def _at_hand_to_send(self, wall: float) -> list[Submission]:
+        """The next jobs, as far as they are at hand, the first of which is: there is nothing to look up for them."""
+        unsent, at_hand, in_flight = self._unsent, self._at_hand, self._in_flight
+        submissions: list[Submission] = []
+        while unsent and self._room() and (found := at_hand.pop(unsent[0], None)) is not None:
+            name, (job, submitted_wall) = unsent.popleft(), found
+            submissions.append(Submission(name, job, age_s=max(0.0, wall - submitted_wall)))
+            in_flight[name] = len(job)
+            self._bytes_in_flight += len(job)
+        self._sent = max(self._sent, number_of(submissions[-1].ticket))
         return submissions
 
     def _read_on(self) -> bool:
@@ -323,6 +366,10 @@ class Delivery:
         assert not set(self._in_flight) & set(self._unsent), "a job is both sent and unsent"
         assert self._bytes_in_flight == sum(self._in_flight.values()), "the count of bytes in flight is off"
         assert all(number_of(name) <= self._sent for name in self._in_flight), "a job was sent and is not marked so"
+        for name, (job, _) in self._at_hand.items():
+            unchanged = name in self._live and self._live.lease(name) is None
+            assert unchanged, f"{name} is at hand, and something has become of it"
+            assert self._memory.get(Table.JOBS, ticket_key(name)) in (job, None), f"what is at hand of {name} is wrong"
 
 
 def number_of(name: str) -> int:

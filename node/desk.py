@@ -14,10 +14,10 @@ came, that is said.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-import attrs
+import msgspec
 
 from common import lines
 from common.codec import replace
@@ -37,16 +37,16 @@ _AT_ONCE: Final = "watched"  # WATCH whose time is over: the ledger answers what
 _PARKED: Final = frozenset({"watch", "follow"})  # verbs without a ticket that the ledger may keep for long
 
 
-@attrs.define(eq=False)
-class Open:
+class Open(msgspec.Struct, eq=False):
     """A question whose reply is owed. `inquiry` is set while the ledger is asked, `waits_for` while we wait here,
-    `stream` where the reply comes in parts."""
+    `stream` where the reply comes in parts, `is_timed` once a timer was set for it."""
 
     query: lines.Query
     inquiry: Inquiry | None = None
     sent: bool = False  # the inquiry, over the present link
     waits_for: str | None = None
     stream: Stream | None = None
+    is_timed: bool = False
 
 
 class Desk:
@@ -122,10 +122,16 @@ class Desk:
 
     def wait(self, query_id: int, query: lines.Wait, ticket: str, now: float) -> None:
         """For the end of a live job of ours."""
-        self._open[query_id] = Open(query, waits_for=ticket)
+        self._open[query_id] = Open(query, waits_for=ticket, is_timed=query.timeout_s is not None)
         self._waiters.setdefault(ticket, []).append(query_id)
         if query.timeout_s is not None:
             self._timers.set(("ask", query_id), now + query.timeout_s)
+
+    def wait_in_a_row(self, waits: Iterable[tuple[int, str]]) -> None:
+        """For the ends of jobs that are new, so that nobody waits for them yet."""
+        for query_id, ticket in waits:
+            self._open[query_id] = Open(lines.Wait(ticket, None), waits_for=ticket)
+            self._waiters[ticket] = [query_id]
 
     def ended(self, ticket: str, ended: Ended, output: bytes, *, by_ledger: bool = False) -> None:
         """One of our jobs has ended: whoever waits is told; at once, where the ledger has it on its disk."""
@@ -158,7 +164,7 @@ class Desk:
         self, query_id: int, query: lines.Query, now: float, ticket: str | None = None, stream: Stream | None = None
     ) -> None:
         inquiry = _inquiry(query_id, query, ticket) if stream is None else stream.inquiry(query_id)
-        self._open[query_id] = Open(query, stream=stream)
+        self._open[query_id] = Open(query, stream=stream, is_timed=True)
         self._ask_ledger(query_id, inquiry)
         wait_s = query.timeout_s if isinstance(query, lines.Wait | lines.Watch) else ANSWER_WAIT_S
         if wait_s is not None:
@@ -309,8 +315,10 @@ class Desk:
                 del self._waiters[open_.waits_for or ""]
 
     def _close(self, query_id: int, reply: bytes, *, at_once: bool = False) -> None:
-        if self._open.pop(query_id, None) is not None:
-            self._cancel_timers(query_id)
+        open_ = self._open.pop(query_id, None)
+        if open_ is not None:
+            if open_.is_timed:
+                self._cancel_timers(query_id)
             (self._outbox.reply_at_once if at_once else self._outbox.reply)(query_id, reply)
 
     def _cancel_timers(self, query_id: int) -> None:

@@ -22,7 +22,8 @@ from common.errors import Code
 from common.memory import Memory
 from common.messages import Farewell, Info, Returned
 from common.timers import Timers
-from node.backlog import Backlog, Stop
+from node.backlog import Backlog
+from node.held import Stop
 from node.outbox import Outbox
 from node.outcomes import Outcomes
 

@@ -29,10 +29,11 @@ from common.memory import Memory
 from common.messages import AttemptId
 from common.model import Ended, Job, Reason, State, Verdict, end_of_attempt, ticket_key
 from common.timers import Timers
-from node.backlog import Backlog, Finished, Stop
+from node.backlog import Backlog
 from node.delivery import number_of
 from node.desk import Desk
 from node.drain import Drain
+from node.held import Finished, Stop
 from node.intake import Intake
 from node.outbox import Outbox
 
@@ -209,9 +210,10 @@ class Fallback:
         self._end(ticket, replace(ended, begun=attempt), done.output, now)
         return True
 
-    def cancel(self, ticket: str, now: float, wall: float) -> bytes | None:
+    def cancel(self, text: str, now: float, wall: float) -> bytes | None:
         """The reply to CANCEL, where it can be done here; None where it is the ledger's to do. What runs is ended, and
         what it printed goes with it."""
+        ticket = self._intake.same_name(text.lower())
         if self._outbox.link is not None or not self._intake.delivery.never_sent(ticket):
             return None
         job = self._intake.job(ticket)

@@ -16,24 +16,27 @@ has them.
 Pure; everything durable goes through the Memory.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import compress, groupby
 from typing import Final
 
 from common.arrays import parse_indexes
-from common.codec import Record, pack, unpack
+from common.codec import Record, pack, replace, unpack
 from common.effects import Table
 from common.history import History
 from common.keys import Claim, Keys, fingerprint, first_name
 from common.memory import Memory
-from common.messages import Submission
+from common.messages import Pair, Submission
 from common.model import (
     Ended,
     Job,
     State,
     array_of,
     element,
+    fresh_key,
     index_of,
     parse_ticket,
+    prefix_key,
     ticket,
     ticket_key,
     ticket_of,
@@ -94,6 +97,27 @@ class Intake:
         self.delivery.add(name, self._last, of_group=job.group is not None)
         return name
 
+    def issue_in_a_row(self, jobs: Sequence[Job], wall: float, now: float) -> list[str]:
+        """As above, for jobs submitted together that are `is_plain`, in their order."""
+        first, prefix, begins = self._last + 1, self.prefix, prefix_key(self.prefix)
+        self._last += len(jobs)
+        while self._last >= (due := max(first, self._set_aside - SET_ASIDE // 2 + 1)):
+            self._set_numbers_aside(due + SET_ASIDE)
+        records, live = self._memory.writes_to(Table.JOBS), self._memory.writes_to(Table.LIVE)
+        names: list[str] = []
+        packed, before = [], None
+        for number, job in enumerate(jobs, first):
+            if job is not before:  # what is typed again and again is read once
+                before, record = job, pack(replace(job, submitted_wall=wall))
+            key = begins + number.to_bytes(8, "big")
+            records[key] = record
+            live[key] = b""
+            names.append(ticket(prefix, number))
+            packed.append(record)
+        self._live.enter_in_a_row(names, Own(None, 0, now))
+        self.delivery.add_in_a_row(names, packed, self._last, wall)
+        return names
+
     def _set_numbers_aside(self, upto: int) -> None:
         self._set_aside = upto
         self._memory.put(Table.META, _LAST, b"%d" % upto)
@@ -107,13 +131,14 @@ class Intake:
         """All that was written is on disk."""
         self._last_on_disk, self._set_aside_on_disk = self._last, self._set_aside
 
-    def may_be_told_of(self, submissions: Iterable[Submission]) -> bool:
+    def may_be_told_of(self, submissions: Sequence[Submission]) -> bool:
         """Whether the ledger may have these jobs before they are on our own disk. They may not where another boot could
         issue their tickets again; nor those that are on it already, of which it would find there that nobody knows;
         nor where a client may be told of the ticket by another node, because it has the key."""
-        return all(
-            item.told and self._last_on_disk < number_of(item.ticket) <= self._set_aside_on_disk for item in submissions
-        )
+        numbers = [number_of(item.ticket) for item in submissions]
+        if not self._last_on_disk < min(numbers) <= max(numbers) <= self._set_aside_on_disk:
+            return False
+        return all(item.told for item in submissions)
 
     def claimed(self, key: str) -> Claim | None:
         """Which job this node knows under a key."""
@@ -204,6 +229,7 @@ class Intake:
         assert self.unleased_here(name), f"{name} is not ours alone to lease"
         self._memory.put(Table.LIVE, ticket_key(name), own_lease(1, boot_id))
         self._live.hold(name, Own(State.RUNNING, 1, now))
+        self.delivery.leased_here(name)
         return 1
 
     def let_go_here(self, name: str, now: float) -> None:
@@ -239,6 +265,28 @@ class Intake:
         self._memory.delete(Table.LIVE, ticket_key(name))
         self._history.record(name, ended, output)
         return True
+
+    def ended_in_a_row(self, ends: Sequence[tuple[str, Ended, Pair]]) -> list[tuple[str, Ended, Pair]]:
+        """As above, of many that the ledger tells of; returns those that were news."""
+        were_live = self._live.leave_in_a_row(name for name, _, _ in ends)
+        left = list(compress(ends, were_live))
+        self.delivery.ended_in_a_row([name for name, _, _ in left])
+        live = self._memory.writes_to(Table.LIVE)
+        for wall, together in groupby(left, key=lambda end: end[1].ended_wall):
+            records: list[tuple[bytes, bytes, bytes]] = []
+            for name, _, pair in together:
+                key = fresh_key(name)
+                if key in live and number_of(name) > self._last_on_disk:
+                    del live[key]  # it never came to the disk, and need not
+                else:
+                    live[key] = None
+                records.append((key, pair.record, pair.output))
+            self._history.record_in_a_row(wall, records)
+        return [
+            end
+            for was_live, end in zip(were_live, ends, strict=True)
+            if was_live or self.ended(end[0], end[1], end[2].output)
+        ]
 
     def revive(self, name: str, now: float) -> None:
         """One of our ended jobs is live again, and the ledger has it. Doing it twice changes nothing. What became
@@ -290,6 +338,12 @@ class Intake:
     def check(self) -> None:
         self._live.check()
         self.delivery.check()
+
+
+def is_plain(job: Job) -> bool:
+    """Whether nothing of this job has to be looked at when it is issued: its key, its group, its delay. (Its body has,
+    too.)"""
+    return job.key is None and job.group is None and not job.delay_s
 
 
 def first_state(job: Job) -> State:

@@ -8,7 +8,7 @@ leased to itself.
 Pure; the records are the intake's to write.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -22,9 +22,9 @@ from common.model import State, parse_ticket, ticket, ticket_key, ticket_of
 _SCAN: Final = 500
 
 
-@attrs.define
+@attrs.frozen
 class Own:
-    """What we last knew of a live job of ours; `as_of` is a monotonic moment."""
+    """What we last knew of a live job of ours; `as_of` is a monotonic moment. Jobs that came together share one."""
 
     state: State | None  # None: nothing since it was submitted, and the job says what it was then
     attempt: int
@@ -121,6 +121,11 @@ class Live:
         elif len(self._heard) < self._awake_max:
             self._heard[name] = own
 
+    def enter_in_a_row(self, names: Sequence[str], own: Own) -> None:
+        """The same is known of all of these."""
+        self._count += len(names)
+        self._heard.update(dict.fromkeys(names[: max(0, self._awake_max - len(self._heard))], own))
+
     def hold(self, name: str, own: Own) -> None:
         """This is known of it from here on, and not to be forgotten."""
         self._heard.pop(name, None)
@@ -132,8 +137,9 @@ class Live:
         own = self.get(name)
         if own is None:
             return
-        own.state, own.attempt, own.as_of = state, own.attempt if attempt is None else attempt, now
+        own = Own(state, own.attempt if attempt is None else attempt, now)
         if name in self._held:
+            self._held[name] = own
             return
         self._heard[name] = own
         if len(self._heard) > self._awake_max:
@@ -146,6 +152,14 @@ class Live:
             return False
         self._count -= 1
         return True
+
+    def leave_in_a_row(self, names: Iterable[str]) -> list[bool]:
+        """Which of these were live and have left. Of those that rest or are held nothing is said here, but as of what
+        is not live."""
+        heard = self._heard
+        have_left = [heard.pop(name, None) is not None for name in names]
+        self._count -= sum(have_left)
+        return have_left
 
     def check(self) -> None:
         assert self._count >= len(self._heard) + len(self._held), "fewer jobs live than something is known of"

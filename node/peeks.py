@@ -18,8 +18,9 @@ from common.codec import unpack
 from common.messages import Answer, AttemptId, Inquiry, Reported
 from common.model import State
 from common.status import places
-from node.backlog import Backlog, Held
+from node.backlog import Backlog
 from node.executors import Peek, Printed
+from node.held import Held
 from node.outcomes import Outcomes
 
 

@@ -8,6 +8,8 @@
 Pure. Tickets are the intake's; what the clients of RUN wait for is the desk's.
 """
 
+from collections.abc import Sequence
+
 from common import lines
 from common.codec import replace
 from common.errors import Code
@@ -48,6 +50,18 @@ class Submissions:
             self._desk.wait(query_id, lines.Wait(ticket, None), ticket, now)
         else:
             self._outbox.reply(query_id, lines.ok(ticket))
+
+    def take_in_a_row(self, queries: Sequence[tuple[int, lines.Submit]], wall: float, now: float) -> None:
+        """As above, of jobs that are plain."""
+        tickets = self._intake.issue_in_a_row([query.job for _, query in queries], wall, now)
+        self.total += len(tickets)
+        waits: list[tuple[int, str]] = []
+        for (query_id, query), ticket in zip(queries, tickets, strict=True):
+            if query.wait:
+                waits.append((query_id, ticket))
+            else:
+                self._outbox.reply(query_id, lines.ok(ticket))
+        self._desk.wait_in_a_row(waits)
 
     def _take_keyed(self, query_id: int, query: lines.Submit, job: Job, key: str, now: float) -> None:
         claim, linked = self._intake.claimed(key), self._outbox.link is not None

@@ -54,6 +54,7 @@ from common.messages import (
     Lapsed,
     Noticed,
     Notices,
+    Pair,
     Poll,
     Recall,
     RequestOfRes,
@@ -63,15 +64,17 @@ from common.messages import (
     SendAgain,
     Taken,
 )
-from common.model import Ended, Job, Reason, State, array_of
+from common.model import Ended, Reason, State, array_of
 from common.timers import Timers
-from node import backlog, views
-from node.backlog import Backlog, Finished
+from node import views
+from node.backlog import Backlog
 from node.courier import Courier
 from node.desk import Desk
 from node.drain import Drain
 from node.executors import Order, Word
 from node.fallback import Fallback, Here
+from node.held import Finished
+from node.held import Stop as Ending
 from node.intake import Intake
 from node.maxima import NO_MAXIMA, Maxima
 from node.missed import Missed
@@ -79,6 +82,7 @@ from node.origin import Origin
 from node.outbox import Outbox
 from node.outcomes import Outcomes
 from node.peeks import Peeks
+from node.reception import Reception
 from node.submissions import Submissions, refusal
 
 
@@ -150,6 +154,9 @@ class Worker:
             self._desk,
             self._timers,
             self._outbox,
+        )
+        self._reception = Reception(
+            self._submissions, self._drain, self._fallback, self._desk, self._refusal, self._outbox
         )
         self._eager = True
         self._level = StoreLevel(0.0, False, 0.0)
@@ -265,24 +272,7 @@ class Worker:
 
     def _on_asked(self, event: Asked, now: float) -> None:
         self._wall = event.wall
-        refused = self._refusal()
-        for query_id, query in event.queries:
-            match query:
-                case lines.Submit():
-                    if refused is None:
-                        self._submissions.take(query_id, query, event.wall, now)
-                    else:
-                        self._outbox.reply(query_id, refused)
-                case lines.Drain():
-                    self._drain.drain(query_id)
-                    refused = self._refusal()
-                case lines.Undrain():
-                    self._drain.undrain(query_id)
-                    refused = self._refusal()
-                case lines.Cancel(ticket=str(text)) if (done := self._cancel_here(text, now)) is not None:
-                    self._outbox.reply(query_id, done)
-                case _:
-                    self._desk.ask(query_id, query, now)
+        self._reception.serve(event, now)
 
     def _on_inquired(self, event: Inquired, now: float) -> None:
         refused = self._refusal()
@@ -291,9 +281,6 @@ class Worker:
 
     def _refusal(self) -> bytes | None:
         return refusal(self._level, self._drain, self._desk.refused)
-
-    def _cancel_here(self, text: str, now: float) -> bytes | None:
-        return self._fallback.cancel(self._intake.same_name(text.lower()), now, self._wall)
 
     def _on_clients_gone(self, event: ClientsGone, now: float) -> None:
         for query_id in event.query_ids:
@@ -383,19 +370,18 @@ class Worker:
             self._outbox.send(Returned(tuple((lease.ticket, lease.attempt) for lease in message.items)))
             self._drain.handed_back_late(now)
             return
-        for lease in message.items:
-            self._backlog.take((lease.ticket, lease.attempt), unpack(Job, lease.job), lease.body, lease.order)
+        self._backlog.take_in_a_row(message.items)
 
     def _on_cancel(self, message: Cancel, now: float) -> None:
         if returned := self._backlog.give_back(message.attempts):
             self._outbox.send(Returned(tuple(returned)))
         for id in message.attempts:
-            self._backlog.end(id, backlog.Stop.CANCELLED, now)
+            self._backlog.end(id, Ending.CANCELLED, now)
 
     def _on_drop(self, message: Drop, now: float) -> None:
         self._backlog.give_back(message.attempts)
         for id in message.attempts:
-            self._backlog.end(id, backlog.Stop.DROPPED, now)
+            self._backlog.end(id, Ending.DROPPED, now)
         self._outcomes.acknowledged(message.attempts)  # of those that were over before they were dropped
         self._drain.exit_when_done(now)
 
@@ -414,10 +400,13 @@ class Worker:
         self._send_outcomes(self._outcomes.of(message.tickets))
 
     def _on_result(self, message: Result | ResReq, now: float) -> None:
-        for pair in message.items:
-            ended = unpack(Ended, pair.record)
-            if self._intake.ended(pair.ticket, ended, pair.output):
-                self._desk.ended(pair.ticket, ended, pair.output, by_ledger=True)
+        ends: list[tuple[str, Ended, Pair]] = []
+        try:
+            for pair in message.items:
+                ends.append((pair.ticket, unpack(Ended, pair.record), pair))
+        finally:  # what stands before one that is malformed counts
+            for ticket, ended, pair in self._intake.ended_in_a_row(ends):
+                self._desk.ended(ticket, ended, pair.output, by_ledger=True)
         if isinstance(message, ResReq):
             self._send_outcomes(self._outcomes.of(message.tickets))
 
@@ -496,11 +485,9 @@ class Worker:
 
     def _keep(self, finished: Sequence[Finished], now: float) -> None:
         """Ends are kept for the ledger, and told to it, unless they are ours to settle or nobody's."""
-        pairs = [
-            self._outcomes.keep(done.id, done.outcome, done.output)
-            for done in finished
-            if not done.unwanted and not self._fallback.settle(done, now, self._wall)
-        ]
+        pairs = self._outcomes.keep(
+            [done for done in finished if not done.unwanted and not self._fallback.settle(done, now, self._wall)]
+        )
         if pairs and self._outbox.link is not None and (self._eager or self._drain.stopping):
             self._outbox.send_results(pairs)
 

@@ -16,7 +16,7 @@ import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
-import attrs
+import msgspec
 
 from common import lines
 from common.errors import Code
@@ -48,8 +48,7 @@ _PONG: Final = lines.ok(None, "pong")
 _BYE: Final = lines.ok(None, "bye")
 
 
-@attrs.define(eq=False)
-class Owed:
+class Owed(msgspec.Struct, eq=False):
     """A request whose reply is not being sent yet."""
 
     conversation: "Conversation"
@@ -156,11 +155,13 @@ class Conversation:
     def answered(self, owed: Owed, reply: bytes, more: bool) -> None:
         """The answer to a request, or with `more` a part of it. `go_on` sends it, when its turn has come."""
         owed.reply = reply if owed.reply is None else owed.reply + reply
-        owed.more = more
-        self._owed_bytes += len(reply) - owed.guessed_bytes
-        owed.guessed_bytes = 0
-        self._submitted_bytes -= owed.body_bytes
-        owed.body_bytes = 0
+        self._owed_bytes += len(reply)
+        if owed.more is not more:
+            owed.more = more
+        if owed.guessed_bytes:
+            self._owed_bytes -= owed.guessed_bytes
+            self._submitted_bytes -= owed.body_bytes
+            owed.guessed_bytes = owed.body_bytes = 0
 
     def stored(self, owed: Owed) -> None:
         """A job is on disk, and holds nothing up any more, though its client waits for the end."""
@@ -240,12 +241,15 @@ class Conversation:
             taken += 1
             owed = Owed(self, next(ids))
             self._owed.append(owed)
-            if isinstance(request, _EDGE) or not self._authorized:
+            if type(request) is lines.Submit and not request.body and self._authorized:
+                pass  # as most often: it holds nothing until it is answered
+            elif isinstance(request, _EDGE) or not self._authorized:
                 self.answered(owed, self._reply_at_once(request), more=False)
+                continue
             else:
                 self._guess(owed, request)
-                queries.append((owed.query_id, request))
-                asked.append(owed)
+            queries.append((owed.query_id, request))
+            asked.append(owed)
         del untaken[:taken]
         if queries:
             self._server.expect(queries, asked)

@@ -5,8 +5,9 @@ import pytest
 from common.messages import AttemptId
 from common.model import Job, Outcome, Verdict
 from common.timers import Timers
-from node.backlog import AHEAD_MAX, LONG_S, Backlog, Stop
+from node.backlog import AHEAD_MAX, LONG_S, Backlog
 from node.executors import Begun, Kill, Order, Over, Returned, Start, TakeBack, Word
+from node.held import Stop
 
 TRUE = Job("exec", "true")
 

@@ -563,6 +563,30 @@ def test_the_result_of_a_job() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "ended",
+    [
+        Ended(State.SUCCEEDED, 0.0, None, 1, 0, "node 2%", 0.0049, stdout_bytes=1),
+        Ended(State.FAILED, 0.0, Reason.SIGNAL, 3, 137, "ü", 0.0, stderr_bytes=1, truncated=True, begun=3, retried=1),
+        Ended(State.FAILED, 0.0, Reason.CRASH_LIMIT, 3, None, None, None, stdout_bytes=1),
+    ],
+)
+def test_the_result_of_a_job_is_written_as_any_other_reply(ended: Ended) -> None:
+    assert lines.result_reply("k3f7qa-1", ended, b"o") == lines.ok(
+        "k3f7qa-1",
+        state=ended.state,
+        exit=ended.exit,
+        attempt=ended.attempt,
+        node=ended.node,
+        seconds=ended.seconds,
+        reason=ended.reason,
+        truncated=ended.truncated or None,
+        stdout=ended.stdout_bytes,
+        stderr=ended.stderr_bytes,
+        body=b"o",
+    )
+
+
 def test_the_result_of_a_job_that_never_ran_has_no_exit_node_or_seconds() -> None:
     ended = Ended(State.CANCELLED, 0.0, Reason.USER)
     assert lines.result_reply("k3f7qa-1", ended, b"") == (
