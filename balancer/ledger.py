@@ -1,4 +1,5 @@
-"""The record of every job: from its acknowledgement on, this alone decides a job's state and attempt.
+"""The record of every job: from its acknowledgement on, this alone (and for jobs in a row `balancer/plain.py`)
+decides a job's state and attempt.
 
 The life of a job is drawn in `balancer/records.py`.
 
@@ -27,7 +28,7 @@ from balancer.known import Known
 from balancer.live import Live
 from balancer.queue import Queue
 from balancer.records import TRANSITIONS, Entry, LiveRecord
-from common.codec import pack, replace, unpack
+from common.codec import replace, unpack
 from common.effects import Table
 from common.history import History
 from common.keys import first_name
@@ -50,7 +51,6 @@ from common.model import (
 )
 
 End: TypeAlias = tuple[str, Ended, bytes, bytes]  # ticket, end, output, and the end as it is on disk
-
 _NOT_HELD_BACK: Final[dict[str, object]] = {"waits_for": (), "due_wall": 0.0, "due_s": 0.0, "retrying": False}
 
 
@@ -225,7 +225,7 @@ class Ledger:
         self._live.may_rest(entry)
 
     def _save(self, entry: Entry) -> None:
-        self._memory.put(Table.LIVE, entry.key, pack(entry.record))
+        self._memory.put(Table.LIVE, entry.key, entry.packed)
 
     def _offer(self, entry: Entry) -> None:
         """Puts a job that waits for a node into the queue. An array stands in it once, also for its elements."""
@@ -300,7 +300,7 @@ class Ledger:
             entry.record.bytes = self._weight_bytes(entry)
         self._update(
             entry,
-            attempt=max(entry.record.attempt + (not entry.record.unused), entry.record.outnumbered + 1),
+            attempt=entry.next_attempt,
             unused=False,
             leased=True,
             node_id=node_id,

@@ -20,7 +20,7 @@ from balancer.census import RESTING, Census, counted
 from balancer.order import Order
 from balancer.records import Entry, LiveRecord
 from balancer.runs import Run, Runs, Seen
-from common.codec import glance, pack, unpack
+from common.codec import glance, unpack
 from common.effects import Table
 from common.memory import Memory
 from common.model import State, array_of, index_of, is_element, parse_ticket, ticket_key, ticket_of
@@ -121,6 +121,7 @@ class Live:
         return len(self._groups.get(group, _NOBODY))
 
     def check(self) -> None:
+        assert not self._changed, "a step is over, and some of what it changed is not saved"
         whole = [entry for entry in self.awake.values() if not entry.is_element]
         assert self._resting >= 0, "fewer than no job rests"
         assert len(self._order) == len(whole) + self._resting, "places and jobs are not as many"
@@ -164,9 +165,10 @@ class Live:
             entry.counted = RESTING
             self.awake[entry.ticket] = entry
             self._changed[entry.key] = entry
-        if len(self.awake) > self._awake_max:
-            for entry in entries:
-                self.may_rest(entry)
+        for entry in reversed(entries):  # whose turn comes first stays
+            if len(self.awake) <= self._awake_max:
+                break
+            self.may_rest(entry)
 
     def changed(self, entry: Entry) -> None:
         """Its record is not what is on disk. That will be so again at the end of the step: until then it may change
@@ -201,7 +203,7 @@ class Live:
         """What has changed is saved, and the entries of those that rest are let go."""
         if self._changed:
             changed, self._changed = self._changed, {}
-            self._memory.writes_to(Table.LIVE).update((key, pack(entry.record)) for key, entry in changed.items())
+            self._memory.writes_to(Table.LIVE).update((key, entry.packed) for key, entry in changed.items())
         self._looked_at.clear()
 
     def leave(self, entry: Entry) -> None:

@@ -10,7 +10,8 @@
                                        ▲                                                            │
                                        └─────────────────────────── RETRY ──────────────────────────┘
 
-Every live job can also be cancelled. Pure; `balancer/ledger.py` is the only one that changes a record.
+Every live job can also be cancelled. Pure; `balancer/ledger.py` changes a record, and of plain jobs in a row
+`balancer/plain.py` in its place.
 """
 
 from typing import Final, TypeAlias
@@ -19,6 +20,7 @@ import attrs
 import msgspec
 
 from balancer.arrays import Array
+from common.codec import pack
 from common.model import Reason, State, is_element, parse_ticket, ticket_key
 
 Counted: TypeAlias = tuple[State, int]
@@ -111,6 +113,16 @@ class Entry:
         record = self.record
         held_back = record.cancelled or record.retrying or record.waits_for or record.due_wall
         return not (held_back or record.takes_input or record.failures or self.is_element or self.array is not None)
+
+    @property
+    def packed(self) -> bytes:
+        """Its record, as it is on disk."""
+        return pack(self.record)
+
+    @property
+    def next_attempt(self) -> int:
+        """The number of the next lease: above all that were given out, but for one that came back unused."""
+        return max(self.record.attempt + (not self.record.unused), self.record.outnumbered + 1)
 
     @property
     def waits_for_a_node(self) -> bool:

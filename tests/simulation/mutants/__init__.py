@@ -18,6 +18,7 @@ Mutant: TypeAlias = Callable[[], AbstractContextManager[None]]
 Telling: TypeAlias = Callable[[Callable[[tuple[str, int]], Verdict], Sequence[tuple[str, int]]], Iterable[Verdict]]
 
 SEEDS_MAX: Final = 1000
+_MISFIT: Final = ("TypeError", "AttributeError", "NameError", "NotAnAttrsClassError")
 
 MUTANTS: Final[Mapping[str, Mutant]] = {
     mutant.__name__.replace("_", " "): mutant
@@ -50,6 +51,10 @@ def tell(which: tuple[str, int]) -> Verdict:
 
 
 def caught_at(name: str, seeds: Iterable[int], told: Telling = map) -> int | None:
-    """The first of these seeds with whose story the mutant is found; None where it is with none of them."""
-    verdicts = told(tell, [(name, seed) for seed in seeds])
-    return next((verdict.seed for verdict in verdicts if verdict.violation is not None), None)
+    """The first of these seeds with whose story the mutant is found; None where it is with none of them. One that does
+    not fit the code any more is not found: it dies of itself."""
+    for verdict in told(tell, [(name, seed) for seed in seeds]):
+        if verdict.violation is not None:
+            assert not verdict.violation.startswith(_MISFIT), f"'{name}' does not fit the code: {verdict.violation}"
+            return verdict.seed
+    return None

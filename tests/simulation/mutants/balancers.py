@@ -3,17 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import attrs
-
 from balancer.dispatcher import Dispatcher
 from balancer.inputs import Inputs
 from balancer.ledger import Ledger
 from balancer.records import Entry
 from balancer.roster import Node, Roster
-from common.codec import pack, unpack
-from common.effects import Table
+from common.codec import pack, replace, unpack
 from common.messages import Pair, Reported
-from common.model import State, Verdict, ticket_key
+from common.model import State, Verdict
 from tests.simulation.mutants.patching import patched
 
 
@@ -33,13 +30,13 @@ def outcome_overwrites_outcome() -> Iterator[None]:
     """An outcome that comes for a job that has ended is recorded, too: the last one counts."""
     settle = Dispatcher._settle
 
-    def settle_again(dispatcher: Dispatcher, node: Node, pair: Pair) -> None:
+    def settle_again(dispatcher: Dispatcher, node: Node, pair: Pair, now: float) -> None:
         ended = dispatcher._history.find(pair.ticket)
         if ended is not None:
             reported = unpack(Reported, pair.record)
             outcome = reported.outcome
             state = State.SUCCEEDED if outcome.verdict is Verdict.SUCCEEDED else State.FAILED
-            last = attrs.evolve(
+            last = replace(
                 ended,
                 state=state,
                 reason=outcome.reason,
@@ -51,7 +48,7 @@ def outcome_overwrites_outcome() -> Iterator[None]:
                 stderr_bytes=outcome.stderr_bytes,
             )
             dispatcher._history.record(pair.ticket, last, pair.output)
-        settle(dispatcher, node, pair)
+        settle(dispatcher, node, pair, now)
 
     with patched(Dispatcher, "_settle", settle_again):
         yield
@@ -61,11 +58,10 @@ def outcome_overwrites_outcome() -> Iterator[None]:
 def attempt_counter_in_memory() -> Iterator[None]:
     """How many attempts a job has had is not on disk: after a restart the one that it is at is the first."""
 
-    def save(ledger: Ledger, entry: Entry) -> None:
-        written = attrs.evolve(entry.record, attempt=min(entry.record.attempt, 1))
-        ledger._memory.put(Table.LIVE, ticket_key(entry.ticket), pack(written))
+    def packed(entry: Entry) -> bytes:
+        return pack(replace(entry.record, attempt=min(entry.record.attempt, 1)))
 
-    with patched(Ledger, "_save", save):
+    with patched(Entry, "packed", property(packed)):
         yield
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-import attrs
 import trio
 
 from balancer.dispatcher import Dispatcher
+from common.codec import replace
 from common.effects import Effects, Reply, Send, Write
 from common.keys import Claim, Keys
 from common.messages import Dispatch
@@ -44,7 +44,7 @@ def _at_once(handle: Callable[..., Effects], which: Callable[[object], bool]) ->
         effects = handle(machine, events, now)
         hasty = tuple(filter(which, effects.actions))
         patient = tuple(action for action in effects.actions if not which(action))
-        return attrs.evolve(effects, actions=patient, at_once=(*effects.at_once, *hasty))
+        return replace(effects, actions=patient, at_once=(*effects.at_once, *hasty))
 
     return handle_hastily
 

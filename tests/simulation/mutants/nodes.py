@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from common.messages import AttemptId
 from node.drain import Drain
+from node.held import Finished
 from node.intake import Intake
 from node.worker import Worker
 from tests.simulation.mutants.patching import patched
@@ -13,14 +13,14 @@ from tests.simulation.mutants.patching import patched
 @contextmanager
 def outbox_dropped_on_send() -> Iterator[None]:
     """An outcome that was sent is taken for delivered: nobody waits for the word that it is on the ledger's disk."""
-    send = Worker._send_outcomes
+    keep = Worker._keep
 
-    def send_and_forget(worker: Worker, ids: Sequence[AttemptId]) -> None:
-        send(worker, ids)
-        if worker._linked:
-            worker._outcomes.acknowledged(ids)
+    def keep_and_forget(worker: Worker, finished: Sequence[Finished], now: float) -> None:
+        keep(worker, finished, now)
+        if worker._outbox.link is not None:
+            worker._outcomes.acknowledged([done.id for done in finished])
 
-    with patched(Worker, "_send_outcomes", send_and_forget):
+    with patched(Worker, "_keep", keep_and_forget):
         yield
 
 
