@@ -72,11 +72,11 @@ class Flow:
         if held := self._ledger.take_held():
             self._unchecked |= dict.fromkeys(held)
         while self._unchecked:
-            ticket = next(iter(self._unchecked))
-            del self._unchecked[ticket]
-            entry = self._ledger.live(ticket)
-            if entry is not None and entry.record.waits_for:
-                self._check(entry, now, wall)
+            unchecked, self._unchecked = self._unchecked, {}
+            for ticket in unchecked:
+                entry = self._ledger.live(ticket)
+                if entry is not None and entry.record.waits_for:
+                    self._check(entry, now, wall)
 
     def _check(self, entry: Entry, now: float, wall: float) -> None:
         if entry.record.takes_input:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from common.effects import Table
 from common.memory import Memory
-from common.model import array_of, parse_ticket, ticket_key, ticket_of
+from common.model import array_of, parse_ticket, prefix_key, ticket_key, ticket_of
 
 _TABLES: Final = (Table.ENDED, Table.ALIASES, Table.TOMBSTONES, Table.NOTICES)
 _BEHIND_ALL: Final = b"\xff" * 16  # behind any key that goes on from a prefix
@@ -52,7 +52,7 @@ class Known:
         """0 where no ticket of this origin was ever heard of; that is not remembered, because anybody may ask."""
         if prefix in self._newest:
             return self._newest[prefix]
-        newest = self._newest_on_disk(prefix.encode())
+        newest = self._newest_on_disk(prefix_key(prefix))
         if newest:
             self._newest[prefix] = newest
         return newest

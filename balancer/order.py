@@ -125,7 +125,9 @@ class Order:
             if not firsts[run] <= sequence < end:  # mostly they are of the same run as the one before
                 run = bisect_right(firsts, sequence) - 1
                 end = firsts[run + 1] if run + 1 < len(firsts) else self._end[0]
-            taken[places[run] + sequence - firsts[run]] = 0
+            place = places[run] + sequence - firsts[run]
+            assert taken[place], f"{sequence} is given up twice"
+            taken[place] = 0
             self._free += 1
         if self._free >= _FREE_MIN and self._free * 2 >= len(taken):
             self._close_up()

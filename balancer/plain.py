@@ -12,21 +12,21 @@ Pure.
 """
 
 from collections.abc import Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Final
 
-from balancer.arrivals import LATE_S
+from balancer.arrivals import LATE_S, record_of
 from balancer.chronicle import Chronicle, fields_of
 from balancer.ledger import End, Ledger
 from balancer.outbox import Mail
-from balancer.records import Counted, Entry, LiveRecord
+from balancer.records import Counted, Entry
 from balancer.roster import Node
 from common.codec import Malformed, pack, unpack
 from common.effects import Table
 from common.history import History
 from common.memory import Memory
 from common.messages import Lease, Pair, Reported, Submission
-from common.model import Ended, Job, State, Verdict, parse_ticket, prefix_key
+from common.model import Job, State, Verdict, end_of_attempt, parse_ticket, prefix_key
 
 FEW: Final = 3  # of fewer, one by one is as quick
 _DISPATCHED: Final[Counted] = (State.DISPATCHED, 1)
@@ -59,16 +59,7 @@ class Plain:
             jobs[key] = item.job
             if item.body:
                 bodies[key] = item.body
-            record = LiveRecord(
-                first + place,
-                job.kind,
-                job.priority,
-                job.slots,
-                job.crash_limit,
-                job.group,
-                len(item.job) + len(item.body),
-                retries=job.retries,
-            )
+            record = record_of(job, first + place, len(item.job) + len(item.body))
             entries.append(Entry(item.ticket, record, False, None, None, False, key))
         self._ledger.has_arrived(entries[-1].ticket)
         self._tell_arrived(entries, run)
@@ -86,7 +77,8 @@ class Plain:
             return []
         run: list[Job] = []
         packed, job = b"", None
-        for item in islice(items, at, None):
+        for place in range(at, len(items)):
+            item = items[place]
             if item.ended or item.attempt or item.outlived or item.age_s >= LATE_S:
                 break
             if job is None or item.job != packed:
@@ -121,7 +113,7 @@ class Plain:
         """The next attempt of a plain job that is in line, given to a node that is here. It counts when it is told."""
         record = entry.record
         body = (self._memory.get(Table.BODIES, entry.key) or b"") if record.bytes != len(packed) else b""
-        record.attempt = max(record.attempt + (not record.unused), record.outnumbered + 1)
+        record.attempt = entry.next_attempt
         record.unused, record.leased, record.crash_counted = False, True, False
         record.node_id, record.boot_id = node.id, node.record.boot_id
         entry.counted = _DISPATCHED
@@ -151,7 +143,8 @@ class Plain:
         ends: list[End] = []
         records: list[tuple[bytes, bytes, bytes]] = []
         seconds: list[float] = []
-        for pair in islice(pairs, at, None):
+        for place in range(at, len(pairs)):
+            pair = pairs[place]
             entry = leases.get(pair.ticket)
             if entry is None or not entry.is_plain:
                 break
@@ -160,22 +153,18 @@ class Plain:
             except Malformed:
                 break  # who takes it alone says so
             record, outcome = entry.record, reported.outcome
-            if reported.attempt != record.attempt or reported.boot_id != record.boot_id:
+            if outcome.verdict is not Verdict.SUCCEEDED or not self._ledger.current(entry, reported):
                 break
-            if outcome.verdict is not Verdict.SUCCEEDED:
-                break
+            if len(pair.output) != outcome.stdout_bytes + outcome.stderr_bytes:
+                break  # some of it is damaged
             del leases[pair.ticket]
-            ended = Ended(
+            ended = end_of_attempt(
+                outcome,
                 State.SUCCEEDED,
-                wall,
                 None,
                 record.attempt,
-                outcome.exit,
                 name,
-                outcome.seconds,
-                outcome.stdout_bytes,
-                outcome.stderr_bytes,
-                outcome.truncated,
+                wall,
                 counts.next_number(),
                 max(record.attempt, record.outnumbered),
                 record.retried,

@@ -74,13 +74,14 @@ class Rounds:
         needs = queue.only_line()
         if needs is None:
             return 0
-        contest, given = contests.of(needs), list[tuple[Node, Lease]]()
+        given: list[tuple[Node, Lease]] = []
         while len(given) < self._jobs_max and not self.is_full and (sequence := queue.head(needs)) is not None:
             entry = live.arrived(sequence)
             if entry is None or not entry.is_plain or entry.record.leased:
                 break
-            packed, node = plain.packed(entry), contest.first_with_room(entry.record.bytes)
-            if packed is None or node is None:
+            node = contests.of(needs).first_with_room(entry.record.bytes)
+            packed = plain.packed(entry) if node is not None else None
+            if node is None or packed is None:
                 break
             queue.pop(needs)
             placement.chosen(node.load)

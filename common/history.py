@@ -7,7 +7,7 @@ without looking at the rest.
     recorded ── retention ──► tombstone ── retention ──► forgotten
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from common.codec import pack, unpack
 from common.effects import Table
@@ -45,7 +45,7 @@ class History:
         self.record_in_a_row(ended.ended_wall, ((key, packed, output),))
         return packed
 
-    def record_in_a_row(self, ended_wall: float, ends: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+    def record_in_a_row(self, ended_wall: float, ends: Sequence[tuple[bytes, bytes, bytes]]) -> None:
         """How jobs have ended at one moment: of each its key, packed Ended, and output. Not, in which groups."""
         ended, outputs, expiry = map(self._memory.writes_to, (Table.ENDED, Table.OUTPUTS, Table.EXPIRY))
         moment = _moment(ended_wall)

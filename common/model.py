@@ -140,9 +140,18 @@ class Ended(Record, frozen=True):
 
 
 def end_of_attempt(
-    outcome: Outcome, state: State, reason: Reason | None, attempt: int, node: str, ended_wall: float
+    outcome: Outcome,
+    state: State,
+    reason: Reason | None,
+    attempt: int,
+    node: str,
+    ended_wall: float,
+    sequence: int = 0,
+    begun: int = 0,
+    retried: int = 0,
 ) -> Ended:
-    """The end of an attempt as it is remembered; the state and its reason are for the caller to decide."""
+    """The end of an attempt as it is remembered; the state and its reason are for the caller to decide, and where it is
+    the end of the job, its place in the order of the ends and the rest of the numbers."""
     return Ended(
         state,
         ended_wall,
@@ -154,6 +163,9 @@ def end_of_attempt(
         outcome.stdout_bytes,
         outcome.stderr_bytes,
         outcome.truncated,
+        sequence,
+        begun,
+        retried,
     )
 
 

@@ -14,13 +14,16 @@ from typing import Any
 import attrs
 import pytest
 
+from balancer import dispatcher
 from balancer.live import Live
 from balancer.plain import Plain
 from balancer.records import Entry, LiveRecord
 from balancer.rounds import Rounds
-from common.codec import unpack
+from common.codec import pack, unpack
 from common.effects import Table
+from common.events import Received
 from common.memory import Memory
+from common.messages import Message, Pair, Reported, Result
 from common.model import Outcome, Reason, Verdict
 from tests.machines.cluster import PERIODS, Cluster, Disk
 
@@ -28,7 +31,7 @@ LINES = (
     *["sh true"] * 12, "priority=3 sh true", "priority=3 sh true", "slots=2 sh true", "name=x sh true",
     "py math:sqrt [4]", "group=g sh true", "group=g sh true", "sleep 0", "key=k sh true", "delay=2 sh true",
     "array=1-3 sh true", "retries=1 backoff=0.5 sh true", "retries=2 backoff=0 sh true", "crash_limit=1 sh true",
-    "after=aaaaaa-1 sh true", "input=aaaaaa-2 sh true",
+    "after=aaaaab-1 sh true", "input=aaaaab-2 sh true",
 )  # fmt: skip
 PRINTED = b"printed\n"
 ENDS = (
@@ -39,6 +42,12 @@ ENDS = (
     (Outcome(Verdict.CRASHED), b""),
 )
 NAMES = ("n1", "n2")
+
+
+@pytest.fixture(autouse=True)
+def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else most batches of a small cluster would go the way for one."""
+    monkeypatch.setattr(dispatcher, "FEW", 1)
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +71,7 @@ class Story:
         self.cluster = Cluster(2, periods=periods, awake_max=chance.choice([4, 20_000]), placement=placement)
         self._issued = dict.fromkeys(NAMES, 0)
         self._asked: list[tuple[str, int]] = []
+        self._sent = 0
 
     def go_on(self) -> None:
         doings: list[tuple[int, Callable[[], None]]] = [
@@ -69,6 +79,7 @@ class Story:
             (8, self._finish_many),
             (5, self._ask),
             (3, lambda: self.cluster.advance(self._chance.choice([0.2, 1.0, 6.0, 20.0]))),
+            (3, self._say_again),
             (1, self._kill_node),
             (1, self._cut),
             (1, self._kill_balancer),
@@ -136,6 +147,25 @@ class Story:
         name = self._chance.choice(sorted(self.cluster.nodes))
         self._in_one_step(name, lambda: self._asked.append((name, self.cluster.ask(name, line))))
 
+    def _say_again(self) -> None:
+        """A node sends outcomes: of what runs there, of attempts before that, of another boot; some twice."""
+        name = self._chance.choice(sorted(self.cluster.nodes))
+        node, balancer = self.cluster.nodes[name], self.cluster.balancer
+        if node.link is None or balancer is None:
+            return
+        pairs = []
+        for ticket, attempt in sorted(node.running):
+            boot = self._chance.choice([node.who.boot_id, node.who.boot_id, "another boot"])
+            number = self._chance.choice([attempt, attempt, max(1, attempt - 1), attempt + 1])
+            outcome, output = self._chance.choice(ENDS)
+            wrong = self._chance.choice([output, output, output, b"of another length"])
+            pairs.append(Pair(ticket, pack(Reported(number, boot, outcome)), wrong))
+        if pairs:
+            pairs += self._chance.sample(pairs, len(pairs) // 2)
+            said = Received(node.link, [Result(tuple(pairs))], self.cluster.wall)
+            self.cluster._step_balancer(said)
+            self.cluster.settle()
+
     def _kill_node(self) -> None:
         self.cluster.kill_node(self._chance.choice(sorted(self.cluster.nodes)))
 
@@ -157,7 +187,7 @@ class Story:
         }
         return {
             "replies": [cluster.reply(*asked) for asked in self._asked if asked[0] in cluster.nodes],
-            "messages": cluster.sent[-40:],
+            "messages": self._sent_since(),
             "records": {
                 (name, table): {key: _read(name, table, record) for key, record in records.items()}
                 for name, found in tables.items()
@@ -167,6 +197,11 @@ class Story:
             "told": self._told(cluster.balancer.disk.tables[Table.EVENTS]),
             "statistics": cluster.balancer.machine.statistics(),
         }
+
+    def _sent_since(self) -> list[tuple[str, Message]]:
+        """Since it was last asked."""
+        sent, self._sent = self.cluster.sent[self._sent :], len(self.cluster.sent)
+        return sent
 
     def _told(self, records: dict[bytes, bytes]) -> dict[str, list[dict[str, Any]]]:
         told: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -206,13 +241,21 @@ def test_what_has_come_and_rests_at_once_is_there() -> None:
     live.enter_in_a_row([Entry("aaaaaa-1", LiveRecord(1, "sh")), Entry("aaaaaa-2", LiveRecord(2, "sh"))], "aaaaaa", 1)
     assert "aaaaaa-2" in live
     assert not live.awake
+    live.step_is_over()
     live.check()
+    assert "aaaaaa-2" in live
+
+
+def test_of_those_that_come_together_the_last_rest() -> None:
+    live = Live(Memory(Disk()), awake_max=2)
+    live.enter_in_a_row([Entry(f"aaaaaa-{n}", LiveRecord(n, "sh")) for n in (1, 2, 3, 4)], "aaaaaa", 1)
+    assert list(live.awake) == ["aaaaaa-1", "aaaaaa-2"]
 
 
 def test_a_batch_of_plain_jobs_is_taken_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the test above would compare a path with itself."""
     taken: list[tuple[str, int]] = []
-    arrive, settle = Plain.arrive, Plain.settle
+    arrive, leased, settle = Plain.arrive, Plain.leased, Plain.settle
 
     def arriving(self: Plain, items: Any, at: int) -> Any:
         entries = arrive(self, items, at)
@@ -224,11 +267,69 @@ def test_a_batch_of_plain_jobs_is_taken_as_one(monkeypatch: pytest.MonkeyPatch) 
         taken.append(("ended", behind - at))
         return behind
 
+    def leasing(self: Plain, given: Any) -> None:
+        taken.extend([("leased", len(given))] if given else [])
+        leased(self, given)
+
     monkeypatch.setattr(Plain, "arrive", arriving)
+    monkeypatch.setattr(Plain, "leased", leasing)
     monkeypatch.setattr(Plain, "settle", settling)
     cluster = Cluster(1)
     cluster.busy("n1")
     for _ in range(10):
         cluster.ask("n1", "run sleep 0")
     cluster.free("n1")
-    assert taken == [("arrived", 10), ("ended", 10)]
+    assert taken == [("arrived", 10), ("leased", 10), ("ended", 10)]
+
+
+# --- what a batch must not forget ----------------------------------------------------------------------------------
+
+
+def submit_together(cluster: Cluster, name: str, count: int) -> None:
+    cluster.busy(name)
+    for _ in range(count):
+        cluster.ask(name, "submit sh true")
+    cluster.free(name)
+
+
+def test_what_is_cancelled_in_the_step_that_takes_it_in_is_over_for_good() -> None:
+    cluster = Cluster(2)
+    cluster.busy("balancer")
+    submit_together(cluster, "n1", 5)
+    cluster.ask("n2", "cancel aaaaab-3")
+    cluster.free("balancer")
+    cluster.kill_balancer()
+    cluster.start_balancer()
+    for name in NAMES:
+        cluster.dial(name)
+    assert "state=cancelled" in (cluster.say("n2", "status aaaaab-3") or "")
+    assert cluster.balancer is not None
+    assert not [key for key in cluster.balancer.disk.tables[Table.LIVE] if key.endswith(b"\x03")]
+
+
+def test_whoever_waits_for_a_job_that_comes_in_a_batch_hears_of_it() -> None:
+    cluster = Cluster(2)
+    cluster.busy("balancer")
+    cluster.busy("n1")
+    submitted = [cluster.ask("n1", "submit sh true") for _ in range(5)]
+    waits = cluster.ask("n2", "wait aaaaab-3")
+    cluster.free("balancer")  # which asks n1, that has not got round to it
+    cluster.free("n1")
+    assert all((cluster.reply("n1", query_id) or "").startswith("OK") for query_id in submitted)
+    cluster.finish_all()
+    assert "state=succeeded" in (cluster.reply("n2", waits) or "")
+
+
+def test_attempts_of_a_batch_that_go_on_under_a_new_ledger_are_not_given_out_again() -> None:
+    cluster = Cluster(2)
+    submit_together(cluster, "n1", 4)
+    began = dict(cluster.starts)
+    assert len(began) == 4
+    cluster.kill_balancer()
+    cluster.start_balancer(volume_lost=True)
+    cluster.dial("n2")  # which holds what n1 has submitted, and says so first
+    cluster.dial("n1")
+    assert cluster.finish_all() == 4
+    assert cluster.starts == began
+    for number in range(1, 5):
+        assert "state=succeeded" in (cluster.say("n1", f"status aaaaab-{number}") or "")
