@@ -17,6 +17,7 @@ roster, rounds, placement, clerk.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import attrs
@@ -405,6 +406,7 @@ class Dispatcher:
                 at += 1
 
     def _have_arrived(self, mail: Mail, entries: Sequence[Entry], now: float) -> None:
+        """Whoever depends on one of them knows it when it ends; what is live is nothing for the flow."""
         mail.taken += [entry.ticket for entry in entries]
         for entry in entries if self._reunion.expects_jobs or len(self._clerk) else ():
             self._reunion.arrived(entry)
@@ -492,7 +494,7 @@ class Dispatcher:
         if runner is not None:
             runner.take_back(entry.ticket)
             runner.load.ran(reported.outcome.seconds, now)
-        self._ledger.settle(entry, reported.outcome, pair.output, node.record.name, self._wall)
+        self._ledger.settle(entry, reported.outcome, _whole_output(pair, reported), node.record.name, self._wall)
 
     def _is_current(self, node: Node, entry: Entry, reported: Reported) -> bool:
         """The outcome that is waited for; or one that an earlier ledger gave out, and this one has not: the work is
@@ -546,7 +548,6 @@ class Dispatcher:
             for items in self._take_ends(node):
                 self._outbox.send(node, Result(items))
             if node.ends:
-                node.ends = dict.fromkeys(node.ends)  # read again when it is their turn: they may be gigabytes
                 self._timers.set("more ends", now)
 
     def _is_needed(self, ticket: str) -> bool:
@@ -555,15 +556,18 @@ class Dispatcher:
         return (origin is not None and ticket in origin.ends) or self._ledger.inputs.is_wanted(ticket)
 
     def _take_ends(self, node: Node) -> list[tuple[Pair, ...]]:
-        """The next ends for an origin, about ENDS_PER_STEP_BYTES of them: one that was away may be owed gigabytes."""
+        """The next ends for an origin, about ENDS_PER_STEP_BYTES of them: one that was away may be owed gigabytes. The
+        others are read when it is their turn."""
         pairs: list[Pair] = []
-        room = ENDS_PER_STEP_BYTES
-        while node.ends and room > 0:
-            ticket = next(iter(node.ends))
-            pair = node.ends.pop(ticket) or self._told_end(ticket)
-            if pair is not None:
+        room, taken = ENDS_PER_STEP_BYTES, 0
+        for ticket, at_hand in node.ends.items():
+            if room <= 0:
+                break
+            taken += 1
+            if (pair := at_hand or self._told_end(ticket)) is not None:
                 pairs.append(pair)
                 room -= len(pair.output) + len(pair.record)
+        node.ends = dict.fromkeys(islice(node.ends, taken, None))
         return list(batches(pairs, lambda pair: len(pair.record) + len(pair.output)))
 
     def _told_end(self, ticket: str) -> Pair | None:
@@ -700,3 +704,10 @@ class Dispatcher:
         Answer: _on_answer,
         Forget: _on_forget,
     }
+
+
+def _whole_output(pair: Pair, reported: Reported) -> bytes:
+    """Where its runner's record of it was damaged and set aside, zeros stand for it, as everywhere: how the attempt has
+    ended is known all the same."""
+    size = reported.outcome.stdout_bytes + reported.outcome.stderr_bytes
+    return pair.output if len(pair.output) == size else bytes(size)

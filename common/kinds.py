@@ -16,7 +16,6 @@ import msgspec
 
 from common.durations import parse_duration
 from common.errors import shown
-from common.kind_names import KINDS as KINDS
 
 SHELL: Final = ("/bin/sh", "-c")
 

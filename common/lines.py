@@ -19,7 +19,7 @@ from typing import Final
 
 from common.errors import Code, Refusal, shown
 from common.help import HELP_PAGE
-from common.kinds import KINDS
+from common.kind_names import KINDS
 from common.limits import BODY_BYTES_MAX, LINE_BYTES_MAX, OPTION_BYTES_MAX
 from common.replies import err, job_line, logs_reply, ok, pending, result_reply, status_fields
 from common.requests import (

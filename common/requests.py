@@ -12,7 +12,8 @@ import attrs
 from common.arrays import line_of, parse_indexes
 from common.codec import Record
 from common.errors import Code, Refusal, shown
-from common.kinds import KINDS, check_line
+from common.kind_names import KINDS
+from common.kinds import check_line
 from common.limits import LIST_LIMIT_DEFAULT, WATCH_TICKETS_MAX
 from common.model import Job, parse_ticket
 from common.options import (

@@ -87,11 +87,15 @@ class Outcomes:
                     outputs[kept.key] = None
 
     def pair(self, id: AttemptId) -> Pair:
-        """The outcome as it travels."""
+        """The outcome as it travels. Where its output is damaged and set aside, zeros of the same length stand for it:
+        how the attempt has ended is known all the same."""
         key = _key(id)
         record = self._memory.get(Table.OUTCOMES, key)
         assert record is not None, f"the outcome of {id} is listed and not kept"
-        return Pair(id[0], record, self._memory.get(Table.OUTCOME_OUTPUTS, key) or b"")
+        outcome = unpack(Reported, record).outcome
+        size = outcome.stdout_bytes + outcome.stderr_bytes
+        output = self._memory.get(Table.OUTCOME_OUTPUTS, key) if size else b""
+        return Pair(id[0], record, bytes(size) if output is None else output)
 
     def of(self, tickets: Iterable[str]) -> list[AttemptId]:
         """Those of these jobs whose outcome is here."""

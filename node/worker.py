@@ -36,7 +36,7 @@ from common.events import (
     Uninquired,
 )
 from common.history import History
-from common.kinds import KINDS
+from common.kind_names import KINDS
 from common.limits import OWN_JOBS_AWAKE_MAX, STORE_EXPIRE_FRACTION, STORE_FULL_FRACTION, SYNC_WITHIN_S
 from common.memory import Memory
 from common.messages import (

@@ -714,3 +714,32 @@ def test_a_lease_whose_job_was_damaged_before_it_was_sent_again_ends_the_job_and
     assert cluster.nodes["n1"].link is not None
     cluster.dial("n2")
     assert state_of(cluster, "n2", ticket) == "failed"
+
+
+def test_of_an_outcome_whose_output_was_damaged_at_its_runner_the_length_is_kept() -> None:
+    cluster = Cluster(2, slots=1)
+    tickets = [cluster.submit("n1") for _ in range(2)]
+    ((name, id),) = cluster.where(tickets[1])
+    assert name == "n2", "each has one"
+    cluster.cut(cluster.nodes["n2"].link or 0)
+    cluster.finish("n2", id, output=b"12345")
+    disk = cluster.nodes["n2"].disk
+    cluster.kill_node("n2")
+    assert disk.tables[Table.OUTCOME_OUTPUTS].popitem()[1] == b"12345"
+    cluster.restart_node("n2")
+    assert (cluster.say("n1", f"result {tickets[1]}") or "").endswith("bytes=5\n\0\0\0\0\0\n")
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_an_output_of_another_length_than_its_outcome_says_harms_nobody(count: int) -> None:
+    cluster = Cluster(1, slots=count)
+    cluster.busy("n1")
+    waits = [cluster.ask("n1", "run sh true") for _ in range(count)]
+    cluster.free("n1")
+    node = cluster.nodes["n1"]
+    outcome = Outcome(Verdict.SUCCEEDED, exit=0, seconds=0.1, stdout_bytes=5)
+    pairs = [Pair(of, pack(Reported(number, node.who.boot_id, outcome)), b"") for of, number in sorted(node.running)]
+    assert node.link is not None
+    cluster._step_balancer(Received(node.link, [Result(tuple(pairs))], cluster.wall))
+    cluster.settle()
+    assert all((cluster.reply("n1", query_id) or "").endswith("bytes=5\n\0\0\0\0\0\n") for query_id in waits)

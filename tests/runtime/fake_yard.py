@@ -18,7 +18,7 @@ import attrs
 import cloudpickle
 
 from common import lines
-from common.kinds import KINDS
+from common.kind_names import KINDS
 from common.model import State
 
 PREFIX: Final = "fakeab"

@@ -8,7 +8,8 @@ import pytest
 
 from common import lines
 from common.errors import Code, Refusal
-from common.kinds import KINDS, PythonCall, argv_of, python_call, sleep_s
+from common.kind_names import KINDS
+from common.kinds import PythonCall, argv_of, python_call, sleep_s
 from common.limits import AFTER_MAX, LINE_BYTES_MAX, MIB, WATCH_TICKETS_MAX
 from common.model import Ended, Job, Reason, State
 from common.options import EVENTS_OPTIONS, JOB_OPTIONS, LOGS_OPTIONS, WATCH_OPTIONS
