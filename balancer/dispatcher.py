@@ -12,7 +12,7 @@ Rules:
   travel with the timed exchange.
 
 Pure: no clock, no I/O. What is decided between the parts is here; each part has a file: admission, reunion, ledger,
-roster, rounds, placement, clerk.
+roster, rounds, placement, clerk; and plain (jobs in a row).
 """
 
 import math
