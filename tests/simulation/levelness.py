@@ -18,7 +18,7 @@ from balancer.dispatcher import LEVEL_PERIOD_S
 from common.effects import Send, Table, Write
 from common.events import Knocked, LinkClosed, Received
 from common.machine import Machine
-from common.messages import AttemptId, Holdings, Info, Recall, Returned
+from common.messages import AttemptId, Holdings, Info, Recall, Result, Returned
 from common.model import Outcome, array_of, ticket_of
 from common.runtime.driver import Step
 from tests.simulation.auditor import Auditor
@@ -54,6 +54,7 @@ class _Link:
     heard_at: float
     ready: bool = False
     recalled: frozenset[AttemptId] = frozenset()
+    unreturned: set[AttemptId] = attrs.field(factory=set)  # asked for in vain since anything has ended there
     draining: bool = False
 
 
@@ -68,7 +69,6 @@ class Levelness:
         self._disturbed_until = 0.0
         self._links: dict[int, _Link] = {}
         self.gone: set[str] = set()
-        self._unreturned: set[AttemptId] = set()  # which a node was asked for, and could not let go of
         self.looks = 0  # at how many quiet moments jobs were waiting on nodes
 
     # --- the world tells ---------------------------------------------------------------------------------------------
@@ -131,11 +131,15 @@ class Levelness:
             if isinstance(message, Holdings):
                 link.ready = True
                 self._change()
+            elif isinstance(message, Result):
+                link.unreturned.clear()  # what could not be returned before may be now, and is asked for again
             elif isinstance(message, Returned):
                 kept = link.recalled.difference(message.attempts)
-                if not kept <= self._unreturned:
+                if message.attempts:
+                    link.unreturned.clear()
+                if not kept <= link.unreturned:
                     self._change()  # the next will be asked for
-                self._unreturned |= kept
+                link.unreturned |= kept
             elif isinstance(message, Info) and message.draining != link.draining:
                 link.draining = message.draining
                 self._change()
@@ -182,12 +186,13 @@ class Levelness:
         """What is leased, to which boot, and whether it could still be called back. Of a sleep nobody but its node
         knows whether it has begun; and what a node could not let go of may be on its way to begin."""
         auditor = self._auditor
+        unreturned = set[AttemptId]().union(*(link.unreturned for link in self._links.values()))
         for key in auditor.ledger.tables[Table.LIVE]:
             live, ticket = auditor.ledger.live(key), ticket_of(key)
             if live is not None and live.leased and live.boot_id is not None:
                 id = (ticket, live.attempt)
                 begun = auditor.leases.has_begun(id) or auditor.job(ticket).kind == "sleep"
-                yield ticket, live.boot_id, not (begun or live.cancelled or id in self._unreturned)
+                yield ticket, live.boot_id, not (begun or live.cancelled or id in unreturned)
 
     def _is_better_off(self, busy: Held, idle: Held, slots: int) -> bool:
         if slots > idle.slots:
