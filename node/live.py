@@ -17,9 +17,10 @@ import msgspec
 from common.codec import Record, glance, pack, unpack
 from common.effects import Table
 from common.memory import Memory
-from common.model import State, parse_ticket, ticket, ticket_key, ticket_of
+from common.model import State, fresh_key, parse_ticket, ticket, ticket_key, ticket_of
 
 _SCAN: Final = 500
+_UNLEASED: Final = b""  # the record of a job that we have not leased to ourselves
 
 
 @attrs.frozen
@@ -154,11 +155,19 @@ class Live:
         return True
 
     def leave_in_a_row(self, names: Iterable[str]) -> list[bool]:
-        """Which of these were live and have left. Of those that rest or are held nothing is said here, but as of what
-        is not live."""
-        heard = self._heard
-        have_left = [heard.pop(name, None) is not None for name in names]
-        self._count -= sum(have_left)
+        """Which of these were live and have left. Of those that are held nothing is said here, but as of what is not
+        live."""
+        heard, some_rest = self._heard, self._count > len(self._heard) + len(self._held)
+        left: dict[str, None] = {}
+        have_left: list[bool] = []
+        for name in names:
+            was_live = heard.pop(name, None) is not None
+            if not was_live and some_rest and name not in left and name not in self._held:
+                was_live = self._memory.get(Table.LIVE, fresh_key(name)) == _UNLEASED
+            if was_live:
+                left[name] = None
+            have_left.append(was_live)
+        self._count -= len(left)
         return have_left
 
     def check(self) -> None:

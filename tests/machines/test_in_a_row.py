@@ -104,8 +104,8 @@ STORIES: Final = st.builds(
 class Telling:
     """One way to tell a story to a node of its own, and what came of it."""
 
-    def __init__(self, *, together: bool) -> None:
-        self.node = Alone(slots=2)
+    def __init__(self, *, together: bool, awake_max: int) -> None:
+        self.node = Alone(slots=2, awake_max=awake_max)
         self.together = together
         self.orders = 0
         self.replies: list[tuple[int, bytes, bool]] = []
@@ -234,18 +234,18 @@ A: Final = f"{PREFIX}-1"
 _SLEEPS: Final = [leased((f"{PREFIX}-{number}", 1)) for number in (3, 4, 7)]
 
 
-@given(STORIES)
-@example([["run sleep 0", "submit key=k1 sleep 0", "run exec a", "drain", "run sleep 0", "undrain", "submit sh b"]])
-@example([["run sleep 0", "wait aaaaaa-1"], [told(0)] * 2, ["result aaaaaa-1"]])
-@example([["run sleep 0"], [told(0), told(1)], [("boot",)]])
-@example([["run sleep 0"], [told(0), Notices((A,)), told(1)]])
-@example([_SLEEPS, [Acknowledged((id,)) for id, _ in _SLEEPS], _SLEEPS[:1]])
-@example([_SLEEPS[:1], [("pass",)], _SLEEPS[:1], [Acknowledged((_SLEEPS[0][0],))]])
-@example([_SLEEPS[:1], [("boot",)], [("link",)], _SLEEPS[:1], [Acknowledged((_SLEEPS[0][0],))]])
-@example([[("cut",)], ["run sleep 0", "submit sh true"], [("another ledger",)], [Taken((A,))]])
+@given(STORIES, st.sampled_from([2, 20_000]))
+@example([["run sleep 0", "submit key=k1 sleep 0", "run exec a", "drain", "run sleep 0", "undrain", "submit sh b"]], 2)
+@example([["run sleep 0", "wait aaaaaa-1"], [told(0)] * 2, ["result aaaaaa-1"]], 20_000)
+@example([["run sleep 0"], [told(0), told(1)], [("boot",)]], 20_000)
+@example([["run sleep 0"], [told(0), Notices((A,)), told(1)]], 20_000)
+@example([_SLEEPS, [Acknowledged((id,)) for id, _ in _SLEEPS], _SLEEPS[:1]], 20_000)
+@example([_SLEEPS[:1], [("pass",)], _SLEEPS[:1], [Acknowledged((_SLEEPS[0][0],))]], 20_000)
+@example([_SLEEPS[:1], [("boot",)], [("link",)], _SLEEPS[:1], [Acknowledged((_SLEEPS[0][0],))]], 20_000)
+@example([[("cut",)], ["run sleep 0", "submit sh true"], [("another ledger",)], [Taken((A,))]], 20_000)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_comes_together_comes_to_the_same_as_one_by_one(story: list[Round]) -> None:
-    together, one_by_one, alone = Telling(together=True), Telling(together=False), Telling(together=False)
+def test_what_comes_together_comes_to_the_same_as_one_by_one(story: list[Round], awake_max: int) -> None:
+    together, one_by_one, alone = (Telling(together=together, awake_max=awake_max) for together in (True, False, False))
     with all_in_a_row():
         together.tell(story)
         one_by_one.tell(story)
@@ -333,6 +333,16 @@ def test_when_a_delayed_job_was_submitted_is_not_forgotten_where_too_many_came_b
     own = node.worker._intake.live(f"{PREFIX}-4")
     assert own is not None
     assert own.as_of == node.now, "by the calendar, which is set wrong, it was later"
+
+
+def test_a_delayed_job_that_ends_among_others_is_held_no_longer() -> None:
+    node = Alone(awake_max=1)
+    tickets = [node.submit(line) for line in ("sleep 0", "delay=5 sleep 0", "sleep 0")]
+    ended = pack(Ended(State.SUCCEEDED, 7.0, None, 1, 0, "n2", 0.5))
+    node.receive(Result(tuple(Pair(ticket, ended) for ticket in tickets)))
+    node.worker.check()
+    assert len(node.worker._intake) == 0
+    assert not any(node.worker._intake.is_live(ticket) for ticket in tickets)
 
 
 def test_who_waits_for_a_while_and_is_answered_leaves_no_timer() -> None:
