@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from common.runtime.web import STILL_HERE
 from examples.local_cluster import LocalCluster
 from tests.system.client import ask, submit, until
 from tests.system.conftest import StartCluster
@@ -54,11 +55,13 @@ def test_a_cluster_can_be_watched_and_jobs_go_on_whatever_watchers_do(start_clus
         assert "jobyard_commit_seconds_bucket" in get(address, "/metrics")[1]
     deaf = [follow(balancer, "/api/v1/stream") for _ in range(8)]  # they never read
     reading = follow(balancer, "/api/v1/events?follow=1")
+    heard = b""
+    while STILL_HERE not in heard:  # what it says first: from here on it misses nothing
+        heard += reading.recv(65536)
     ticket = submit(cluster.address("node1"), "sh echo out; echo err >&2; exit 3")
     until("it has failed", lambda: get(balancer, f"/api/v1/jobs/{ticket}")[1].get("state") == "failed")
     status, output = get(balancer, f"/api/v1/jobs/{ticket}/output")
     assert (status, output["stdout"]["text"], output["stderr"]["text"]) == (200, "out\n", "err\n")
-    heard = b""
     while b'"event":"job.failed"' not in heard:
         heard += reading.recv(65536)
     assert ticket.encode() in heard
