@@ -58,7 +58,7 @@ class Arrivals:
         self._memory.put(Table.JOBS, key, submission.job)
         if submission.body:
             self._memory.put(Table.BODIES, key, submission.body)
-        age_s = round(submission.age_s, 3) if submission.age_s >= LATE_S else None
+        age_s = told_age_s(submission)
         self._chronicle.tell(
             "job.submitted", ticket, kind=job.kind, name=job.name, group=job.group, array=job.array, age_s=age_s
         )
@@ -75,6 +75,11 @@ class Arrivals:
         entry = Entry(ticket, record)
         self._ledger.begin_life(entry, "submitted")
         return entry
+
+
+def told_age_s(submission: Submission) -> float | None:
+    """How long ago it was submitted, where that is worth telling."""
+    return round(submission.age_s, 3) if submission.age_s >= LATE_S else None
 
 
 def record_of(job: Job, sequence: int, weight_bytes: int) -> LiveRecord:

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
-from balancer.arrivals import LATE_S, record_of
+from balancer.arrivals import record_of, told_age_s
 from balancer.chronicle import Chronicle, fields_of
 from balancer.ledger import End, Ledger
 from balancer.outbox import Mail
 from balancer.records import Counted, Entry
 from balancer.roster import Node
 from common.codec import Malformed, pack, unpack
-from common.effects import Table
+from common.effects import Table, Told
 from common.history import History
 from common.memory import Memory
 from common.messages import Lease, Pair, Reported, Submission
@@ -62,7 +62,7 @@ class Plain:
             record = record_of(job, first + place, len(item.job) + len(item.body))
             entries.append(Entry(item.ticket, record, False, None, None, False, key))
         self._ledger.has_arrived(entries[-1].ticket)
-        self._tell_arrived(entries, run)
+        self._tell_arrived(items[at : at + len(run)], run)
         self._ledger.all.enter_in_a_row(entries, prefix, number)
         for (needs, priority), alike in groupby(run, lambda job: ((job.kind, job.slots), job.priority)):
             behind = first + sum(1 for _ in alike)
@@ -79,7 +79,7 @@ class Plain:
         packed, job = b"", None
         for place in range(at, len(items)):
             item = items[place]
-            if item.ended or item.attempt or item.outlived or item.age_s >= LATE_S:
+            if item.ended or item.attempt or item.outlived:
                 break
             if job is None or item.job != packed:
                 try:
@@ -93,15 +93,17 @@ class Plain:
             run.append(job)
         return run
 
-    def _tell_arrived(self, entries: Sequence[Entry], run: Sequence[Job]) -> None:
-        fields: dict[tuple[str, str | None], dict[str, object]] = {}
-        for job in run:
-            if (job.kind, job.name) not in fields:
-                fields[job.kind, job.name] = {"kind": job.kind, "name": job.name, "group": job.group}
-        self._chronicle.tell_all(
-            ("job.submitted", entry.ticket, fields[job.kind, job.name]) for entry, job in zip(entries, run, strict=True)
-        )
-        self._chronicle.tell_all(("job.queued", entry.ticket, _SUBMITTED) for entry in entries)
+    def _tell_arrived(self, items: Sequence[Submission], run: Sequence[Job]) -> None:
+        """What was read in one piece at its origin has one age."""
+        fields: dict[tuple[str, str | None, float], dict[str, object]] = {}
+        told: list[Told] = []
+        for item, job in zip(items, run, strict=True):
+            words = job.kind, job.name, item.age_s
+            if words not in fields:
+                fields[words] = {"kind": job.kind, "name": job.name, "group": job.group, "age_s": told_age_s(item)}
+            told.append(("job.submitted", item.ticket, fields[words]))
+        self._chronicle.tell_all(told)
+        self._chronicle.tell_all(("job.queued", item.ticket, _SUBMITTED) for item in items)
 
     # --- out -------------------------------------------------------------------------------------------------------
 
