@@ -37,13 +37,12 @@ class Census:
             self.counts[now[0]] += now[1]
             entry.counted = now
 
-    def count(self, before: State | None, now: State | None, jobs: int) -> None:
-        """So many jobs, none of them an array, go from one state to another, at the beginning or at the end of their
-        lives from or to None. How their entries are counted whoever says so keeps."""
+    def count(self, before: State | None, now: State, jobs: int) -> None:
+        """So many jobs, none of them an array, go from one state to another; from None where they are new. How their
+        entries are counted whoever says so keeps."""
         if before is not None:
             self.counts[before] -= jobs
-        if now is not None:
-            self.counts[now] += jobs
+        self.counts[now] += jobs
 
     def forget(self, entry: Entry) -> None:
         """The entry is no longer live."""

@@ -230,15 +230,13 @@ class Live:
 
     def leave_in_a_row(self, entries: Sequence[Entry]) -> None:
         """These have ended, which were leased; none of them is of an array."""
-        awake, changed, counts = self.awake, self._changed, self.census.counts
+        awake, changed, census = self.awake, self._changed, self.census
         removed = self._memory.writes_to(Table.LIVE)
         for entry in entries:
             del awake[entry.ticket]
             changed.pop(entry.key, None)
             removed[entry.key] = None
-            if entry.counted is not None:
-                counts[entry.counted[0]] -= 1
-                entry.counted = None
+            census.forget(entry)
             if entry.record.group is not None:
                 self._leave_group(entry.record.group, entry)
         self._order.vacate(entry.record.sequence for entry in entries)
