@@ -6,7 +6,7 @@ another ledger, which every node tells of everything again, as if the old one ha
 number that must never go back was damaged on disk.
 
 Nothing that happened since the copy is undone by it: what a node took in since is in the ledger, and what ended since
-at the balancer may run again. Pure; in one transaction with the opening (`common/runtime/store.py`).
+at the balancer may run again. Pure; in one transaction with the opening (`common/runtime/tables.py`).
 """
 
 from typing import Final
@@ -30,7 +30,8 @@ def go_on_apart(transaction: Transaction) -> bool:
     that nobody has used yet."""
     prefix = transaction.get("meta", b"prefix")
     if prefix is not None:
-        last = max(_number(transaction, b"last_number"), _highest(transaction, prefix))
+        numbers = (_number(transaction, key) for key in (b"last_number", b"sent_number"))  # 0 where one is damaged
+        last = max(*numbers, _highest(transaction, prefix))
         transaction.put("meta", b"sent_number", b"%d" % last)
         transaction.put("meta", b"last_number", b"%d" % (last + LEAP))
         return True

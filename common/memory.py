@@ -8,6 +8,7 @@ Pure: what is read depends only on what was written. The store that stands behin
 """
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping
 from typing import Protocol
 
 from common.effects import Table, Writes
@@ -106,6 +107,20 @@ class Memory:
         elif after:
             first = max(first, bisect_right(keys, after))
         return keys[first:last]
+
+    def add(self, writes: Writes) -> None:
+        """What somebody else has written: a step, whole."""
+        for table, written in writes.tables.items():
+            if table in self._keys:
+                for key, value in written.items():
+                    self._write(table, key, value)
+            else:
+                self._overlay.setdefault(table, {}).update(written)
+
+    @property
+    def written(self) -> Mapping[Table, Mapping[bytes, bytes | None]]:
+        """What was written since the last time that writes were taken, by table and key, None for what is deleted."""
+        return self._overlay
 
     def take(self) -> Writes:
         """What was written since the last time, one write for each key, its last. Readable until `committed`."""

@@ -1,6 +1,6 @@
 """Formats of a data directory, and the way from each to the next.
 
-    format 1 ── remember_what_was_sent ──► format 2 ── … ──► FORMAT
+    format 1 ── remember_what_was_sent ──► format 2 ── know_of_the_journal ──► format 3 ── … ──► FORMAT
 
 Rules
 - A migration is a function over a transaction, and makes one format of the one before it. All that an older directory
@@ -8,7 +8,7 @@ Rules
 - It names tables and keys as they were called in its format, in plain words, and uses no code of the machines: they
   go on changing, and an old directory does not.
 - A field that is added with a default needs none (`common/codec.py`). What needs one: a record that has to be there, or
-  that is read in another way than before.
+  that is read in another way than before; and what an older version must not open because it would overlook something.
 - A format that was released once stays readable. A directory of each is kept in tests/golden, and is opened by a test.
 
 Pure.
@@ -45,7 +45,12 @@ def remember_what_was_sent(transaction: Transaction) -> None:
         transaction.put("meta", b"sent_number", transaction.get("meta", b"last_number") or b"0")
 
 
-MIGRATIONS: Final[Sequence[Migration]] = (remember_what_was_sent,)
+def know_of_the_journal(transaction: Transaction) -> None:
+    """2 → 3. No record changes. What was committed last may be in the journal from now on
+    (`common/runtime/journal.py`), and a version that does not know of it would do without."""
+
+
+MIGRATIONS: Final[Sequence[Migration]] = (remember_what_was_sent, know_of_the_journal)
 """The first leads from format 1 to 2, and so on."""
 
 FORMAT: Final = 1 + len(MIGRATIONS)

@@ -113,7 +113,7 @@ def test_what_measures_placement_is_pure(name: str) -> None:
 
 def test_lmdb_is_imported_in_one_file() -> None:
     users = [path for package in PROGRAMS for path in modules(package) if "lmdb" in roots(path)]
-    assert users == [ROOT / "common/runtime/store.py"]
+    assert users == [ROOT / "common/runtime/tables.py"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from common.inspection import Count, Finding, Rules, inspect
 from common.limits import KIB, MIB
 from common.migrations import FORMAT
 from common.runtime.owning import Damaged, StoreError
-from common.runtime.store import copy_to, snapshot_of
 from common.runtime.stored import Snapshot
+from common.runtime.tables import copy_to, snapshot_of
 
 SOUND: Final = 0
 PROBLEMS: Final = 1

@@ -27,7 +27,7 @@ import trio
 from common.effects import Effects, Exit, Note, Write
 from common.events import StoreLevel
 from common.machine import Machine
-from common.runtime.store import NoRoom, Room
+from common.runtime.room import NoRoom, Room
 
 ROOM_CHECK_PERIOD_S = 0.25  # while something comes in
 ROOM_CHECK_IDLE_S = 1.0  # while nothing does; others may fill the disk

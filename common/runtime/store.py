@@ -1,74 +1,33 @@
-"""The store: the tables of one data directory in LMDB. The only file that imports lmdb.
+"""The store: what a program keeps in its data directory.
 
-What is relied on, and why each rule is here:
-- Every durability default stays on; a commit returns after its data and its meta page are synced.
-- `lib_version=0` pins the engine's file format: two are linked into the package, and files of the newer cannot go back.
-- One process owns a directory, by an flock taken before the environment is opened: LMDB itself would let two in.
-- A whole write transaction runs in one call in one thread. (One that is begun in a thread and committed in another
-  blocks every later writer for ever.) Reads share one transaction, which ends before the next commit begins.
-- LMDB has no checksums: each record carries a CRC over table, key and value. One that does not match is moved to
-  the quarantine table, never deleted, and reported. Damage to LMDB's own pages is looked for at the start (pages.py).
-- A directory says its format. A newer one is refused untouched, and so is an environment that is not ours; an older one
-  is brought up to date in one transaction (`common/migrations.py`). A directory that was copied is noticed, too, and
-  goes on apart from its original (`common/copies.py`).
+A commit returns when it is durable. A small one goes to the journal, which is one wait for the disk, and lies over the
+tables in memory until LMDB gets it, together with many others, in a transaction that is two. Whoever closes a store
+leaves everything in LMDB; whoever is killed leaves the journal, which the next opening takes over.
+
+One process owns a directory, by an flock that goes with the process.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import starmap
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias
 
-import attrs
-import lmdb
 import structlog
 
-from common.copies import Unidentified, go_on_apart, numbers_are_damaged
 from common.effects import Table, Write, Writes
-from common.limits import GIB, MIB
-from common.migrations import FORMAT, migrate
-from common.runtime.owning import Damaged, InUse, StoreError, own, share
-from common.runtime.pages import damage_to_pages
-from common.runtime.stored import (
-    COPY_KEY,
-    FILE_KEY,
-    FORMAT_KEY,
-    QUARANTINE,
-    Everything,
-    Snapshot,
-    aside,
-    checksum,
-    sound,
-)
+from common.limits import KIB
+from common.memory import Memory
+from common.runtime.journal import Journal
+from common.runtime.owning import InUse, StoreError, own
+from common.runtime.room import NoRoom, Room
+from common.runtime.tables import Tables
 
-_FILE: Final = "data.mdb"
-_TABLES_MAX: Final = 64  # also those of versions that we do not know
-_MAP_BYTES_MAX: Final = 16 * 1024 * GIB  # of a reader, who does not know how much its writer may use
-_NAMES: Final = frozenset({QUARANTINE, *(table.encode() for table in Table)})
 SUBDIRECTORIES_MAX: Final = 1000
-# Beyond what the store may hold: it costs nothing until it is used, and what comes in although no job is taken any more
-# (outcomes, what is told of ends) must not meet an end that a restart would meet again.
-_HEADROOM_BYTES: Final = 16 * GIB
-_DISK_RESERVE_BYTES: Final = 64 * MIB  # of a large disk; of a small one a twentieth
-_DISK_RESERVE_FRACTION: Final = 0.05
-_SPARE_BYTES_MAX: Final = 4 * MIB  # of the file, behind its last page; on a small disk twice the reserve
+FREED_BYTES_MAX: Final = 64 * KIB  # of records that are gone, and still in the tables: so much fuller it may seem
 
-
-class NoRoom(StoreError):
-    """The disk is full: nothing of the transaction was written, and it can be tried again."""
-
-
-@attrs.frozen
-class Room:
-    """How full the store is. It may hold more than it should for a while, until ended jobs have expired."""
-
-    used_bytes: int
-    max_bytes: int
-    disk_full: bool
-
-    @property
-    def fraction(self) -> float:
-        return self.used_bytes / self.max_bytes
+Written: TypeAlias = Mapping[Table, Mapping[bytes, bytes | None]]
 
 
 class Store:
@@ -80,194 +39,83 @@ class Store:
         """Takes the directory (made where missing, mode 0700) or raises StoreError. `quarantined` is told of each
         record that was set aside."""
         self.directory = directory
-        self._quarantined = quarantined
-        self._max_bytes = max_bytes
-        self._damaged: dict[tuple[Table, bytes], bytes] = {}
-        self._env: Any = None
-        self._reading: Any = None
-        self._lock_fd = own(directory)
-        self._spare_bytes = min(_SPARE_BYTES_MAX, 2 * _reserve_bytes(os.statvfs(directory)))
-        self._spare_until = self._spare_refused_at = 0  # bytes of the file
+        self._failed = False
+        with ExitStack() as taken:
+            taken.callback(os.close, own(directory))
+            self.tables = Tables(directory, max_bytes, quarantined)
+            taken.callback(self.tables.close)
+            self._journal = self._begin_journal(taken)
+            self._late = Memory(self.tables)  # over them, what is in the journal alone
+            self._freed_bytes = 0
+            self._taken = taken.pop_all()
+
+    def _begin_journal(self, taken: ExitStack) -> Journal | None:
+        """From now on the tables may lack what is in it. Where there is no room for one, there is none."""
         try:
-            self._env = _open(directory, max_bytes + _HEADROOM_BYTES)
-            self._page_bytes = int(self._env.stat()["psize"])
-            self._env.reader_check()  # whoever was killed while reading would keep pages from being used again
-            found = self._known_format()  # before anything is made in it
-            self._check_pages()
-            self._bring_up_to_date(found)
-            self._dbs = {table: self._env.open_db(table.encode()) for table in Table}
-            self._quarantine = self._env.open_db(QUARANTINE)
-            self._keep_spare()
-        except lmdb.Error as error:
-            self.close()
-            raise StoreError(f"{directory} cannot be opened: {error}; see docs/operating.md, 'restore'") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _known_format(self) -> int | None:
-        with self._env.begin() as transaction:
-            return _format(self.directory, transaction)
-
-    def _bring_up_to_date(self, found: int | None) -> None:
-        file = b"%d" % (self.directory / _FILE).stat().st_ino
-        apart = None
-        with self._env.begin(write=True) as transaction:
-            if found is not None:
-                tables = Everything(self._env, transaction)
-                migrate(tables, found)
-                apart = self._why_apart(transaction, tables, file)
-                if apart is not None and not go_on_apart(tables):
-                    apart = None
-            for key, value in ((FORMAT_KEY, b"%d" % FORMAT), (FILE_KEY, file)):
-                if transaction.get(key) != value:
-                    transaction.put(key, value)
-            transaction.delete(COPY_KEY)
-        log, where = structlog.get_logger(), str(self.directory)
-        if found is not None and found != FORMAT:
-            log.info("store.migrated", directory=where, found=found, format=FORMAT)
-        if apart is not None:
-            log.warning("store.goes_on_apart", directory=where, reason=apart)
-
-    def _why_apart(self, transaction: Any, tables: Everything, file: bytes) -> str | None:
-        try:
-            if numbers_are_damaged(tables):
-                return "a number that must never go back was damaged"
-        except Unidentified as error:
-            raise StoreError(
-                f"{self.directory}: the record {error} is damaged, so nobody can say whose directory it is; "
-                "keep it aside and start with an empty one, see docs/operating.md, 'restore'"
-            ) from error
-        if transaction.get(COPY_KEY) is not None:
-            return "it is a copy"
-        known = transaction.get(FILE_KEY)
-        return None if known in (None, file) else "its file is not the one that was written last: it was copied"
-
-    def _check_pages(self) -> None:
-        if damage := _pages_damaged(self._env):
-            raise self._torn(damage)
-
-    def _torn(self, what: str) -> StoreError:
-        return StoreError(
-            f"{self.directory}: {what}: the disk has damaged more than single records; see docs/operating.md, 'restore'"
-        )
+            journal = Journal(self.directory)
+            taken.callback(journal.close)
+            self.tables.commit({}, journal.mark.pack())
+        except StoreError as error:
+            structlog.get_logger().warning("store.no_journal", directory=str(self.directory), reason=str(error))
+            return None
+        return journal
 
     def close(self) -> None:
-        if self._env is not None:
-            self._end_view()
-            self._env.close()
-        os.close(self._lock_fd)
-
-    # --- reading -------------------------------------------------------------------------------------------------
+        """Everything is in the tables then, unless they have failed or have no room: the journal keeps it."""
+        with self._taken:
+            if self._journal is not None and not self._failed:
+                with suppress(NoRoom):
+                    self.tables.commit(self._late.written, None)
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        stored = self._view().get(key, db=self._dbs[table])
-        return None if stored is None else self._checked(table, key, stored)
+        return self._late.get(table, key)
 
     def scan(
         self, table: Table, *, prefix: bytes = b"", after: bytes = b"", limit: int, backwards: bool = False
     ) -> list[tuple[bytes, bytes]]:
-        found: list[tuple[bytes, bytes]] = []
-        with self._view().cursor(self._dbs[table]) as cursor:
-            here = _before(cursor, after) if backwards else _after(cursor, max(after, prefix), after)
-            last = after
-            records = cursor.iterprev() if backwards else cursor.iternext()  # from where it stands
-            for key, stored in records if here else ():
-                if len(found) == limit:
-                    break
-                if last and (key >= last if backwards else key <= last):
-                    raise self._torn(f"{table} is out of order at {key.hex()}")
-                if prefix and not key.startswith(prefix):
-                    break
-                value = self._checked(table, key, stored)
-                if value is not None:
-                    found.append((key, value))
-                last = key
-        return found
+        return self._late.scan(table, prefix=prefix, after=after, limit=limit, backwards=backwards)
 
     def count(self, table: Table) -> int:
-        return int(self._view().stat(self._dbs[table])["entries"])
-
-    def _view(self) -> Any:
-        """A read transaction for a whole step: to begin one takes longer than to read a record. It ends with the next
-        commit, and so keeps no page from being used again."""
-        if self._reading is None:
-            self._reading = self._env.begin()
-        return self._reading
-
-    def _end_view(self) -> None:
-        if self._reading is not None:
-            self._reading.abort()
-            self._reading = None
-
-    def _checked(self, table: Table, key: bytes, stored: bytes) -> bytes | None:
-        value = sound(table, key, stored)
-        if value is None and (table, key) not in self._damaged:
-            self._damaged[table, key] = stored
-            self._quarantined(table, key)
-        return value
-
-    # --- writing -------------------------------------------------------------------------------------------------
-
-    def commit(self, writes: Sequence[Write]) -> None:
-        """All of it, durably, or an exception: NoRoom where the disk is full, otherwise whatever LMDB said, after
-        which nothing can be relied on and the program must end."""
-        damaged, self._damaged = self._damaged, {}
-        self._end_view()
-        try:
-            with self._env.begin(write=True) as transaction:
-                for (table, key), stored in damaged.items():
-                    transaction.put(aside(table, key), stored, db=self._quarantine)
-                    transaction.delete(key, db=self._dbs[table])
-                for table, written in (writes if isinstance(writes, Writes) else Writes.of(writes)).tables.items():
-                    self._write(transaction, table, written)
-        except lmdb.Error as error:
-            self._damaged = damaged | self._damaged
-            if not isinstance(error, lmdb.MapFullError) and self.room().disk_full:
-                raise NoRoom(f"the disk of {self.directory} is full: {error}") from error
-            raise
-        self._keep_spare()
-
-    def _write(self, transaction: Any, table: Table, written: Mapping[bytes, bytes | None]) -> None:
-        """In the order of the keys and with one cursor, which mostly stands beside the next: it halves the price."""
-        with transaction.cursor(self._dbs[table]) as cursor:
-            for key in sorted(written):
-                value = written[key]
-                if value is not None:
-                    cursor.put(key, checksum(table, key, value) + value)
-                elif cursor.set_key(key):
-                    cursor.delete()
-
-    def _keep_spare(self) -> None:
-        """Sees to it that the next megabytes of the file are ours already. Outcomes and acknowledgements still come in
-        when everything else has filled the disk, and a commit that has no room makes all others wait. Where nothing can
-        be had, or the file system promises nothing, it goes on without."""
-        info = self._env.info()
-        end = (int(info["last_pgno"]) + 1) * self._page_bytes
-        if self._spare_until - end >= self._spare_bytes // 2 or end == self._spare_refused_at:
-            return
-        fd = os.open(self.directory / _FILE, os.O_RDWR)
-        try:
-            os.posix_fallocate(fd, end, self._spare_bytes)
-            self._spare_until = end + self._spare_bytes
-        except OSError:
-            self._spare_refused_at = end  # tried again when the file has grown
-        finally:
-            os.close(fd)
+        late = self._late.written.get(table, {})
+        more = sum((value is not None) - (self.tables.get(table, key) is not None) for key, value in late.items())
+        return self.tables.count(table) + more
 
     def room(self) -> Room:
-        """Pages in use by the tables, not counting those that are free to be used again."""
-        with self._env.begin() as transaction:
-            stats = [transaction.stat(db) for db in (*self._dbs.values(), self._quarantine)]
-        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
-        disk = os.statvfs(self.directory)
-        free = disk.f_bavail * disk.f_frsize
-        return Room(pages * stats[0]["psize"], self._max_bytes, free < _reserve_bytes(disk))
+        return self.tables.room()
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """All of it, durably, or an exception: NoRoom where the disk is full, otherwise whatever LMDB or the kernel
+        said, after which nothing can be relied on and the program must end."""
+        taken = writes if isinstance(writes, Writes) else Writes.of(writes)
+        try:
+            if self._journal is None or self.tables.has_damaged or not self._journal.append(taken):
+                self._commit_to_tables(taken)
+                return
+            self._late.add(taken)
+            self._freed_bytes += sum(starmap(self._gone_bytes, taken.tables.items()))
+            if self._freed_bytes > FREED_BYTES_MAX:
+                self._commit_to_tables(Writes({}))
+        except NoRoom:
+            raise
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _gone_bytes(self, table: Table, written: Mapping[bytes, bytes | None]) -> int:
+        return sum(self.tables.size_bytes(table, key) for key, value in written.items() if value is None)
+
+    def _commit_to_tables(self, writes: Writes) -> None:
+        """With everything that is late, which is late no more."""
+        late, mark = self._late.written, self._journal.mark.pack() if self._journal is not None else None
+        self.tables.commit(_over(late, writes.tables) if late else writes.tables, mark)
+        if self._journal is not None and late:
+            self._journal.restart()
+            self._late, self._freed_bytes = Memory(self.tables), 0
 
 
-def _reserve_bytes(disk: os.statvfs_result) -> int:
-    """With less room a disk counts as full."""
-    return min(_DISK_RESERVE_BYTES, int(disk.f_blocks * disk.f_frsize * _DISK_RESERVE_FRACTION))
+def _over(earlier: Written, later: Written) -> Written:
+    """Both, of one key the later."""
+    return {table: {**earlier.get(table, {}), **later.get(table, {})} for table in earlier.keys() | later.keys()}
 
 
 def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, bytes], None]) -> Store:
@@ -281,131 +129,3 @@ def open_store(directory: Path, max_bytes: int, quarantined: Callable[[str, byte
         except InUse:
             continue
     raise StoreError(f"all {SUBDIRECTORIES_MAX} subdirectories of {directory.parent} are in use")
-
-
-# --- looking without touching ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def snapshot_of(directory: Path) -> Iterator[Snapshot]:
-    """The directory at this moment, whether it is in use or not. Raises StoreError where there is nothing that can be
-    read. Writes nothing, not even a lock file."""
-    lock_fd, in_use = share(directory)
-    env: Any = None
-    try:
-        env = lmdb.open(
-            str(directory), readonly=True, create=False, lock=in_use, max_dbs=_TABLES_MAX, lib_version=0,
-            map_size=_MAP_BYTES_MAX,
-        )  # fmt: skip
-        _refuse_what_was_cut_off(directory, env)
-        with env.begin() as transaction:
-            if (found := _format(directory, transaction)) is None:
-                raise StoreError(f"{directory} holds nothing yet")
-            damage = _pages_damaged(env)
-            if damage and in_use:
-                damage = _pages_damaged(env)  # a commit may have come between
-            if damage:
-                raise Damaged(f"{directory}: {damage}")
-            yield Snapshot(env, transaction, format=found, in_use=in_use)
-    except lmdb.Error as error:
-        raise StoreError(f"{directory} cannot be opened: {error}") from error
-    finally:
-        if env is not None:
-            env.close()
-        if lock_fd is not None:
-            os.close(lock_fd)
-
-
-def _refuse_what_was_cut_off(directory: Path, env: Any) -> None:
-    """Reading behind the end of the file would kill the reader."""
-    pages = int(env.info()["last_pgno"]) + 1
-    missing_bytes = pages * int(env.stat()["psize"]) - (directory / _FILE).stat().st_size
-    if missing_bytes > 0:
-        raise Damaged(f"{directory / _FILE} is {missing_bytes} bytes too short: it was cut off")
-
-
-def _pages_damaged(env: Any) -> str | None:
-    with env.begin() as transaction:
-        others = {FORMAT_KEY, *(key for key in (FILE_KEY, COPY_KEY) if transaction.get(key) is not None)}
-    return damage_to_pages(env, tables=_NAMES, others=others)
-
-
-def copy_to(directory: Path, target: Path) -> None:
-    """Writes a whole copy of the environment of `directory`, which may be in use, into the new directory `target`,
-    without its free pages and marked as a copy, and syncs it. Raises StoreError."""
-    with snapshot_of(directory) as snapshot:
-        try:
-            target.mkdir(mode=0o700)
-            snapshot.env.copy(str(target), compact=True)
-            with lmdb.open(str(target), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600) as env:
-                with env.begin(write=True) as transaction:
-                    transaction.put(COPY_KEY, b"")
-                env.sync(True)
-            _sync_names(target)
-        except (OSError, lmdb.Error) as error:
-            told = getattr(error, "strerror", None) or error
-            raise StoreError(f"{target} cannot be written: {told}") from error
-
-
-def _format(directory: Path, transaction: Any) -> int | None:
-    """The format of an environment, None of an empty one; raises StoreError for what we cannot read."""
-    found = transaction.get(FORMAT_KEY)
-    if found is None and transaction.stat()["entries"] == 0:
-        return None
-    if found is None or not found.isdigit() or int(found) < 1:
-        raise StoreError(f"{directory} holds an LMDB environment that is not of Jobyard, and was left untouched")
-    if int(found) > FORMAT:
-        raise StoreError(
-            f"{directory} has format {int(found)}, and this version knows up to {FORMAT}: "
-            "it was written by a newer version, and was left untouched; start that version"
-        )
-    return int(found)
-
-
-def _open(directory: Path, max_bytes: int) -> Any:
-    if not (directory / _FILE).exists():
-        _make(directory)
-    return lmdb.open(
-        str(directory),
-        map_size=max_bytes,
-        max_dbs=_TABLES_MAX,
-        mode=0o600,
-        lib_version=0,
-        max_readers=16,
-    )
-
-
-def _make(directory: Path) -> None:
-    """A new environment, under another name until it is whole on disk: LMDB writes the first pages without a sync, and
-    would not open what a power cut leaves of them."""
-    unfinished = directory / f"{_FILE}.new"
-    try:
-        unfinished.unlink(missing_ok=True)
-        new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
-        with new as env, env.begin(write=True) as transaction:
-            transaction.put(FORMAT_KEY, b"%d" % FORMAT)
-        unfinished.rename(directory / _FILE)
-        _sync_names(directory)
-    except OSError as error:
-        raise StoreError(f"nothing can be made in {directory}: {error.strerror}") from error
-
-
-def _sync_names(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _after(cursor: Any, start: bytes, after: bytes) -> bool:
-    """Puts the cursor on the first key after `after`, at or behind `start`."""
-    here: bool = cursor.set_range(start) if start else cursor.first()
-    return cursor.next() if here and after and cursor.key() == after else here
-
-
-def _before(cursor: Any, after: bytes) -> bool:
-    """Puts the cursor on the last key before `after`; on the last of all when that is empty."""
-    if not after or not cursor.set_range(after):
-        return bool(cursor.last())
-    return bool(cursor.prev())

@@ -2,23 +2,27 @@
 in one transaction, to be changed.
 
 LMDB has no checksums: each record carries a CRC over table, key and value, so one in another's place is noticed too.
-Environments and transactions are handed over by `common/runtime/store.py`, which alone knows lmdb.
+Environments and transactions are handed over by `common/runtime/tables.py`, which alone knows lmdb.
 """
 
 import functools
+import heapq
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, Final
 
+from common.runtime.journal import Late
 from common.runtime.owning import Damaged
 
 # Of the unnamed database, beside the names of the tables.
 FORMAT_KEY: Final = b"format"
 FILE_KEY: Final = b"file"  # which file this is; that of a copy is another
 COPY_KEY: Final = b"copy"  # made by `--copy`, and not started since
+MARK_KEY: Final = b"journal"  # how much of the journal is in here; not there where nothing is to be read from it
 QUARANTINE: Final = b"quarantine"
-_NO_TABLES: Final = (FORMAT_KEY, FILE_KEY, COPY_KEY)
+_NO_TABLES: Final = (FORMAT_KEY, FILE_KEY, COPY_KEY, MARK_KEY)
 _CRC_BYTES: Final = 4
 
 
@@ -71,6 +75,15 @@ class Everything:
         self._set_aside_if_damaged(table, key)
         self._transaction.delete(key, db=self._db(table))
 
+    def write(self, tables: Late) -> None:
+        """All of these, where None is a record that goes."""
+        for table, written in tables.items():
+            for key, value in written.items():
+                if value is None:
+                    self.delete(table, key)
+                else:
+                    self.put(table, key, value)
+
     def _set_aside_if_damaged(self, table: str, key: bytes) -> None:
         stored = self._transaction.get(key, db=self._db(table))
         if stored is not None and sound(table, key, stored) is None:
@@ -81,26 +94,51 @@ class Everything:
 
 
 class Snapshot:
-    """A data directory as it was at one moment, to be read only (`common.inspection.Records`). While it may be in use,
-    pages that are freed are not used again before this is closed, so it should not stay open for long."""
+    """A data directory as it was at one moment, to be read only (`common.inspection.Records`): what LMDB has, and over
+    it what is in the journal alone (`late`). While it may be in use, pages that are freed are not used again before
+    this is closed, so it should not stay open for long."""
 
-    def __init__(self, env: Any, transaction: Any, *, format: int, in_use: bool) -> None:
+    def __init__(self, env: Any, transaction: Any, late: Late, *, format: int, in_use: bool) -> None:
         self.env = env
         self.format = format
         self.in_use = in_use
         self._transaction = transaction
+        self._late = late
         self._dbs = {name: env.open_db(name.encode(), transaction, create=False) for name in self.names()}
 
     def names(self) -> list[str]:
         return [name.decode("utf-8", "replace") for name, _ in self._transaction.cursor() if name not in _NO_TABLES]
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
+        late = self._late.get(table)
+        return (
+            self._scan(table)
+            if not late
+            else heapq.merge(
+                (record for record in self._scan(table) if record[0] not in late),
+                sorted((key, value) for key, value in late.items() if value is not None),
+                key=itemgetter(0),
+            )
+        )
+
+    def _scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
         whole = table == QUARANTINE.decode()  # what is there has the checksum of its former place
         with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
             for key, stored in cursor:
                 yield key, stored if whole else sound(table, key, stored)
 
     def keys(self, table: str, prefix: bytes) -> Iterator[bytes]:
+        late = self._late.get(table)
+        return (
+            self._keys(table, prefix)
+            if not late
+            else heapq.merge(
+                (key for key in self._keys(table, prefix) if key not in late),
+                sorted(key for key, value in late.items() if value is not None and key.startswith(prefix)),
+            )
+        )
+
+    def _keys(self, table: str, prefix: bytes) -> Iterator[bytes]:
         with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:
             here = cursor.set_range(prefix)
             while here and cursor.key().startswith(prefix):
@@ -108,10 +146,14 @@ class Snapshot:
                 here = cursor.next()
 
     def get(self, table: str, key: bytes) -> bytes | None:
+        if key in (late := self._late.get(table, {})):
+            return late[key]
         stored = self._stored(table, key)
         return None if stored is None else sound(table, key, stored)
 
     def holds(self, table: str, key: bytes) -> bool:
+        if key in (late := self._late.get(table, {})):
+            return late[key] is not None
         set_aside = self._stored(QUARANTINE.decode(), aside(table, key))
         return set_aside is not None or self._stored(table, key) is not None
 

@@ -1,7 +1,7 @@
 """Makes the golden directories of the format that this code writes: python -m tests.golden.make tests/golden/format-N
 
-A directory for each program, compacted and packed, and `expected.json`: what must be read from it, for ever. A
-directory that is there is never made anew; README.md beside this says when and how.
+A directory for each program, compacted and packed with its journal, and `expected.json`: what must be read from it, for
+ever. A directory that is there is never made anew; README.md beside this says when and how.
 """
 
 import gzip
@@ -18,38 +18,61 @@ from typing import Any
 import lmdb
 
 from common import __version__
-from common.effects import Put
+from common.effects import Delete, Put, Table, Write
 from common.limits import MIB
+from common.runtime import journal
 from common.runtime.store import Store
 from tests.golden.story import FINAL, LEDGER_ID, NODE_IDS, PREFIXES, SLOTS, Story
 from tests.machines.cluster import Cluster, Disk
 
 STORE_BYTES = 64 * MIB
+LATE_EVERY = 5  # records, of which one is in the journal
+GONE = (Table.LIVE, b"gone")
 LATER_S = 1.0  # between the kill and the next start
 
 
 def pack(disk: Disk, target: Path) -> None:
-    """Writes a disk into a real store, and the store into one small file."""
+    """Writes a disk into a real store, and what a kill leaves of that into two small files: some records are in the
+    journal alone, and LMDB has what they were before."""
+    records = [Put(table, *record) for table, records in disk.tables.items() for record in records.items()]
+    late = records[::LATE_EVERY]
     with tempfile.TemporaryDirectory() as name:
-        directory, compact = Path(name) / "store", Path(name) / "compact"
-        store = Store(directory, STORE_BYTES)
-        store.commit([Put(table, *record) for table, records in disk.tables.items() for record in records.items()])
+        directory, killed, compact = (Path(name) / part for part in ("store", "killed", "compact"))
+        _written(
+            directory, [*records, *(Put(it.table, it.key, b"before") for it in late), Put(*GONE, b"before")]
+        ).close()
+        store = _written(directory, [*late, Delete(*GONE)])
+        shutil.copytree(directory, killed)
         store.close()
         compact.mkdir()
-        with lmdb.open(str(directory), max_dbs=30, lib_version=0) as env:
+        with lmdb.open(str(killed), max_dbs=30, lib_version=0) as env:
             with env.begin(write=True) as transaction:
                 transaction.delete(b"file")  # or whoever opens the copy would notice that it is one
             env.copy(str(compact), compact=True)
-        target.write_bytes(gzip.compress((compact / "data.mdb").read_bytes(), mtime=0))
+        target.with_suffix(".mdb.gz").write_bytes(gzip.compress((compact / "data.mdb").read_bytes(), mtime=0))
+        target.with_suffix(".journal.gz").write_bytes(gzip.compress((killed / journal.FILE).read_bytes(), mtime=0))
+
+
+def _written(directory: Path, writes: list[Write]) -> Store:
+    store = Store(directory, STORE_BYTES)
+    store.commit(writes)
+    return store
 
 
 def unpack(golden: Path, into: Path) -> None:
     """A data directory for each program, `into/balancer`, `into/n1` …, as the golden directory has them."""
-    for packed in golden.glob("*.mdb.gz"):
-        directory = into / packed.name.removesuffix(".mdb.gz")
-        directory.mkdir(parents=True, mode=0o700)
-        with gzip.open(packed) as source, (directory / "data.mdb").open("wb") as target:
-            shutil.copyfileobj(source, target)
+    for suffix, file in ((".mdb.gz", "data.mdb"), (".journal.gz", journal.FILE)):
+        for packed in golden.glob(f"*{suffix}"):
+            directory = into / packed.name.removesuffix(suffix)
+            directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+            with gzip.open(packed) as source, (directory / file).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def settle(into: Path) -> None:
+    """As if all had been started and stopped: LMDB has everything."""
+    for directory in into.iterdir():
+        Store(directory, STORE_BYTES).close()
 
 
 @contextmanager
@@ -131,7 +154,7 @@ def main(golden: Path) -> None:
     golden.mkdir()  # never over another
     story = Story()
     for name, disk in story.disks.items():
-        pack(disk, golden / f"{name}.mdb.gz")
+        pack(disk, golden / name)
     with tempfile.TemporaryDirectory() as root:
         unpack(golden, Path(root))
         manifest = expected(Path(root), story)

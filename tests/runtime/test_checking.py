@@ -14,9 +14,10 @@ from balancer.__main__ import main as balancer
 from common.effects import Put, Table
 from common.limits import MIB
 from common.migrations import FORMAT
+from common.model import ticket_of
 from common.runtime.store import Store
 from node.__main__ import main as node
-from tests.golden.make import unpack
+from tests.golden.make import settle, unpack
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NEWEST = GOLDEN / f"format-{FORMAT}"
@@ -79,6 +80,7 @@ def test_each_program_checks_its_own_and_names_the_other(yard: Path, capfd: pyte
 
 
 def test_problems_have_a_line_each_and_the_status_1(yard: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settle(yard)
     with raw(yard / "n1") as env, env.begin(write=True) as transaction:
         jobs = env.open_db(b"jobs", transaction)
         key, stored = next(iter(transaction.cursor(jobs)))
@@ -88,7 +90,7 @@ def test_problems_have_a_line_each_and_the_status_1(yard: Path, capfd: pytest.Ca
     before = files(yard / "n1")
     assert node(["--check", str(yard / "n1")]) == 1
     *_, first, second, verdict = capfd.readouterr().out.splitlines()
-    assert first == "PROBLEM jobs aaaaab-2: does not match its checksum"
+    assert first == f"PROBLEM jobs {ticket_of(key)}: does not match its checksum"
     assert second.startswith("PROBLEM jobs aaaaab-")
     assert second.endswith("has no body, and should have one of 4 bytes")
     assert verdict == "NOT SOUND: 2 problems, 0 remarks"
@@ -126,7 +128,7 @@ def test_whoever_is_killed_by_what_he_reads_says_that_it_is_damaged(
 ) -> None:
     """LMDB maps the file and trusts its pages; here the file becomes shorter behind the back of the reader."""
     cut_off = lambda *_: os.truncate(yard / "n1" / "data.mdb", 8192)  # noqa: E731
-    monkeypatch.setattr("common.runtime.store._refuse_what_was_cut_off", cut_off)
+    monkeypatch.setattr("common.runtime.tables._refuse_what_was_cut_off", cut_off)
     assert node(["--check", str(yard / "n1")]) == 1
     assert "ended with SIGBUS: its pages are damaged. NOT SOUND" in capfd.readouterr().out
 

@@ -17,7 +17,7 @@ from common.runtime.driver import (
     in_one_thread,
     in_place_while_quick,
 )
-from common.runtime.store import NoRoom, Room
+from common.runtime.room import NoRoom, Room
 
 
 class Script:

@@ -13,7 +13,7 @@ import structlog.testing
 from common.effects import Put, Table
 from common.limits import MIB
 from common.migrations import FORMAT, MIGRATIONS, Migration, Transaction, migrate
-from common.runtime import store as store_module
+from common.runtime import tables as tables_module
 from common.runtime.owning import StoreError
 from common.runtime.store import Store
 
@@ -140,13 +140,13 @@ def test_killed_in_the_middle_of_a_migration_nothing_has_changed(directory: Path
 import os, signal
 from common import migrations
 from pathlib import Path
-from common.runtime import store
+from common.runtime import store, tables
 def killed(transaction):
     for number in range(10_000):  # more than stays in memory
         transaction.put("jobs", b"%06d" % number, b"x" * 1000)
     os.kill(os.getpid(), signal.SIGKILL)
 chain = [*migrations.MIGRATIONS, killed]
-store.migrate = lambda transaction, found: migrations.migrate(transaction, found, chain)
+tables.migrate = lambda transaction, found: migrations.migrate(transaction, found, chain)
 store.Store(Path({str(directory)!r}), 1 << 26)
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
@@ -174,7 +174,7 @@ def test_a_migration_can_go_through_a_table_and_change_it(directory: Path, monke
             if int(key) % 3 == 0:
                 transaction.put("jobs", key, value * 10)
 
-    monkeypatch.setattr(store_module, "FORMAT", FORMAT + 1)
+    monkeypatch.setattr(tables_module, "FORMAT", FORMAT + 1)
     add(thins_out, monkeypatch)
     store = opened(directory)
     assert seen == keys
@@ -204,7 +204,7 @@ def test_a_format_that_is_no_number_is_refused(directory: Path, text: bytes) -> 
 def add(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more migration than there are."""
     chain = (*MIGRATIONS, migration)
-    monkeypatch.setattr(store_module, "migrate", lambda transaction, found: migrate(transaction, found, chain))
+    monkeypatch.setattr(tables_module, "migrate", lambda transaction, found: migrate(transaction, found, chain))
 
 
 class Records:

@@ -15,7 +15,7 @@ from common.messages import Poll
 from common.runtime.driver import Driver, Step
 from common.runtime.observers import Health, write_address
 from common.runtime.pulse import UNHEALTHY_AFTER_S, Pulse, health_problem, idle_alone_s_max
-from common.runtime.store import NoRoom, Room
+from common.runtime.room import NoRoom, Room
 
 ALONE_S_MAX = 15.0
 WRITES = [Put(Table.JOBS, b"key", b"value")]

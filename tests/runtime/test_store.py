@@ -12,10 +12,19 @@ import pytest
 from common.effects import Delete, Put, Table
 from common.limits import MIB
 from common.migrations import FORMAT
-from common.runtime import pages
-from common.runtime import store as store_module
+from common.runtime import journal, pages
+from common.runtime import tables as tables_module
 from common.runtime.owning import InUse, StoreError
-from common.runtime.store import NoRoom, Store, open_store
+from common.runtime.room import NoRoom
+from common.runtime.store import Store, open_store
+
+
+@pytest.fixture(params=["journal", "tables"], autouse=True)
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where small commits go: everything holds either way."""
+    if request.param == "tables":
+        monkeypatch.setattr(journal, "COMMIT_WRITES_MAX", 0)
+    return str(request.param)
 
 
 @pytest.fixture
@@ -279,7 +288,7 @@ def test_a_store_that_holds_what_it_may_still_takes_what_has_to_be_kept(director
 def test_the_end_of_the_map_is_no_full_disk_and_leaves_what_was_there(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_HEADROOM_BYTES", 0)
+    monkeypatch.setattr(tables_module, "_HEADROOM_BYTES", 0)
     store = Store(directory, 2 * MIB)
     store.commit([put(1)])
     with pytest.raises(lmdb.MapFullError):
@@ -297,13 +306,14 @@ def test_a_full_disk_is_told_apart_from_other_failures(directory: Path, monkeypa
     def fail(*_: object, **__: object) -> None:
         raise lmdb.Error("mdb_txn_commit: No space left on device")
 
-    monkeypatch.setattr(store, "_env", _Failing(store._env, fail))
+    monkeypatch.setattr(store.tables, "_env", _Failing(store.tables._env, fail))
+    large = Put(Table.OUTPUTS, b"large", b"x" * MIB)
     with pytest.raises(lmdb.Error) as unknown:
-        store.commit([put(1)])
+        store.commit([large])
     assert not isinstance(unknown.value, NoRoom)
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*real[:4], 0, *real[5:])))
     with pytest.raises(NoRoom):
-        store.commit([put(1)])
+        store.commit([large])
 
 
 class _Failing:
@@ -334,7 +344,7 @@ def test_one_that_was_killed_while_it_read_keeps_no_page_from_being_used_again(t
         subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
         store = Store(tmp_path, 1 << 30)
         try:
-            assert store._env.reader_check() == 0, "there is none left to be found"
+            assert store.tables._env.reader_check() == 0, "there is none left to be found"
         finally:
             store.close()
             other.communicate(b"\n")

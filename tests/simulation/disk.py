@@ -17,7 +17,7 @@ import lmdb
 import trio
 
 from common.effects import Delete, Put, Table, Write
-from common.runtime.store import NoRoom, Room
+from common.runtime.room import NoRoom, Room
 
 ROOM_BYTES: Final = 1 << 30
 SLOWER: Final = 400  # times; a commit of 1 ms takes 0.4 s, near what a dying disk does before it is given up

@@ -20,7 +20,7 @@ from common.messages import AttemptId
 from common.model import Outcome
 from common.runtime.driver import Step
 from common.runtime.outside import Outside
-from common.runtime.store import StoreError
+from common.runtime.owning import StoreError
 from node.assembly import Node, identity_of
 from node.worker import Worker
 from tests.simulation import determinism

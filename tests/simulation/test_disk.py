@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.effects import Delete, Put, Table, Write
-from common.runtime.store import NoRoom
+from common.runtime.room import NoRoom
 from tests.machines.cluster import Disk as PlainDisk
 from tests.simulation import determinism
 from tests.simulation.disk import SLOW_S_MAX, SLOWER, Disk, Killed, Tables

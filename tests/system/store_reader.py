@@ -21,7 +21,8 @@ from typing import Any, Final, Self
 import lmdb
 
 from common.effects import Put, Table
-from common.runtime.store import Store, StoreError
+from common.runtime.owning import StoreError
+from common.runtime.store import Store
 from examples.local_cluster import REPOSITORY
 from tests.system.directories import rows
 from tests.system.store_writer import MAP_BYTES, Records

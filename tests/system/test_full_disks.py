@@ -15,7 +15,8 @@ import pytest
 
 from common.effects import Put, Table
 from common.limits import MIB
-from common.runtime.store import NoRoom, Store
+from common.runtime.room import NoRoom
+from common.runtime.store import Store
 from examples.local_cluster import BALANCER, LocalCluster
 from tests.system.client import Line, Reply, ask, submit, until, wait
 from tests.system.conftest import StartCluster, log_tails, shown_on_failure

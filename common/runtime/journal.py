@@ -1,0 +1,216 @@
+"""The journal: the last commits, which LMDB does not have yet, in a file beside it.
+
+LMDB waits for the disk twice: for its pages, and for the page that makes them count. A small commit is appended here
+instead, in one write that returns when it is on the disk, and many of them become one transaction of LMDB later. So a
+store is what LMDB has, and over it what is here.
+
+- The file has its whole length from the beginning, and every byte of it was written once: what is appended changes
+  neither its length nor its places on the disk, which would be a second wait.
+- Its records lie one after the other, from the start of the file on: `length | CRC-32 | number | content`, each to a
+  multiple of 16 bytes. The content is the commit as MessagePack: of each table, the keys and their values, nil for one
+  that goes.
+- Numbers go up by one. LMDB has a *mark*: the journal's id, and the number of the last commit of it that LMDB has.
+  What counts are the records that follow the mark, without a gap; what lies in the file from before does not. Once
+  LMDB has all of it, the next record goes to the start of the file again.
+- The id is drawn anew whenever a store is opened, and every checksum begins with it. So a journal never counts for an
+  LMDB file that it was not written for.
+- A record that is not whole was being written when the power went, and nobody was told of it: it is the end. Only the
+  last can be: where a later one is whole, the disk has damaged what it had (`Damaged`).
+
+Knows nothing of LMDB (that is `common/runtime/tables.py`), nor when LMDB is to get what (`common/runtime/store.py`).
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Self, TypeAlias
+
+import attrs
+import msgspec
+
+from common.effects import Writes
+from common.limits import KIB
+from common.runtime.owning import Damaged, StoreError
+
+FILE: Final = "journal"
+JOURNAL_BYTES: Final = 256 * KIB
+COMMIT_BYTES_MAX: Final = (
+    32 * KIB
+)  # a larger one costs LMDB little more than its two waits, and the journal twice its size
+COMMIT_WRITES_MAX: Final = 500
+_HEAD: Final = struct.Struct(">IIQ")  # length of the content, CRC, number
+_STEP_BYTES: Final = _HEAD.size
+_ID_BYTES: Final = 8
+_MARK: Final = struct.Struct(f">{_ID_BYTES}sQI")  # id, number, CRC of both
+
+Late: TypeAlias = Mapping[str, Mapping[bytes, bytes | None]]
+"""What LMDB has not got yet: by table and key, None where a record goes."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[str, dict[bytes, bytes | None]]).decode
+
+
+@attrs.frozen
+class Mark:
+    """How much of which journal LMDB has."""
+
+    id: bytes
+    number: int = 0
+
+    def pack(self) -> bytes:
+        head = self.id + self.number.to_bytes(8, "big")
+        return head + zlib.crc32(head).to_bytes(4, "big")
+
+    @classmethod
+    def unpack(cls, stored: bytes) -> Self:
+        """Raises Damaged: whoever took a mark for another would do without what follows it."""
+        if len(stored) == _MARK.size:
+            id, number, crc = _MARK.unpack(stored)
+            if zlib.crc32(stored[: _MARK.size - 4]) == crc:
+                return cls(id, number)
+        raise Damaged("the mark of the journal is damaged, and nobody knows what of it is to be read")
+
+
+class Journal:
+    """The file of a directory that is ours, to be appended to."""
+
+    def __init__(self, directory: Path) -> None:
+        """For an LMDB file that has everything already. Raises StoreError, mostly because the disk is full."""
+        self._path = directory / FILE
+        try:
+            _see_to(self._path)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_DSYNC | os.O_CLOEXEC)
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be made: {error.strerror}") from error
+        self._id = os.urandom(_ID_BYTES)
+        self._number = self._end = 0
+
+    @property
+    def mark(self) -> Mark:
+        """Of an LMDB file that has everything up to the last record."""
+        return Mark(self._id, self._number)
+
+    def append(self, writes: Writes) -> bool:
+        """A commit, which is on the disk when this returns. False, and nothing is done, where it is too large, or there
+        is no room before LMDB has what is here. Raises StoreError; whether it can be read then nobody knows."""
+        if not _is_small(writes):
+            return False
+        record = _record(self._id, self._number + 1, _encode(writes.tables))
+        if self._end + len(record) > JOURNAL_BYTES:
+            return False
+        try:
+            written = os.pwrite(self._fd, record, self._end)
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from error
+        if written != len(record):
+            raise StoreError(f"{self._path} cannot be written: {written} bytes of {len(record)} went into it")
+        self._number += 1
+        self._end += -(-len(record) // _STEP_BYTES) * _STEP_BYTES
+        return True
+
+    def restart(self) -> None:
+        """LMDB has everything up to the last record, and says so."""
+        self._end = 0
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def contents(directory: Path) -> bytes | None:
+    """The whole file, of a directory that may be in use; None where there is none. To be read before LMDB is: then
+    what LMDB has and what is here leave nothing out between them."""
+    try:
+        return (directory / FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{directory / FILE} cannot be read: {error.strerror}") from error
+
+
+def following(mark: Mark, found: bytes | None, *, in_use: bool = False) -> Late:
+    """What the commits after this mark have written, all in one; `found` are the contents of the file. Raises Damaged
+    where one is missing, except in a file that is written meanwhile."""
+    if found is None:
+        raise Damaged(f"the file {FILE} is missing, and it held what was committed last")
+    late: dict[str, dict[bytes, bytes | None]] = {}
+    at, number = 0, mark.number + 1
+    while (content := _content(mark.id, number, found, at)) is not None:
+        for table, written in _decode(content).items():
+            late.setdefault(table, {}).update(written)
+        at += -(-(_HEAD.size + len(content)) // _STEP_BYTES) * _STEP_BYTES
+        number += 1
+    if not in_use and _has_later(mark.id, number, found, at):
+        raise Damaged(f"in the file {FILE} commit {number} is damaged, and a later one is there")
+    return late
+
+
+def _is_small(writes: Writes) -> bool:
+    if len(writes) > COMMIT_WRITES_MAX:
+        return False
+    return sum(map(_size_bytes, writes.tables.values())) <= COMMIT_BYTES_MAX
+
+
+def _size_bytes(written: Mapping[bytes, bytes | None]) -> int:
+    return sum(len(key) + len(value or b"") for key, value in written.items())
+
+
+def _record(id: bytes, number: int, content: bytes) -> bytes:
+    return _HEAD.pack(len(content), _crc(id, number, content), number) + content
+
+
+def _crc(id: bytes, number: int, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(b"%b%d" % (id, number)))
+
+
+def _content(id: bytes, number: int, found: bytes, at: int) -> bytes | None:
+    """Of the record that is there, if it is the one with this number, and whole."""
+    if at + _HEAD.size > len(found):
+        return None
+    length, crc, its_number = _HEAD.unpack_from(found, at)
+    content = found[at + _HEAD.size : at + _HEAD.size + length]
+    whole = its_number == number and len(content) == length and _crc(id, number, content) == crc
+    return content if whole else None
+
+
+def _has_later(id: bytes, number: int, found: bytes, at: int) -> bool:
+    return any(_content(id, later, found, place) is not None for later, place in _later_heads(number, found, at))
+
+
+def _later_heads(number: int, found: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """Where a record with a higher number may begin. There are fewer than fit into the file."""
+    highest = number + len(found) // _STEP_BYTES
+    for place in range(at, len(found) - _HEAD.size + 1, _STEP_BYTES):
+        _, _, its_number = _HEAD.unpack_from(found, place)
+        if number < its_number <= highest:
+            yield its_number, place
+
+
+def _see_to(path: Path) -> None:
+    """A file of the whole length, all of it written, under another name until it is."""
+    if path.exists() and path.stat().st_size == JOURNAL_BYTES:
+        return
+    unfinished = path.with_name(f"{path.name}.new")
+    try:
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(fd, bytes(JOURNAL_BYTES)) != JOURNAL_BYTES:
+                raise OSError(0, "there is no room for it")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        unfinished.rename(path)
+        sync_names(path.parent)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def sync_names(directory: Path) -> None:
+    """What the files of a directory are called is on the disk when this returns."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
