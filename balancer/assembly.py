@@ -38,13 +38,14 @@ class Balancer:
             outside.tables,
             observers=outside.observers,
             run_blocking=outside.run_blocking,
+            run_here=outside.run_here,
             wall=outside.wall,
         )
         self.asking = Asking(self.driver.post, outside.wall)
         self._door = Door(
             key=settings.cluster_key,
             ledger_id=self.ledger_id,
-            post=self.driver.post,
+            tell=self.driver.tell,
             wall=outside.wall,
             nonce=outside.nonce,
         )

@@ -30,13 +30,13 @@ class Door:
         *,
         key: bytes | None,
         ledger_id: str,
-        post: Callable[[object], None],
+        tell: Callable[[object], None],
         wall: Callable[[], float],
         nonce: Nonce = secrets.token_bytes,
     ) -> None:
         self._key = key
         self._ledger_id = ledger_id
-        self._post = post
+        self._tell = tell
         self._wall = wall
         self._nonce = nonce
         self._links: dict[int, Link] = {}
@@ -109,14 +109,14 @@ class Door:
         self._last += 1
         number = self._last
         self._links[number] = link
-        self._post(Knocked(number, hello))
+        self._tell(Knocked(number, hello))
 
         def receive(messages: Sequence[Message]) -> None:
-            self._post(Received(number, messages, self._wall()))
+            self._tell(Received(number, messages, self._wall()))
 
         reason = "the balancer stops"
         try:
             reason = await link.run(receive)
         finally:
             del self._links[number]
-            self._post(LinkClosed(number, reason))
+            self._tell(LinkClosed(number, reason))

@@ -1,7 +1,8 @@
 """What a step sends: gathered for each link, so that a step sends one batch of each kind, and in a fixed order.
 
-Acknowledgements leave before leases, and leases before what ends them. Messages that are not batched go out in the
-order in which they were decided. Pure.
+Acknowledgements leave before leases, and leases before what ends them; and the links on which leases go out come
+first, because there somebody has something to begin. Messages that are not batched go out in the order in which they
+were decided. Pure.
 """
 
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ class Outbox:
 
     def take(self) -> tuple[object, ...]:
         """Everything, in order; the outbox is empty again."""
-        for link, mail in self._mail.items():
+        for link, mail in sorted(self._mail.items(), key=lambda item: not item[1].leases):
             self._actions += [Send(link, message) for message in mail.messages()]
         actions = tuple(self._actions)
         self._mail.clear()

@@ -65,6 +65,7 @@ class Node:
             outside.tables,
             observers=outside.observers,
             run_blocking=outside.run_blocking,
+            run_here=outside.run_here,
             wall=outside.wall,
         )
         self._wall = outside.wall
@@ -141,7 +142,7 @@ def _dial(settings: NodeSettings, who: Identity, driver: Driver, outside: Outsid
         kinds=sorted(settings.kinds),
         key=settings.cluster_key,
         node_timeout_s=settings.node_timeout_s,
-        post=driver.post,
+        tell=driver.tell,
         wall=outside.wall,
         chance=outside.chance,
         nonce=outside.nonce,

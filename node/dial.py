@@ -42,7 +42,7 @@ class Dial:
         kinds: Sequence[str],
         key: bytes | None,
         node_timeout_s: float,
-        post: Callable[[object], None],
+        tell: Callable[[object], None],
         wall: Callable[[], float],
         chance: random.Random,
         nonce: Nonce = secrets.token_bytes,
@@ -53,7 +53,7 @@ class Dial:
         self._kinds = tuple(sorted(kinds))
         self._key = key
         self._redial_s_max = min(REDIAL_S_MAX, node_timeout_s / 4)
-        self._post = post
+        self._tell = tell
         self._wall = wall
         self._chance = chance
         self._nonce = nonce
@@ -139,24 +139,24 @@ class Dial:
         return message
 
     def _refused(self, reason: str) -> LinkLost:
-        self._post(LinkRefused(reason))
+        self._tell(LinkRefused(reason))
         return LinkLost(f"refused: {reason}")
 
     async def _talk(self, link: Link, challenge: Challenge, welcome: Welcome) -> None:
         self._problem = None
         self._number += 1
         number, self._link = self._number, link
-        self._post(LinkOpened(number, challenge.ledger_id, welcome.eager))
+        self._tell(LinkOpened(number, challenge.ledger_id, welcome.eager))
 
         def receive(messages: Sequence[Message]) -> None:
-            self._post(Received(number, messages, self._wall()))
+            self._tell(Received(number, messages, self._wall()))
 
         reason = "the node stops"
         try:
             reason = await link.run(receive, silence_s=welcome.node_timeout_s)
         finally:
             self._link = None
-            self._post(LinkClosed(number, reason))
+            self._tell(LinkClosed(number, reason))
 
 
 async def _drop(stream: trio.abc.Stream | None) -> None:

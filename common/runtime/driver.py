@@ -7,7 +7,8 @@
     perform the actions, none of which can block
     tell the observers
 
-While a commit is under way events gather, so a batch grows by itself under load and is one when idle.
+While a commit is under way events gather, so a batch grows by itself under load and is one when idle. After a moment of
+quiet whoever tells of an event makes the step himself (`tell`): to wake another task takes as long as deciding.
 
 A commit is never abandoned: whoever waits for it may be cancelled, but then its outcome is unknown, not undone. A
 full disk is waited out with everything withheld; any other failure of the store ends the program, because a machine
@@ -32,7 +33,9 @@ from common.runtime.room import NoRoom, Room
 ROOM_CHECK_PERIOD_S = 0.25  # while something comes in
 ROOM_CHECK_IDLE_S = 1.0  # while nothing does; others may fill the disk
 QUICK_S = 0.01  # a good disk takes a thirtieth; the rest is for the time that others have the processor
-LOOK_AGAIN_AFTER = 64  # commits
+IN_THREAD_MIN = 4  # commits after one that was slow
+IN_THREAD_MAX = 64  # and after many
+QUIET_S = 0.0001  # since the last step: under load there is no such moment, and events gather
 
 
 class Commits(Protocol):
@@ -55,6 +58,12 @@ class Step:
 
 Observer = Callable[[Step], None]
 RunBlocking = Callable[[Callable[[], None]], Awaitable[None]]
+RunHere = Callable[[Callable[[], None]], bool]
+
+
+def never_here(call: Callable[[], None]) -> bool:
+    """Runs no call in the thread that asks for it."""
+    return False
 
 
 def in_one_thread() -> RunBlocking:
@@ -67,31 +76,54 @@ def in_one_thread() -> RunBlocking:
     return run
 
 
-def in_place_while_quick(
-    in_thread: RunBlocking,
-    clock: Callable[[], float],
-    *,
-    quick_s: float = QUICK_S,
-    look_again_after: int = LOOK_AGAIN_AFTER,
-) -> RunBlocking:
+class InPlaceWhileQuick:
     """Runs calls in this very thread for as long as they take less than `quick_s` of `clock`: to hand one to another
-    thread and be woken by it takes longer than a good disk does. After one that was slow, the next `look_again_after`
-    go `in_thread`, so that on a slow disk the program reads and writes sockets meanwhile, and it is rare that nobody
-    does."""
-    in_thread_yet = 0
+    thread and be woken by it takes longer than a good disk does. After one that was slow the next few go `in_thread`,
+    and twice as many each time that one is slow again, so that on a slow disk the program reads and writes sockets
+    meanwhile, and it is rare that nobody does."""
 
-    async def run(call: Callable[[], None]) -> None:
-        nonlocal in_thread_yet
-        started = clock()
-        if in_thread_yet:
-            in_thread_yet -= 1
-            await in_thread(call)
+    def __init__(self, in_thread: RunBlocking, clock: Callable[[], float], *, quick_s: float = QUICK_S) -> None:
+        self._in_thread = in_thread
+        self._clock = clock
+        self._quick_s = quick_s
+        self._in_thread_yet = 0
+        self._in_thread_next = IN_THREAD_MIN
+
+    async def run(self, call: Callable[[], None]) -> None:
+        """A RunBlocking."""
+        if self.run_here(call):
+            return
+        self._in_thread_yet -= 1
+        started = self._clock()
+        await self._in_thread(call)
+        if self._clock() - started > self._quick_s:
+            self._was_slow()
+
+    def run_here(self, call: Callable[[], None]) -> bool:
+        """A RunHere: in this thread, or not at all."""
+        if self._in_thread_yet:
+            return False
+        started = self._clock()
+        call()
+        if self._clock() - started > self._quick_s:
+            self._was_slow()
         else:
-            call()
-        if clock() - started > quick_s:
-            in_thread_yet = look_again_after
+            self._in_thread_next = IN_THREAD_MIN
+        return True
 
-    return run
+    def _was_slow(self) -> None:
+        self._in_thread_yet = self._in_thread_next
+        self._in_thread_next = min(2 * self._in_thread_next, IN_THREAD_MAX)
+
+
+@attrs.frozen
+class _Begun:
+    """A step that the machine has answered, and whose writes are not durable yet."""
+
+    events: Sequence[object]
+    effects: Effects
+    now: float
+    decided_at: float
 
 
 class Driver:
@@ -104,6 +136,7 @@ class Driver:
         *,
         observers: Sequence[Observer] = (),
         run_blocking: RunBlocking,
+        run_here: RunHere = never_here,
         wall: Callable[[], float],
     ) -> None:
         self._machine = machine
@@ -112,17 +145,42 @@ class Driver:
         self._performed: Callable[[], None] = lambda: None
         self._observers = list(observers)
         self._run_blocking = run_blocking
+        self._run_here = run_here
         self._wall = wall
         self._events: deque[object] = deque()
         self._arrived = trio.Event()
         self._next_room_check = 0.0
-        self._gathers_until = -math.inf
+        self._gathers_until = self._quiet_from = -math.inf
+        self._waiting = trio.CancelScope()  # in which `run` waits for somebody to post
+        self._rests = False  # it does, and nothing has come
+        self._begun: _Begun | None = None  # by who told, for `run` to finish
+        self._failure: BaseException | None = None  # of a step of who told, for `run` to raise
         self.exit_status: int | None = None
 
     def post(self, event: object) -> None:
         """Tells the machine something; never blocks. From the driver's own thread."""
         self._events.append(event)
+        self._rests = False
         self._arrived.set()
+
+    def tell(self, event: object) -> None:
+        """Like `post`, from somebody who can do without the processor for the time of a step: it is made here and now,
+        where the last one was over a while ago. Never raises: what goes wrong is for `run`."""
+        now = trio.current_time()
+        if not self._rests or now < self._quiet_from:
+            self.post(event)
+            return
+        self._events.append(event)
+        self._rests = False
+        try:
+            self._step_here(now)
+        except BaseException as failure:  # noqa: BLE001 - `run` raises it
+            self._failure = failure
+        if self._failure is not None or self._begun is not None or self.exit_status is not None:
+            self._arrived.set()
+        if not self._arrived.is_set():
+            self._rests = True
+            self._waiting.deadline = self._next_wakening()
 
     def perform(
         self, performers: Mapping[type, Callable[[Any], None]], performed: Callable[[], None] = lambda: None
@@ -142,21 +200,50 @@ class Driver:
         gc.freeze()
         while self.exit_status is None:
             await self._wait()
-            await self._step()
+            if self._failure is not None:
+                raise self._failure
+            if self.exit_status is None:
+                await self._step()
         return self.exit_status
 
     async def _wait(self) -> None:
-        deadline = self._machine.next_deadline()
-        limit = self._next_room_check if deadline is None else min(deadline, self._next_room_check)
-        with trio.CancelScope(deadline=limit):
+        with trio.CancelScope(deadline=self._next_wakening()) as self._waiting:
             if not self._events:
                 self._arrived = trio.Event()  # what the last one has announced is taken in already
-                await self._arrived.wait()
-        if trio.current_time() < self._gathers_until:
+                self._rests = True
+                try:
+                    await self._arrived.wait()
+                finally:
+                    self._rests = False
+        if self._begun is None and trio.current_time() < self._gathers_until:
             await trio.sleep_until(self._gathers_until)
 
+    def _next_wakening(self) -> float:
+        deadline = self._machine.next_deadline()
+        return self._next_room_check if deadline is None else min(deadline, self._next_room_check)
+
     async def _step(self) -> None:
-        now = trio.current_time()
+        begun, self._begun = self._begun or self._decide(trio.current_time()), None
+        if begun.effects.writes:
+            await self._commit(begun.effects.writes)
+        self._conclude(begun)
+
+    def _step_here(self, now: float) -> None:
+        """The same at once, but for a commit that may take long: that is left to `run`."""
+        begun = self._decide(now)
+        if begun.effects.writes and not self._commit_here(begun.effects.writes):
+            self._begun = begun
+        else:
+            self._conclude(begun)
+
+    def _commit_here(self, writes: Sequence[Write]) -> bool:
+        try:
+            return self._run_here(lambda: self._store.commit(writes))
+        except NoRoom:
+            return False
+
+    def _decide(self, now: float) -> _Begun:
+        """What the machine says to what has come in. What need not wait for its writes is done."""
         self._watch_room(now)
         events = tuple(self._events)
         self._events.clear()
@@ -165,21 +252,23 @@ class Driver:
             for action in effects.at_once:
                 self._performers[type(action)](action)
             self._performed()
-        started = trio.current_time()
-        if effects.writes:
-            await self._commit(effects.writes)
+        return _Begun(events, effects, now, trio.current_time())
+
+    def _conclude(self, begun: _Begun) -> None:
+        """Its writes are durable."""
         self._machine.committed()
-        commit_s = trio.current_time() - started
+        effects, committed_at = begun.effects, trio.current_time()
         for action in effects.actions:
             if isinstance(action, Exit):
                 self.exit_status = action.status
             elif not isinstance(action, Note):
                 self._performers[type(action)](action)
         self._performed()
-        self._gathers_until = now + effects.gather_s
-        step = Step(events, effects, commit_s, now)
+        self._gathers_until = begun.now + effects.gather_s
+        step = Step(begun.events, effects, committed_at - begun.decided_at, begun.now)
         for observer in self._observers:
             observer(step)
+        self._quiet_from = max(self._gathers_until, trio.current_time() + QUIET_S)
 
     def _watch_room(self, now: float) -> None:
         """The machine is told before it takes in what may no longer have room."""

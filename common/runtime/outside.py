@@ -14,7 +14,7 @@ from typing import Protocol
 import attrs
 
 from common.memory import Reader
-from common.runtime.driver import Commits, Observer, RunBlocking, in_one_thread, in_place_while_quick
+from common.runtime.driver import Commits, InPlaceWhileQuick, Observer, RunBlocking, RunHere, in_one_thread, never_here
 
 
 class Tables(Commits, Reader, Protocol):
@@ -34,16 +34,19 @@ class Outside:
     chance: random.Random  # jitter and tags; nothing that has to be secret
     nonce: Nonce  # ids and challenges
     run_blocking: RunBlocking
+    run_here: RunHere = never_here
     observers: Sequence[Observer] = ()
 
 
 def real(tables: Tables, observers: Sequence[Observer]) -> Outside:
     """The outside of a program that runs in earnest."""
+    commits = InPlaceWhileQuick(in_one_thread(), time.monotonic)
     return Outside(
         tables=tables,
         wall=time.time,
         chance=random.Random(),
         nonce=secrets.token_bytes,
-        run_blocking=in_place_while_quick(in_one_thread(), time.monotonic),
+        run_blocking=commits.run,
+        run_here=commits.run_here,
         observers=observers,
     )

@@ -12,10 +12,9 @@ from common.runtime.driver import (
     ROOM_CHECK_IDLE_S,
     ROOM_CHECK_PERIOD_S,
     Driver,
-    RunBlocking,
+    InPlaceWhileQuick,
     Step,
     in_one_thread,
-    in_place_while_quick,
 )
 from common.runtime.room import NoRoom, Room
 
@@ -246,26 +245,179 @@ async def test_blocking_calls_run_one_at_a_time() -> None:
     assert most == 1
 
 
+class Clock:
+    """Calls that take as long as they are told to, in place or in a thread."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.where: list[str] = []
+        self._took = 0.0
+        self.calls = InPlaceWhileQuick(self._in_thread, lambda: self.now, quick_s=0.002)
+
+    async def _in_thread(self, call: Callable[[], None]) -> None:
+        call()
+        self.where[-1] = "thread"
+
+    def _call(self) -> None:
+        self.now += self._took
+        self.where.append("here")
+
+    async def run(self, took_s: float) -> str:
+        self._took = took_s
+        await self.calls.run(self._call)
+        return self.where[-1]
+
+
 async def test_a_call_runs_in_place_until_one_is_slow_and_then_for_a_while_in_a_thread() -> None:
-    now, threads = 0.0, list[int]()
+    clock = Clock()
+    assert [await clock.run(took_s) for took_s in (0.001, 0.002, 0.03)] == ["here"] * 3
+    assert [await clock.run(0.001) for _ in range(6)] == ["thread"] * 4 + ["here"] * 2
+    assert not clock.calls._in_thread_yet
 
-    def in_thread() -> RunBlocking:
-        async def run(call: Callable[[], None]) -> None:
-            threads.append(len(took))
+
+async def test_the_slower_a_disk_stays_the_longer_calls_stay_in_a_thread() -> None:
+    clock = Clock()
+    slow = [await clock.run(0.03) for _ in range(3)]
+    assert slow == ["here", "thread", "thread"]
+    assert [await clock.run(0.001) for _ in range(17)] == ["thread"] * 16 + ["here"], "4, then 8, then 16"
+    for _ in range(1000):
+        await clock.run(0.03)
+    assert [await clock.run(0.001) for _ in range(65)] == ["thread"] * 64 + ["here"]
+    await clock.run(0.03)
+    assert [await clock.run(0.001) for _ in range(5)] == ["thread"] * 4 + ["here"], "it has been quick since"
+
+
+async def test_who_may_not_wait_has_a_call_run_here_or_not_at_all() -> None:
+    clock = Clock()
+    assert clock.calls.run_here(lambda: None)
+    await clock.run(0.03)
+    assert not clock.calls.run_here(lambda: clock.where.append("never"))
+    assert "never" not in clock.where
+
+
+# --- who tells makes the step -----------------------------------------------------------------------------------
+
+
+def made(machine: Script, log: list[str], *, here: bool = True, errors: Sequence[Exception] = ()) -> Driver:
+    """A driver whose commits are run by who tells, or take a second elsewhere."""
+
+    def run_here(call: Callable[[], None]) -> bool:
+        if here:
             call()
+        return here
 
-        return run
+    driver = Driver(
+        machine,
+        Disk(log, errors),
+        run_blocking=slow(1.0),  # type: ignore[arg-type]
+        run_here=run_here,
+        wall=lambda: 5e9,
+    )
+    driver.perform({Reply: lambda action: log.append(f"reply {action.query_id}")})
+    return driver
 
-    def call() -> None:
-        nonlocal now
-        now += took[-1]
 
-    run = in_place_while_quick(in_thread(), lambda: now, quick_s=0.002, look_again_after=3)
-    took: list[float] = []
-    for took_s in (0.001, 0.002, 0.03, 0.001, 0.001, 0.001, 0.001, 0.03, 0.001, 0.03, 0.001, 0.001, 0.001, 0.001):
-        took.append(took_s)
-        await run(call)
-    assert threads == [4, 5, 6, 9, 10, 11, 12, 13], "and a slow one in a thread begins the count anew"
+async def test_who_tells_after_a_moment_of_quiet_makes_the_step_himself(autojump_clock: trio.abc.Clock) -> None:
+    log: list[str] = []
+    machine = Script()
+    driver = made(machine, log)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        driver.tell(1)
+        assert log == ["commit 1", "reply 1"], "no other task was needed for it"
+        assert machine.committed_count > 0
+        driver.tell(2)
+        assert log[2:] == [], "at once after a step there may be more to come"
+        driver.tell(3)
+        await trio.sleep(5)
+        assert machine.batches == [[1], [2, 3]]
+        driver.tell(None)
+    assert driver.exit_status == 3
+
+
+async def test_a_commit_that_may_take_long_is_left_to_the_driver_and_nothing_comes_between(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    log: list[str] = []
+    machine = Script()
+    driver = made(machine, log, here=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        driver.tell(1)
+        driver.tell(2)
+        assert (log, machine.batches) == ([], [[1]]), "decided, and not durable: nobody has seen it"
+        await trio.sleep(0.5)
+        driver.tell(3)
+        await trio.sleep(5)
+        assert log == ["commit 1", "reply 1", "commit 2 3", "reply 2", "reply 3"]
+        driver.tell(None)
+
+
+async def test_a_full_disk_is_waited_out_also_where_the_step_was_told(autojump_clock: trio.abc.Clock) -> None:
+    log: list[str] = []
+    driver = made(Script(), log, errors=[NoRoom("full")] * 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        driver.tell(1)
+        assert log == ["failed"]
+        await trio.sleep(10)
+        assert log == ["failed"] * 3 + ["commit 1", "reply 1"]
+        driver.tell(None)
+
+
+class Failing(Script):
+    def handle(self, events: Sequence[object], now: float) -> Effects:
+        if "bad" in events:
+            raise ValueError("nobody thought of it")
+        return super().handle(events, now)
+
+
+async def test_what_fails_in_a_step_that_was_told_fails_the_driver_and_not_who_told(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    driver = made(Failing(), [])
+
+    async def tell() -> None:
+        await trio.sleep(0.5)
+        driver.tell("bad")
+        driver.tell("later")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell)
+        with pytest.raises(ValueError, match="nobody thought of it"):
+            await driver.run()
+
+
+async def test_a_deadline_that_comes_with_a_step_that_was_told_is_kept(autojump_clock: trio.abc.Clock) -> None:
+    machine = Script()
+    driver = made(machine, [])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.1)
+        machine.deadline = trio.current_time() + 0.2
+        driver.tell(1)
+        await trio.sleep(0.3)
+        assert machine.batches == [[1], ["woken"]]
+        driver.tell(None)
+
+
+async def test_a_step_that_gathers_company_is_not_made_by_who_tells(autojump_clock: trio.abc.Clock) -> None:
+    machine = Patient()
+    driver = made(machine, [])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        driver.tell(1)
+        await trio.sleep(0.05)
+        driver.tell(2)
+        await trio.sleep(0.03)
+        driver.tell(3)
+        await trio.sleep(0.1)
+        assert machine.batches == [[1], [2, 3]]
+        driver.tell(None)
 
 
 class Patient(Script):

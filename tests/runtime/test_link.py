@@ -53,7 +53,7 @@ class Balancer:
 
     def __init__(self, key: bytes | None = None) -> None:
         self.events: list[object] = []
-        self.door = Door(key=key, ledger_id="ledger-1", post=self._post, wall=lambda: 1.0)
+        self.door = Door(key=key, ledger_id="ledger-1", tell=self._post, wall=lambda: 1.0)
 
     def _post(self, event: object) -> None:
         self.events.append(event)
@@ -72,7 +72,7 @@ def make_dial(nursery: trio.Nursery, balancer: Balancer, events: list[object], k
         return ours
 
     return Dial(
-        connect, WHO, slots=2, kinds=["sh"], key=key, node_timeout_s=15.0, post=events.append, wall=lambda: 1.0,
+        connect, WHO, slots=2, kinds=["sh"], key=key, node_timeout_s=15.0, tell=events.append, wall=lambda: 1.0,
         chance=random.Random(1),
     )  # fmt: skip
 
@@ -128,7 +128,7 @@ async def test_a_node_dials_again_for_ever_and_at_least_every_second(autojump_cl
         raise OSError("connection refused")
 
     dial = Dial(
-        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=lambda event: None,
+        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, tell=lambda event: None,
         wall=lambda: 1.0, chance=random.Random(1),
     )  # fmt: skip
     with trio.move_on_after(600):
@@ -419,7 +419,7 @@ async def test_a_way_to_the_balancer_that_leads_nowhere_is_given_up_and_tried_ag
         return await trio.sleep_forever()
 
     dial = Dial(
-        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=lambda event: None,
+        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, tell=lambda event: None,
         wall=lambda: 1.0, chance=random.Random(1),
     )  # fmt: skip
     with trio.move_on_after(60):
@@ -444,7 +444,7 @@ async def test_a_balancer_that_accepts_and_says_nothing_is_left(
         return ours
 
     dial = Dial(
-        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=lambda event: None,
+        connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, tell=lambda event: None,
         wall=lambda: 1.0, chance=random.Random(1),
     )  # fmt: skip
     with trio.move_on_after(60):

@@ -331,7 +331,7 @@ class Balancer:
     def __init__(self, tls: TlsSettings) -> None:
         self.names: list[str] = []
         self._tls = tls
-        self._door = Door(key=None, ledger_id="ledger-1", post=self._post, wall=lambda: 1.0)
+        self._door = Door(key=None, ledger_id="ledger-1", tell=self._post, wall=lambda: 1.0)
 
     def _post(self, event: object) -> None:
         if isinstance(event, Knocked):
@@ -357,7 +357,7 @@ async def meet(
         async with Balancer(balancer).running() as port, trio.open_nursery() as nursery:
             connect = partial(dial, "127.0.0.1", port, certificates.dialling_context(node))
             dialling = Dial(
-                connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=events.append,
+                connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, tell=events.append,
                 wall=lambda: 1.0, chance=random.Random(1),
             )  # fmt: skip
             nursery.start_soon(dialling.run)
@@ -416,7 +416,7 @@ async def test_a_node_gets_in_past_strangers_who_hold_all_places(ours: Certified
         async with trio.open_nursery() as nursery:
             connect = partial(dial, "127.0.0.1", port, certificates.dialling_context(settings(ours)))
             dialling = Dial(
-                connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, post=events.append,
+                connect, WHO, slots=1, kinds=["sh"], key=None, node_timeout_s=15.0, tell=events.append,
                 wall=lambda: 1.0, chance=random.Random(1),
             )  # fmt: skip
             nursery.start_soon(dialling.run)
