@@ -52,6 +52,7 @@ _NAMES: Final = frozenset({QUARANTINE, *(table.encode() for table in Table)})
 # Beyond what the store may hold: it costs nothing until it is used, and what comes in although no job is taken any more
 # (outcomes, what is told of ends) must not meet an end that a restart would meet again.
 _HEADROOM_BYTES: Final = 16 * GIB
+_JOURNAL_ROOM_BYTES: Final = GIB  # more than a whole journal takes in a copy; what is not used costs nothing
 
 
 class Tables:
@@ -313,7 +314,10 @@ def copy_to(directory: Path, target: Path) -> None:
         try:
             target.mkdir(mode=0o700)
             snapshot.env.copy(str(target), compact=True)
-            with lmdb.open(str(target), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600) as env:
+            size = (target / _FILE).stat().st_size + _JOURNAL_ROOM_BYTES
+            with lmdb.open(
+                str(target), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600, map_size=size
+            ) as env:
                 with env.begin(write=True) as transaction:
                     Everything(env, transaction).write(_late(transaction, found_in_journal, in_use=snapshot.in_use))
                     transaction.delete(MARK_KEY)
