@@ -108,8 +108,9 @@ class Store:
         """With everything that is late, which is late no more."""
         late, mark = self._late.written, self._journal.mark.pack() if self._journal is not None else None
         self.tables.commit(_over(late, writes.tables) if late else writes.tables, mark)
-        if self._journal is not None and late:
+        if self._journal is not None:
             self._journal.restart()
+        if late:
             self._late, self._freed_bytes = Memory(self.tables), 0
 
 

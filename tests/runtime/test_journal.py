@@ -240,6 +240,17 @@ def test_a_large_commit_takes_the_small_ones_before_it_along(directory: Path, tm
     store.close()
 
 
+def test_a_commit_of_nothing_leaves_no_gap_in_front_of_what_follows(directory: Path, tmp_path: Path) -> None:
+    store = opened(directory)
+    store.commit([])
+    store.commit([Put(Table.OUTPUTS, b"large", bytes(MIB))])
+    store.commit([Put(Table.JOBS, b"late", b"value")])
+    after_a_kill = opened(killed(store, tmp_path / "killed"))
+    assert after_a_kill.get(Table.JOBS, b"late") == b"value"
+    after_a_kill.close()
+    store.close()
+
+
 def test_a_directory_that_was_killed_is_not_opened_without_its_journal(directory: Path, tmp_path: Path) -> None:
     store = opened(directory)
     store.commit([Put(Table.JOBS, b"key", b"value")])
