@@ -94,7 +94,8 @@ class Store:
             self._late.add(taken)
             self._freed_bytes += sum(starmap(self._gone_bytes, taken.tables.items()))
             if self._freed_bytes > FREED_BYTES_MAX:
-                self._commit_to_tables(Writes({}))
+                with suppress(NoRoom):  # the commit is durable; the next one tries again
+                    self._commit_to_tables(Writes({}))
         except NoRoom:
             raise
         except BaseException:

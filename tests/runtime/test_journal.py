@@ -344,6 +344,25 @@ def test_records_that_are_gone_give_their_room_back_soon(directory: Path) -> Non
     store.close()
 
 
+def test_what_is_in_the_journal_is_not_refused_because_the_tables_have_no_room(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise NoRoom("full")
+
+    store = opened(directory)
+    store.commit([Put(Table.OUTPUTS, b"%d" % number, bytes(50 * KIB)) for number in range(3)])
+    full = store.room().used_bytes
+    with monkeypatch.context() as while_full:
+        while_full.setattr(store.tables, "commit", fail)
+        for number in range(3):
+            store.commit([Delete(Table.OUTPUTS, b"%d" % number)])
+    assert store.room().used_bytes == full
+    store.commit([Delete(Table.OUTPUTS, b"3")])
+    assert store.room().used_bytes < full - 150 * KIB
+    store.close()
+
+
 def test_where_the_tables_have_no_room_nothing_is_lost_and_small_commits_go_on_while_the_journal_lasts(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
