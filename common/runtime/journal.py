@@ -188,9 +188,14 @@ def _later_heads(number: int, found: bytes, at: int) -> Iterator[tuple[int, int]
 
 
 def _see_to(path: Path) -> None:
-    """A file of the whole length, all of it written, under another name until it is."""
-    if path.exists() and path.stat().st_size == JOURNAL_BYTES:
-        return
+    """A file of the whole length, all of it written, which is there after a power cut, too."""
+    if not path.exists() or path.stat().st_size != JOURNAL_BYTES:
+        _make(path)
+    sync_names(path.parent)  # whoever made it may have been killed before he came to that
+
+
+def _make(path: Path) -> None:
+    """Under another name until it is whole."""
     unfinished = path.with_name(f"{path.name}.new")
     try:
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -201,7 +206,6 @@ def _see_to(path: Path) -> None:
         finally:
             os.close(fd)
         unfinished.rename(path)
-        sync_names(path.parent)
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise

@@ -345,8 +345,12 @@ def _format(directory: Path, transaction: Any) -> int | None:
 
 
 def _open(directory: Path, max_bytes: int) -> Any:
-    if not (directory / _FILE).exists():
-        _make(directory)
+    try:
+        if not (directory / _FILE).exists():
+            _make(directory)
+        sync_names(directory)  # whoever made it may have been killed before he came to that
+    except OSError as error:
+        raise StoreError(f"nothing can be made in {directory}: {error.strerror}") from error
     return lmdb.open(
         str(directory),
         map_size=max_bytes,
@@ -361,15 +365,11 @@ def _make(directory: Path) -> None:
     """A new environment, under another name until it is whole on disk: LMDB writes the first pages without a sync, and
     would not open what a power cut leaves of them."""
     unfinished = directory / f"{_FILE}.new"
-    try:
-        unfinished.unlink(missing_ok=True)
-        new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
-        with new as env, env.begin(write=True) as transaction:
-            transaction.put(FORMAT_KEY, b"%d" % FORMAT)
-        unfinished.rename(directory / _FILE)
-        sync_names(directory)
-    except OSError as error:
-        raise StoreError(f"nothing can be made in {directory}: {error.strerror}") from error
+    unfinished.unlink(missing_ok=True)
+    new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
+    with new as env, env.begin(write=True) as transaction:
+        transaction.put(FORMAT_KEY, b"%d" % FORMAT)
+    unfinished.rename(directory / _FILE)
 
 
 def _after(cursor: Any, start: bytes, after: bytes) -> bool:

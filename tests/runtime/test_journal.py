@@ -224,6 +224,38 @@ def test_small_commits_are_not_in_lmdb_yet_and_closing_puts_them_there(directory
     store.close()
 
 
+@pytest.mark.parametrize("made", ["data.mdb", FILE])
+def test_what_was_made_by_one_who_was_killed_at_once_is_there_after_a_power_cut_too(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    """Files have their names for sure once the directory was synced: by whoever made them, or whoever finds them."""
+    certain: set[str] = set()
+    fsync, rename = os.fsync, Path.rename
+
+    def fsync_or_directory(fd: int) -> None:
+        fsync(fd)
+        if os.readlink(f"/proc/self/fd/{fd}") == str(directory):
+            certain.update(os.listdir(directory))
+
+    def rename_and_be_killed(old: Path, new: Path) -> Path:
+        renamed = rename(old, new)
+        if new.name == made:
+            raise KeyboardInterrupt
+        return renamed
+
+    monkeypatch.setattr(os, "fsync", fsync_or_directory)
+    with monkeypatch.context() as killed_at_once:
+        killed_at_once.setattr(Path, "rename", rename_and_be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened(directory)
+    assert made not in certain
+    if made != FILE:  # where there is no room for one
+        monkeypatch.setattr(Store, "_begin_journal", lambda *_: None)
+    store = opened(directory)
+    assert made in certain
+    store.close()
+
+
 def test_a_large_commit_takes_the_small_ones_before_it_along(directory: Path, tmp_path: Path) -> None:
     store = opened(directory)
     store.commit([Put(Table.JOBS, b"early", b"1"), Put(Table.JOBS, b"both", b"1"), Put(Table.JOBS, b"gone", b"1")])
@@ -436,7 +468,7 @@ def test_where_there_is_no_room_for_a_journal_it_goes_on_without(
 
     opened(directory).close()
     (directory / FILE).unlink()
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "write", fail)
     with structlog.testing.capture_logs() as logged:
         store = opened(directory)
     assert [(event["event"], event["log_level"]) for event in logged] == [("store.no_journal", "warning")]
