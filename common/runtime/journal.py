@@ -12,6 +12,8 @@ store is what LMDB has, and over it what is here.
 - Numbers go up by one. LMDB has a *mark*: the journal's id, and the number of the last commit of it that LMDB has.
   What counts are the records that follow the mark, without a gap; what lies in the file from before does not. Once
   LMDB has all of it, the next record goes to the start of the file again.
+- LMDB says so too where nothing is to be read from the journal (`NO_MARK`): a mark whose key the disk has damaged must
+  not read as none.
 - The id is drawn anew whenever a store is opened, and every checksum begins with it. So a journal never counts for an
   LMDB file that it was not written for.
 - A record that is not whole was being written when the power went, and nobody was told of it: it is the end. Only the
@@ -43,6 +45,7 @@ COMMIT_WRITES_MAX: Final = 500
 _HEAD: Final = struct.Struct(">IIQ")  # length of the content, CRC, number
 _STEP_BYTES: Final = _HEAD.size
 _ID_BYTES: Final = 8
+NO_MARK: Final = b""  # where nothing is to be read
 _MARK: Final = struct.Struct(f">{_ID_BYTES}sQI")  # id, number, CRC of both
 
 Late: TypeAlias = Mapping[str, Mapping[bytes, bytes | None]]
@@ -132,8 +135,9 @@ def contents(directory: Path) -> bytes | None:
 def following(mark: Mark, found: bytes | None, *, in_use: bool = False) -> Late:
     """What the commits after this mark have written, all in one; `found` are the contents of the file. Raises Damaged
     where one is missing, except in a file that is written meanwhile."""
-    if found is None:
-        raise Damaged(f"the file {FILE} is missing, and it held what was committed last")
+    if found is None or len(found) < JOURNAL_BYTES:
+        how = "missing" if found is None else f"{JOURNAL_BYTES - len(found)} bytes too short"
+        raise Damaged(f"the file {FILE} is {how}, and it held what was committed last")
     late: dict[str, dict[bytes, bytes | None]] = {}
     at, number = 0, mark.number + 1
     while (content := _content(mark.id, number, found, at)) is not None:

@@ -16,6 +16,7 @@ import structlog.testing
 
 from common.effects import Delete, Put, Table, Write, Writes
 from common.limits import KIB, MIB
+from common.migrations import FORMAT
 from common.runtime import store as store_module
 from common.runtime.journal import (
     COMMIT_BYTES_MAX,
@@ -134,8 +135,6 @@ def test_a_record_that_was_not_written_to_its_end_is_the_end(directory: Path) ->
     for written in range(places[2], places[3] - STEP_BYTES, 3):
         torn = found[:written] + bytes(len(found) - written)
         assert set(following(mark, torn)["jobs"]) == {b"key-000", b"key-001"}
-    assert set(following(mark, found[: places[2]])["jobs"]) == {b"key-000", b"key-001"}, "of a file that was cut off"
-    assert following(mark, b"") == {}
 
 
 def test_no_bit_of_a_record_can_flip_and_nobody_notice(directory: Path) -> None:
@@ -157,6 +156,22 @@ def test_without_the_file_nobody_knows_what_was_committed_last(directory: Path) 
     assert contents(directory) is None
     with pytest.raises(Damaged, match="the file journal is missing"):
         following(Mark(bytes(8)), None)
+    mark, found, places = records(directory, 3)
+    for size in (0, places[2], JOURNAL_BYTES - 1):
+        with pytest.raises(Damaged, match=r"the file journal is .* bytes too short"):
+            following(mark, found[:size])
+
+
+def test_a_directory_without_a_mark_is_refused_but_not_one_from_before_there_was_any(directory: Path) -> None:
+    opened(directory).close()
+    for format, refused in ((b"%d" % FORMAT, True), (b"2", False)):
+        with lmdb.open(str(directory), max_dbs=30, lib_version=0) as env, env.begin(write=True) as transaction:
+            transaction.delete(b"journal")
+            transaction.put(b"format", format)
+        if refused:
+            with pytest.raises(StoreError, match=r"the mark of the journal is missing.*'restore'"):
+                opened(directory)
+    opened(directory).close()
 
 
 def test_a_mark_reads_as_it_was_written_and_a_damaged_one_not_at_all() -> None:
