@@ -22,6 +22,7 @@ store is what LMDB has, and over it what is here.
 Knows nothing of LMDB (that is `common/runtime/tables.py`), nor when LMDB is to get what (`common/runtime/store.py`).
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -106,12 +107,20 @@ class Journal:
         try:
             written = os.pwrite(self._fd, record, self._end)
         except OSError as error:
+            if error.errno == errno.ENOSPC:  # on file systems that write everything to a new place
+                self._give_up_record()
+                return False
             raise StoreError(f"{self._path} cannot be written: {error.strerror}") from error
         if written != len(record):
             raise StoreError(f"{self._path} cannot be written: {written} bytes of {len(record)} went into it")
         self._number += 1
         self._end += -(-len(record) // _STEP_BYTES) * _STEP_BYTES
         return True
+
+    def _give_up_record(self) -> None:
+        """Nobody knows whether it can be read: its number is not used again, and none follows it before LMDB has it."""
+        self._number += 1
+        self._end = JOURNAL_BYTES
 
     def restart(self) -> None:
         """LMDB has everything up to the last record, and says so."""

@@ -202,6 +202,34 @@ def test_a_record_that_cannot_be_written_whole_ends_the_program(
     journal.close()
 
 
+@pytest.mark.parametrize("through", [False, True], ids=["nothing of it", "all of it"])
+def test_where_not_even_what_is_there_can_be_overwritten_on_a_full_disk_lmdb_gets_it(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: bool
+) -> None:
+    pwrite = os.pwrite
+
+    def fail(fd: int, data: bytes, offset: int) -> int:
+        if through:
+            pwrite(fd, data, offset)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = opened(directory)
+    for number, place in enumerate(("first in the journal", "behind others")):
+        with monkeypatch.context() as while_full:
+            while_full.setattr(os, "pwrite", fail)
+            store.commit([Put(Table.JOBS, b"key", b"%d" % number)])
+        assert b"key" in in_lmdb(directory, Table.JOBS)
+        store.commit([Put(Table.OUTPUTS, b"%d" % number, bytes(MIB)), Put(Table.JOBS, b"key", b"later")])
+        for late in (None, b"%d one" % number, b"%d two" % number):
+            if late is not None:
+                store.commit([Put(Table.LIVE, b"late", late)])
+            expected = everything(store)
+            after_a_kill = opened(killed(store, tmp_path / f"{number} {late!r}"))
+            assert everything(after_a_kill) == expected, place
+            after_a_kill.close()
+    store.close()
+
+
 # --- a store with one --------------------------------------------------------------------------------------------
 
 
