@@ -35,7 +35,7 @@ import msgspec
 
 from common.effects import Writes
 from common.limits import KIB
-from common.runtime.owning import Damaged, StoreError
+from common.runtime.owning import Damaged, Failed, StoreError
 
 FILE: Final = "journal"
 JOURNAL_BYTES: Final = 256 * KIB
@@ -98,7 +98,7 @@ class Journal:
 
     def append(self, writes: Writes) -> bool:
         """A commit, which is on the disk when this returns. False, and nothing is done, where it is too large, or there
-        is no room before LMDB has what is here. Raises StoreError; whether it can be read then nobody knows."""
+        is no room before LMDB has what is here. Raises Failed."""
         if not _is_small(writes):
             return False
         record = _record(self._id, self._number + 1, _encode(writes.tables))
@@ -110,9 +110,9 @@ class Journal:
             if error.errno == errno.ENOSPC:  # on file systems that write everything to a new place
                 self._give_up_record()
                 return False
-            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from error
+            raise Failed(f"{self._path} cannot be written: {error.strerror}") from error
         if written != len(record):
-            raise StoreError(f"{self._path} cannot be written: {written} bytes of {len(record)} went into it")
+            raise Failed(f"{self._path} cannot be written: {written} bytes of {len(record)} went into it")
         self._number += 1
         self._end += -(-len(record) // _STEP_BYTES) * _STEP_BYTES
         return True
