@@ -12,6 +12,8 @@ store is what LMDB has, and over it what is here.
 - Numbers go up by one. LMDB has a *mark*: the journal's id, and the number of the last commit of it that LMDB has.
   What counts are the records that follow the mark, without a gap; what lies in the file from before does not. Once
   LMDB has all of it, the next record goes to the start of the file again.
+- LMDB says so too where nothing is to be read from the journal (`NO_MARK`): a mark whose key the disk has damaged must
+  not read as none.
 - The id is drawn anew whenever a store is opened, and every checksum begins with it. So a journal never counts for an
   LMDB file that it was not written for.
 - A record that is not whole was being written when the power went, and nobody was told of it: it is the end. Only the
@@ -20,6 +22,7 @@ store is what LMDB has, and over it what is here.
 Knows nothing of LMDB (that is `common/runtime/tables.py`), nor when LMDB is to get what (`common/runtime/store.py`).
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -32,7 +35,7 @@ import msgspec
 
 from common.effects import Writes
 from common.limits import KIB
-from common.runtime.owning import Damaged, StoreError
+from common.runtime.owning import Damaged, Failed, StoreError
 
 FILE: Final = "journal"
 JOURNAL_BYTES: Final = 256 * KIB
@@ -43,6 +46,7 @@ COMMIT_WRITES_MAX: Final = 500
 _HEAD: Final = struct.Struct(">IIQ")  # length of the content, CRC, number
 _STEP_BYTES: Final = _HEAD.size
 _ID_BYTES: Final = 8
+NO_MARK: Final = b""  # where nothing is to be read
 _MARK: Final = struct.Struct(f">{_ID_BYTES}sQI")  # id, number, CRC of both
 
 Late: TypeAlias = Mapping[str, Mapping[bytes, bytes | None]]
@@ -94,7 +98,7 @@ class Journal:
 
     def append(self, writes: Writes) -> bool:
         """A commit, which is on the disk when this returns. False, and nothing is done, where it is too large, or there
-        is no room before LMDB has what is here. Raises StoreError; whether it can be read then nobody knows."""
+        is no room before LMDB has what is here. Raises Failed."""
         if not _is_small(writes):
             return False
         record = _record(self._id, self._number + 1, _encode(writes.tables))
@@ -103,12 +107,20 @@ class Journal:
         try:
             written = os.pwrite(self._fd, record, self._end)
         except OSError as error:
-            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from error
+            if error.errno == errno.ENOSPC:  # on file systems that write everything to a new place
+                self._give_up_record()
+                return False
+            raise Failed(f"{self._path} cannot be written: {error.strerror}") from error
         if written != len(record):
-            raise StoreError(f"{self._path} cannot be written: {written} bytes of {len(record)} went into it")
+            raise Failed(f"{self._path} cannot be written: {written} bytes of {len(record)} went into it")
         self._number += 1
         self._end += -(-len(record) // _STEP_BYTES) * _STEP_BYTES
         return True
+
+    def _give_up_record(self) -> None:
+        """Nobody knows whether it can be read: its number is not used again, and none follows it before LMDB has it."""
+        self._number += 1
+        self._end = JOURNAL_BYTES
 
     def restart(self) -> None:
         """LMDB has everything up to the last record, and says so."""
@@ -132,8 +144,9 @@ def contents(directory: Path) -> bytes | None:
 def following(mark: Mark, found: bytes | None, *, in_use: bool = False) -> Late:
     """What the commits after this mark have written, all in one; `found` are the contents of the file. Raises Damaged
     where one is missing, except in a file that is written meanwhile."""
-    if found is None:
-        raise Damaged(f"the file {FILE} is missing, and it held what was committed last")
+    if found is None or len(found) < JOURNAL_BYTES:
+        how = "missing" if found is None else f"{JOURNAL_BYTES - len(found)} bytes too short"
+        raise Damaged(f"the file {FILE} is {how}, and it held what was committed last")
     late: dict[str, dict[bytes, bytes | None]] = {}
     at, number = 0, mark.number + 1
     while (content := _content(mark.id, number, found, at)) is not None:
@@ -188,9 +201,14 @@ def _later_heads(number: int, found: bytes, at: int) -> Iterator[tuple[int, int]
 
 
 def _see_to(path: Path) -> None:
-    """A file of the whole length, all of it written, under another name until it is."""
-    if path.exists() and path.stat().st_size == JOURNAL_BYTES:
-        return
+    """A file of the whole length, all of it written, which is there after a power cut, too."""
+    if not path.exists() or path.stat().st_size != JOURNAL_BYTES:
+        _make(path)
+    sync_names(path.parent)  # whoever made it may have been killed before he came to that
+
+
+def _make(path: Path) -> None:
+    """Under another name until it is whole."""
     unfinished = path.with_name(f"{path.name}.new")
     try:
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -201,7 +219,6 @@ def _see_to(path: Path) -> None:
         finally:
             os.close(fd)
         unfinished.rename(path)
-        sync_names(path.parent)
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise

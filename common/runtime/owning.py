@@ -17,6 +17,10 @@ class Damaged(StoreError):
     """The pages of the file are not whole: what is in it cannot be reached."""
 
 
+class Failed(StoreError):
+    """A commit could not be written: whether it can be read nobody knows, and the program must end."""
+
+
 class InUse(StoreError):
     """Another process owns the directory."""
 

@@ -15,7 +15,7 @@ import trio
 
 from common.certificates import Unusable
 from common.runtime.command_line import EX_CONFIG
-from common.runtime.owning import InUse, StoreError
+from common.runtime.owning import Failed, InUse, StoreError
 from common.runtime.ports import CannotListen
 
 OUR_MISTAKE: Final = 1
@@ -38,6 +38,8 @@ def run_program(main: Callable[[], Awaitable[int]]) -> int:
     except InUse as error:
         log.critical("store.in_use", problem=str(error))
         return EX_TEMPFAIL
+    except Failed as error:
+        return _tell_failed(error)
     except StoreError as error:
         log.critical("store.unusable", problem=str(error))
         return EX_IOERR
@@ -50,12 +52,17 @@ def run_program(main: Callable[[], Awaitable[int]]) -> int:
     except BaseException as error:
         _, rest = BaseExceptionGroup("", [error]).split(_of_the_store)
         if rest is None:
-            log.critical("store.failed", problem=str(_first(error)), advice="nothing acknowledged is lost; start again")
-            return EX_IOERR
+            return _tell_failed(_first(error))
         if not isinstance(rest, Exception):
             raise
         log.critical("program.failed", exc_info=error)
         return OUR_MISTAKE
+
+
+def _tell_failed(error: BaseException) -> int:
+    log = structlog.get_logger()
+    log.critical("store.failed", problem=str(error), advice="nothing acknowledged is lost; start again")
+    return EX_IOERR
 
 
 def _of_the_store(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ import structlog
 from common.effects import Table, Write, Writes
 from common.limits import KIB
 from common.memory import Memory
-from common.runtime.journal import Journal
+from common.runtime.journal import NO_MARK, Journal
 from common.runtime.owning import InUse, StoreError, own
 from common.runtime.room import NoRoom, Room
 from common.runtime.tables import Tables
@@ -65,7 +65,7 @@ class Store:
         with self._taken:
             if self._journal is not None and not self._failed:
                 with suppress(NoRoom):
-                    self.tables.commit(self._late.written, None)
+                    self.tables.commit(self._late.written, NO_MARK)
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         return self._late.get(table, key)
@@ -94,7 +94,8 @@ class Store:
             self._late.add(taken)
             self._freed_bytes += sum(starmap(self._gone_bytes, taken.tables.items()))
             if self._freed_bytes > FREED_BYTES_MAX:
-                self._commit_to_tables(Writes({}))
+                with suppress(NoRoom):  # the commit is durable; the next one tries again
+                    self._commit_to_tables(Writes({}))
         except NoRoom:
             raise
         except BaseException:
@@ -106,10 +107,11 @@ class Store:
 
     def _commit_to_tables(self, writes: Writes) -> None:
         """With everything that is late, which is late no more."""
-        late, mark = self._late.written, self._journal.mark.pack() if self._journal is not None else None
+        late, mark = self._late.written, self._journal.mark.pack() if self._journal is not None else NO_MARK
         self.tables.commit(_over(late, writes.tables) if late else writes.tables, mark)
-        if self._journal is not None and late:
+        if self._journal is not None:
             self._journal.restart()
+        if late:
             self._late, self._freed_bytes = Memory(self.tables), 0
 
 

@@ -20,7 +20,7 @@ from common.runtime.owning import Damaged
 FORMAT_KEY: Final = b"format"
 FILE_KEY: Final = b"file"  # which file this is; that of a copy is another
 COPY_KEY: Final = b"copy"  # made by `--copy`, and not started since
-MARK_KEY: Final = b"journal"  # how much of the journal is in here; not there where nothing is to be read from it
+MARK_KEY: Final = b"journal"  # how much of the journal is in here
 QUARANTINE: Final = b"quarantine"
 _NO_TABLES: Final = (FORMAT_KEY, FILE_KEY, COPY_KEY, MARK_KEY)
 _CRC_BYTES: Final = 4

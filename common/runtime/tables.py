@@ -28,7 +28,7 @@ from common.copies import Unidentified, go_on_apart, numbers_are_damaged
 from common.effects import Table
 from common.limits import GIB
 from common.migrations import FORMAT, migrate
-from common.runtime.journal import Late, Mark, contents, following, sync_names
+from common.runtime.journal import NO_MARK, Late, Mark, contents, following, sync_names
 from common.runtime.owning import Damaged, StoreError, share
 from common.runtime.pages import damage_to_pages
 from common.runtime.room import NoRoom, Room, Spare, disk_is_full
@@ -46,12 +46,14 @@ from common.runtime.stored import (
 )
 
 _FILE: Final = "data.mdb"
+_FIRST_FORMAT_WITH_MARK: Final = 3
 _TABLES_MAX: Final = 64  # also those of versions that we do not know
 _MAP_BYTES_MAX: Final = 16 * 1024 * GIB  # of a reader, who does not know how much its writer may use
 _NAMES: Final = frozenset({QUARANTINE, *(table.encode() for table in Table)})
 # Beyond what the store may hold: it costs nothing until it is used, and what comes in although no job is taken any more
 # (outcomes, what is told of ends) must not meet an end that a restart would meet again.
 _HEADROOM_BYTES: Final = 16 * GIB
+_JOURNAL_ROOM_BYTES: Final = GIB  # more than a whole journal takes in a copy; what is not used costs nothing
 
 
 class Tables:
@@ -99,7 +101,7 @@ class Tables:
                 apart = self._why_apart(transaction, tables, file)
                 if apart is not None and not go_on_apart(tables):
                     apart = None
-            for key, value in ((FORMAT_KEY, b"%d" % FORMAT), (FILE_KEY, file)):
+            for key, value in ((FORMAT_KEY, b"%d" % FORMAT), (FILE_KEY, file), (MARK_KEY, NO_MARK)):
                 if transaction.get(key) != value:
                     transaction.put(key, value)
             transaction.delete(COPY_KEY)
@@ -112,10 +114,9 @@ class Tables:
     def _take_over_journal(self, transaction: Any, tables: Everything) -> None:
         """What an opening that did not close has left there."""
         try:
-            tables.write(_late(transaction, contents(self._directory)))
+            tables.write(_late(self._directory, transaction, contents(self._directory)))
         except Damaged as error:
             raise self._torn(str(error)) from error
-        transaction.delete(MARK_KEY)
 
     def _why_apart(self, transaction: Any, tables: Everything, file: bytes) -> str | None:
         try:
@@ -204,10 +205,10 @@ class Tables:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, tables: Mapping[Table, Mapping[bytes, bytes | None]], mark: bytes | None) -> None:
-        """These writes by table and key, None for what goes, durably; and how much of the journal is here then, None
-        where nothing is to be read from it. NoRoom where the disk is full, otherwise whatever LMDB said, after which
-        nothing can be relied on and the program must end."""
+    def commit(self, tables: Mapping[Table, Mapping[bytes, bytes | None]], mark: bytes) -> None:
+        """These writes by table and key, None for what goes, durably; and how much of the journal is here then. NoRoom
+        where the disk is full, otherwise whatever LMDB said, after which nothing can be relied on and the program must
+        end."""
         damaged, self._damaged = self._damaged, {}
         self._end_view()
         try:
@@ -217,10 +218,7 @@ class Tables:
                     transaction.delete(key, db=self._dbs[table])
                 for table, written in tables.items():
                     self._write(transaction, table, written)
-                if mark is None:
-                    transaction.delete(MARK_KEY)
-                else:
-                    transaction.put(MARK_KEY, mark)
+                transaction.put(MARK_KEY, mark)
         except lmdb.Error as error:
             self._damaged = damaged | self._damaged
             if not isinstance(error, lmdb.MapFullError) and disk_is_full(self._directory):
@@ -273,7 +271,7 @@ def snapshot_of(directory: Path) -> Iterator[Snapshot]:
                 damage = _pages_damaged(env)  # a commit may have come between
             if damage:
                 raise Damaged(f"{directory}: {damage}")
-            late = _late(transaction, found_in_journal, in_use=in_use)
+            late = _late(directory, transaction, found_in_journal, in_use=in_use)
             yield Snapshot(env, transaction, late, format=found, in_use=in_use)
     except lmdb.Error as error:
         raise StoreError(f"{directory} cannot be opened: {error}") from error
@@ -284,10 +282,15 @@ def snapshot_of(directory: Path) -> Iterator[Snapshot]:
             os.close(lock_fd)
 
 
-def _late(transaction: Any, found_in_journal: bytes | None, *, in_use: bool = False) -> Late:
+def _late(directory: Path, transaction: Any, found_in_journal: bytes | None, *, in_use: bool = False) -> Late:
     """What the journal has and this environment has not. Raises Damaged."""
-    if (mark := transaction.get(MARK_KEY)) is None:
+    mark = transaction.get(MARK_KEY)
+    if mark is None and int(transaction.get(FORMAT_KEY)) >= _FIRST_FORMAT_WITH_MARK:
+        raise Damaged("the mark of the journal is missing, and nobody knows what of it is to be read")
+    if mark in (None, NO_MARK):
         return {}
+    if found_in_journal is None and in_use:
+        found_in_journal = contents(directory)  # it was made since we looked for it
     return following(Mark.unpack(mark), found_in_journal, in_use=in_use)
 
 
@@ -313,10 +316,14 @@ def copy_to(directory: Path, target: Path) -> None:
         try:
             target.mkdir(mode=0o700)
             snapshot.env.copy(str(target), compact=True)
-            with lmdb.open(str(target), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600) as env:
+            size = (target / _FILE).stat().st_size + _JOURNAL_ROOM_BYTES
+            with lmdb.open(
+                str(target), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600, map_size=size
+            ) as env:
                 with env.begin(write=True) as transaction:
-                    Everything(env, transaction).write(_late(transaction, found_in_journal, in_use=snapshot.in_use))
-                    transaction.delete(MARK_KEY)
+                    late = _late(directory, transaction, found_in_journal, in_use=snapshot.in_use)
+                    Everything(env, transaction).write(late)
+                    transaction.put(MARK_KEY, NO_MARK)
                     transaction.put(COPY_KEY, b"")
                 env.sync(True)
             sync_names(target)
@@ -341,8 +348,12 @@ def _format(directory: Path, transaction: Any) -> int | None:
 
 
 def _open(directory: Path, max_bytes: int) -> Any:
-    if not (directory / _FILE).exists():
-        _make(directory)
+    try:
+        if not (directory / _FILE).exists():
+            _make(directory)
+        sync_names(directory)  # whoever made it may have been killed before he came to that
+    except OSError as error:
+        raise StoreError(f"nothing can be made in {directory}: {error.strerror}") from error
     return lmdb.open(
         str(directory),
         map_size=max_bytes,
@@ -357,15 +368,12 @@ def _make(directory: Path) -> None:
     """A new environment, under another name until it is whole on disk: LMDB writes the first pages without a sync, and
     would not open what a power cut leaves of them."""
     unfinished = directory / f"{_FILE}.new"
-    try:
-        unfinished.unlink(missing_ok=True)
-        new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
-        with new as env, env.begin(write=True) as transaction:
-            transaction.put(FORMAT_KEY, b"%d" % FORMAT)
-        unfinished.rename(directory / _FILE)
-        sync_names(directory)
-    except OSError as error:
-        raise StoreError(f"nothing can be made in {directory}: {error.strerror}") from error
+    unfinished.unlink(missing_ok=True)
+    new = lmdb.open(str(unfinished), subdir=False, lock=False, mode=0o600, lib_version=0)
+    with new as env, env.begin(write=True) as transaction:
+        transaction.put(FORMAT_KEY, b"%d" % FORMAT)
+        transaction.put(MARK_KEY, NO_MARK)
+    unfinished.rename(directory / _FILE)
 
 
 def _after(cursor: Any, start: bytes, after: bytes) -> bool:

@@ -98,6 +98,22 @@ def test_a_directory_that_nobody_has_used_yet_can_be_copied(tmp_path: Path) -> N
     assert meta(tmp_path / "copy") == {}
 
 
+@pytest.mark.timeout(60)
+def test_a_large_directory_is_copied_with_what_is_in_its_journal(tmp_path: Path) -> None:
+    """An LMDB environment that is opened with no size of its own has room for 10 MiB."""
+    store = opened(tmp_path / "large")
+    for number in range(12):
+        store.commit([Put(Table.OUTPUTS, b"%d" % number, bytes(MIB))])
+    for number in range(10):
+        store.commit([Put(Table.BODIES, b"%d" % number, bytes(20_000)), Delete(Table.OUTPUTS, b"11")])
+    shutil.copytree(tmp_path / "large", tmp_path / "killed")
+    store.close()
+    copy_to(tmp_path / "killed", tmp_path / "copy")
+    copied = opened(tmp_path / "copy")
+    assert (copied.count(Table.OUTPUTS), copied.count(Table.BODIES)) == (11, 10)
+    copied.close()
+
+
 def test_a_copy_is_never_written_over_something(yard: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written: File exists"):
         copy_to(yard / "n1", yard / "n2")

@@ -16,6 +16,7 @@ import structlog.testing
 
 from common.effects import Delete, Put, Table, Write, Writes
 from common.limits import KIB, MIB
+from common.migrations import FORMAT
 from common.runtime import store as store_module
 from common.runtime.journal import (
     COMMIT_BYTES_MAX,
@@ -134,8 +135,6 @@ def test_a_record_that_was_not_written_to_its_end_is_the_end(directory: Path) ->
     for written in range(places[2], places[3] - STEP_BYTES, 3):
         torn = found[:written] + bytes(len(found) - written)
         assert set(following(mark, torn)["jobs"]) == {b"key-000", b"key-001"}
-    assert set(following(mark, found[: places[2]])["jobs"]) == {b"key-000", b"key-001"}, "of a file that was cut off"
-    assert following(mark, b"") == {}
 
 
 def test_no_bit_of_a_record_can_flip_and_nobody_notice(directory: Path) -> None:
@@ -157,6 +156,22 @@ def test_without_the_file_nobody_knows_what_was_committed_last(directory: Path) 
     assert contents(directory) is None
     with pytest.raises(Damaged, match="the file journal is missing"):
         following(Mark(bytes(8)), None)
+    mark, found, places = records(directory, 3)
+    for size in (0, places[2], JOURNAL_BYTES - 1):
+        with pytest.raises(Damaged, match=r"the file journal is .* bytes too short"):
+            following(mark, found[:size])
+
+
+def test_a_directory_without_a_mark_is_refused_but_not_one_from_before_there_was_any(directory: Path) -> None:
+    opened(directory).close()
+    for format, refused in ((b"%d" % FORMAT, True), (b"2", False)):
+        with lmdb.open(str(directory), max_dbs=30, lib_version=0) as env, env.begin(write=True) as transaction:
+            transaction.delete(b"journal")
+            transaction.put(b"format", format)
+        if refused:
+            with pytest.raises(StoreError, match=r"the mark of the journal is missing.*'restore'"):
+                opened(directory)
+    opened(directory).close()
 
 
 def test_a_mark_reads_as_it_was_written_and_a_damaged_one_not_at_all() -> None:
@@ -185,6 +200,34 @@ def test_a_record_that_cannot_be_written_whole_ends_the_program(
     with pytest.raises(StoreError, match="cannot be written"):
         journal.append(one(1))
     journal.close()
+
+
+@pytest.mark.parametrize("through", [False, True], ids=["nothing of it", "all of it"])
+def test_where_not_even_what_is_there_can_be_overwritten_on_a_full_disk_lmdb_gets_it(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: bool
+) -> None:
+    pwrite = os.pwrite
+
+    def fail(fd: int, data: bytes, offset: int) -> int:
+        if through:
+            pwrite(fd, data, offset)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = opened(directory)
+    for number, place in enumerate(("first in the journal", "behind others")):
+        with monkeypatch.context() as while_full:
+            while_full.setattr(os, "pwrite", fail)
+            store.commit([Put(Table.JOBS, b"key", b"%d" % number)])
+        assert b"key" in in_lmdb(directory, Table.JOBS)
+        store.commit([Put(Table.OUTPUTS, b"%d" % number, bytes(MIB)), Put(Table.JOBS, b"key", b"later")])
+        for late in (None, b"%d one" % number, b"%d two" % number):
+            if late is not None:
+                store.commit([Put(Table.LIVE, b"late", late)])
+            expected = everything(store)
+            after_a_kill = opened(killed(store, tmp_path / f"{number} {late!r}"))
+            assert everything(after_a_kill) == expected, place
+            after_a_kill.close()
+    store.close()
 
 
 # --- a store with one --------------------------------------------------------------------------------------------
@@ -224,6 +267,38 @@ def test_small_commits_are_not_in_lmdb_yet_and_closing_puts_them_there(directory
     store.close()
 
 
+@pytest.mark.parametrize("made", ["data.mdb", FILE])
+def test_what_was_made_by_one_who_was_killed_at_once_is_there_after_a_power_cut_too(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    """Files have their names for sure once the directory was synced: by whoever made them, or whoever finds them."""
+    certain: set[str] = set()
+    fsync, rename = os.fsync, Path.rename
+
+    def fsync_or_directory(fd: int) -> None:
+        fsync(fd)
+        if os.readlink(f"/proc/self/fd/{fd}") == str(directory):
+            certain.update(os.listdir(directory))
+
+    def rename_and_be_killed(old: Path, new: Path) -> Path:
+        renamed = rename(old, new)
+        if new.name == made:
+            raise KeyboardInterrupt
+        return renamed
+
+    monkeypatch.setattr(os, "fsync", fsync_or_directory)
+    with monkeypatch.context() as killed_at_once:
+        killed_at_once.setattr(Path, "rename", rename_and_be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened(directory)
+    assert made not in certain
+    if made != FILE:  # where there is no room for one
+        monkeypatch.setattr(Store, "_begin_journal", lambda *_: None)
+    store = opened(directory)
+    assert made in certain
+    store.close()
+
+
 def test_a_large_commit_takes_the_small_ones_before_it_along(directory: Path, tmp_path: Path) -> None:
     store = opened(directory)
     store.commit([Put(Table.JOBS, b"early", b"1"), Put(Table.JOBS, b"both", b"1"), Put(Table.JOBS, b"gone", b"1")])
@@ -236,6 +311,17 @@ def test_a_large_commit_takes_the_small_ones_before_it_along(directory: Path, tm
     assert dict(store.scan(Table.JOBS, limit=9)) == expected
     after_a_kill = opened(killed(store, tmp_path / "killed"))
     assert dict(after_a_kill.scan(Table.JOBS, limit=9)) == expected
+    after_a_kill.close()
+    store.close()
+
+
+def test_a_commit_of_nothing_leaves_no_gap_in_front_of_what_follows(directory: Path, tmp_path: Path) -> None:
+    store = opened(directory)
+    store.commit([])
+    store.commit([Put(Table.OUTPUTS, b"large", bytes(MIB))])
+    store.commit([Put(Table.JOBS, b"late", b"value")])
+    after_a_kill = opened(killed(store, tmp_path / "killed"))
+    assert after_a_kill.get(Table.JOBS, b"late") == b"value"
     after_a_kill.close()
     store.close()
 
@@ -333,6 +419,25 @@ def test_records_that_are_gone_give_their_room_back_soon(directory: Path) -> Non
     store.close()
 
 
+def test_what_is_in_the_journal_is_not_refused_because_the_tables_have_no_room(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise NoRoom("full")
+
+    store = opened(directory)
+    store.commit([Put(Table.OUTPUTS, b"%d" % number, bytes(50 * KIB)) for number in range(3)])
+    full = store.room().used_bytes
+    with monkeypatch.context() as while_full:
+        while_full.setattr(store.tables, "commit", fail)
+        for number in range(3):
+            store.commit([Delete(Table.OUTPUTS, b"%d" % number)])
+    assert store.room().used_bytes == full
+    store.commit([Delete(Table.OUTPUTS, b"3")])
+    assert store.room().used_bytes < full - 150 * KIB
+    store.close()
+
+
 def test_where_the_tables_have_no_room_nothing_is_lost_and_small_commits_go_on_while_the_journal_lasts(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,7 +511,7 @@ def test_where_there_is_no_room_for_a_journal_it_goes_on_without(
 
     opened(directory).close()
     (directory / FILE).unlink()
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "write", fail)
     with structlog.testing.capture_logs() as logged:
         store = opened(directory)
     assert [(event["event"], event["log_level"]) for event in logged] == [("store.no_journal", "warning")]

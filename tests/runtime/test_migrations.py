@@ -33,6 +33,7 @@ def written(directory: Path, found: int, meta: dict[bytes, bytes]) -> None:
     store.close()
     with lmdb.open(str(directory), max_dbs=30, lib_version=0) as env, env.begin(write=True) as transaction:
         transaction.put(b"format", b"%d" % found)
+        transaction.delete(b"journal")  # older ones know of none
 
 
 def contents(directory: Path) -> dict[bytes, dict[bytes, bytes]]:
@@ -42,7 +43,7 @@ def contents(directory: Path) -> dict[bytes, dict[bytes, bytes]]:
         with env.begin() as transaction:
             named = dict(transaction.cursor())
         for name in named:
-            if name not in (b"format", b"file"):
+            if name not in (b"format", b"file", b"journal"):
                 with env.begin(db=env.open_db(name)) as transaction:
                     found[name] = dict(transaction.cursor())
     return found | {b"": {name: value for name, value in named.items() if name not in found}}
@@ -97,6 +98,7 @@ def test_a_new_directory_needs_no_migration(directory: Path) -> None:
     assert contents(directory)[b""] == {
         b"format": b"%d" % FORMAT,
         b"file": b"%d" % (directory / "data.mdb").stat().st_ino,
+        b"journal": b"",
     }
 
 

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from common.runtime import logs, program
-from common.runtime.owning import InUse, StoreError
+from common.runtime.owning import Failed, InUse, StoreError
 from common.runtime.ports import CannotListen
 from common.runtime.program import run_program
 
@@ -60,6 +60,7 @@ def last_word(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     [
         (InUse("taken"), program.EX_TEMPFAIL, "store.in_use"),
         (StoreError("no"), program.EX_IOERR, "store.unusable"),
+        (Failed("no"), program.EX_IOERR, "store.failed"),
         (CannotListen("no"), program.EX_UNAVAILABLE, "address.unusable"),
         (lmdb.MapFullError("full"), program.EX_IOERR, "store.failed"),
         (ValueError("a mistake"), program.OUR_MISTAKE, "program.failed"),

@@ -3,13 +3,17 @@
 The errors are the kernel's own: at that commit a filter is laid over the system calls of the thread that commits (a
 seccomp filter, for which no right is needed), so that those of one kind come back with an error from then on:
 
-    write ..... what writes pages of records: EIO
+    journal ... what appends a small commit to the journal: EIO
+    write ..... what writes pages of records to LMDB: EIO
     sync ...... what waits for them to be on disk: EIO
     meta ...... what writes the page that makes them count: EIO
     quota ..... what writes pages of records: EDQUOT, while the disk has room
     limit ..... what would make the file longer: EFBIG (a limit of the process, no filter)
+    passing ... what writes pages of records, where the commit itself is in the journal: EIO
+    closing ... the same when the store is closed, whatever its nth commit was: EIO
 
-Nothing else of the program is changed; it is started by its own main.
+But for the first and the last two, that commit is one that goes to LMDB, with everything that the journal has. Nothing
+else of the program is changed; it is started by its own main.
 """
 
 import ctypes
@@ -25,9 +29,12 @@ from pathlib import Path
 from typing import Final
 
 from common.effects import Write
+from common.runtime import journal
+from common.runtime import store as stores
 from common.runtime.store import Store
 
-KINDS: Final = ("write", "sync", "meta", "quota", "limit")
+KINDS: Final = ("journal", "write", "sync", "meta", "quota", "limit", "passing")
+CLOSING: Final = "closing"
 MACHINES: Final = {  # the number of the architecture; pwrite64, writev, pwritev; fsync, fdatasync
     "x86_64": (0xC000003E, (18, 20, 296), (74, 75)),
     "aarch64": (0xC00000B7, (68, 66, 70), (82, 83)),
@@ -38,15 +45,16 @@ _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RE
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data
 
 
-def fail(kind: str, path: Path) -> None:
-    """From now on, for this thread and this file."""
+def fail(kind: str, directory: Path) -> None:
+    """From now on, for this thread and one file."""
+    path = (directory / (journal.FILE if kind == "journal" else "data.mdb")).resolve()
     if kind == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size,) * 2)
         return
     _, writes, syncs = MACHINES[platform.machine()]
     numbers = syncs if kind == "sync" else writes
     error = errno.EDQUOT if kind == "quota" else errno.EIO
-    for descriptor in _descriptors(path, durable=kind == "meta"):
+    for descriptor in _descriptors(path, durable=kind in ("journal", "meta")):
         _filter(numbers, descriptor, error)
 
 
@@ -88,16 +96,26 @@ def _install(program: bytes) -> None:
 
 
 def main(kind: str, nth: int, program: str) -> None:
-    commit, commits = Store.commit, 0
+    commit, close, commits = Store.commit, Store.close, 0
 
     def commit_on_a_failing_disk(store: Store, writes: Sequence[Write]) -> None:
         nonlocal commits
         commits += 1
-        if commits == nth:
-            fail(kind, (store.directory / "data.mdb").resolve())
+        if commits == nth and kind != CLOSING:
+            if kind == "passing":
+                stores.FREED_BYTES_MAX = -1  # type: ignore[misc]
+            elif kind != "journal":
+                journal.COMMIT_WRITES_MAX = 0  # type: ignore[misc]
+            fail(kind, store.directory)
         commit(store, writes)
 
+    def close_on_a_failing_disk(store: Store) -> None:
+        if kind == CLOSING:
+            fail(kind, store.directory)
+        close(store)
+
     Store.commit = commit_on_a_failing_disk  # type: ignore[method-assign]
+    Store.close = close_on_a_failing_disk  # type: ignore[method-assign]
     sys.argv = [program, *sys.argv[4:]]
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 

@@ -2,8 +2,8 @@
 what it reads, or never come back, and both are findings.
 
 `Reader` is the test's end of it, `main` the process: a directory on each line of standard input, one line of JSON for
-each on standard output. It opens the store as the programs do, reads every record, commits one, closes, and reads it
-all again: a directory can look well until it is written to.
+each on standard output. It opens the store as the programs do, reads every record, commits one, leaves it as one who
+is killed does, and reads it all again: a directory can look well until it is written to.
 """
 
 import base64
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from common.runtime.owning import StoreError
 from common.runtime.store import Store
 from examples.local_cluster import REPOSITORY
 from tests.system.directories import rows
-from tests.system.store_writer import MAP_BYTES, Records
+from tests.system.store_writer import MAP_BYTES, Records, kill, make_faulty
 
 CPU_S_MAX: Final = 2.0  # of processor time for one directory; SIGPROF ends who needs more
 MEMORY: Final = Path("/dev/shm")
@@ -48,8 +48,9 @@ class Reading:
 class Reader:
     """Reads directories, one after the other; starts again when that has killed it."""
 
-    def __init__(self, keys: Iterable[tuple[str, bytes]] = ()) -> None:
+    def __init__(self, keys: Iterable[tuple[str, bytes]] = (), faults: Sequence[str] = ()) -> None:
         self._keys = [(table, base64.b64encode(key).decode()) for table, key in keys]
+        self._faults = faults
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -76,8 +77,9 @@ class Reader:
 
     def _start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", __name__], cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-m", __name__, *self._faults],
+            cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
 
     def _end(self, process: subprocess.Popen[str]) -> None:
         with process:  # closes its pipes, and waits
@@ -105,6 +107,7 @@ _RECORDS: Final = ("records", "later", "by_key")
 
 
 def main() -> None:
+    make_faulty(sys.argv[1:])
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, CPU_S_MAX)
         directory, keys = json.loads(line)
@@ -115,8 +118,8 @@ def _look(directory: Path, keys: list[list[str]]) -> dict[str, Any]:
     told: dict[str, Any] = {"set_aside": []}
     note = lambda table, key: told["set_aside"].append((table, _text(key)))  # noqa: E731
     try:
-        for name in ("records", "later"):
-            _with_store(directory, note, lambda store, name=name: told.update(_read(store, name, keys)))
+        for name, leave in (("records", kill), ("later", Store.close)):
+            _with_store(directory, note, lambda store, name=name: told.update(_read(store, name, keys)), leave)
     except StoreError as error:
         told["refused" if "records" not in told else "failed"] = str(error)
     except lmdb.Error as error:
@@ -124,18 +127,22 @@ def _look(directory: Path, keys: list[list[str]]) -> dict[str, Any]:
     return told
 
 
-def _with_store(directory: Path, note: Callable[[str, bytes], None], use: Callable[[Store], None]) -> None:
+def _with_store(
+    directory: Path, note: Callable[[str, bytes], None], use: Callable[[Store], None], leave: Callable[[Store], None]
+) -> None:
     store = Store(directory, MAP_BYTES, note)
     try:
         use(store)
         store.commit([Put(*WITNESS, b"seen")])
     finally:
-        store.close()
+        leave(store)
 
 
 def _read(store: Store, name: str, keys: list[list[str]]) -> dict[str, Any]:
     found = [(table, _text(key), _text(value)) for table, key, value in rows(store) if (table, key) != WITNESS]
     if name == "later":
+        if store.get(*WITNESS) is None:
+            raise StoreError("what was committed last is not there")
         return {name: found}
     values = [(table, key, store.get(Table(table), base64.b64decode(key))) for table, key in keys]
     return {name: found, "by_key": [(table, key, _text(value)) for table, key, value in values if value is not None]}

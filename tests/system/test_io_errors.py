@@ -20,7 +20,7 @@ from examples.local_cluster import BALANCER, ClusterError, LocalCluster
 from tests.system.client import Line, ask, until, wait
 from tests.system.conftest import StartCluster
 from tests.system.directories import damage_of
-from tests.system.failing_disk import KINDS, MACHINES
+from tests.system.failing_disk import CLOSING, KINDS, MACHINES
 from tests.system.programs import run_to_its_end
 from tests.system.reach import reach, seed
 from tests.system.watching import begun, told
@@ -110,11 +110,30 @@ def test_a_disk_that_fails_ends_the_program_and_takes_nothing_that_was_acknowled
     assert damage_of(cluster) == []
 
 
+@pytest.mark.parametrize("name", [BALANCER, "node1"])
+def test_a_disk_that_fails_when_the_program_stops_takes_nothing_that_was_acknowledged(
+    start_cluster: StartCluster, name: str
+) -> None:
+    cluster = start_cluster(1, cls=FailingCluster)
+    assert isinstance(cluster, FailingCluster)
+    cluster.kill(name)
+    cluster.start_failing(name, CLOSING, 1)
+    ended = [ask(cluster.address("node1"), f"run sh echo {number}") for number in range(10)]
+    assert cluster.terminate(name) == EX_IOERR
+    last = json.loads(cluster.log_path(name).read_text().splitlines()[-1])
+    assert (last["event"], last["level"]) == ("store.failed", "critical")
+    cluster.start(name)
+    for number, reply in enumerate(ended):
+        assert ask(cluster.address("node1"), f"result {reply.ticket}").body == b"%d\n" % number
+    assert damage_of(cluster) == []
+
+
+@pytest.mark.parametrize("kind", ["sync", "journal"])
 @pytest.mark.parametrize("words", [(BALANCER, "0"), ("node", "127.0.0.1", "1")], ids=[BALANCER, "node"])
 def test_a_disk_that_fails_before_anything_is_on_it_ends_the_program_just_so(
-    tmp_path: Path, words: tuple[str, ...]
+    tmp_path: Path, words: tuple[str, ...], kind: str
 ) -> None:
     env = {"JOBYARD_DATA_DIR": str(tmp_path / "data"), "JOBYARD_LISTEN": "127.0.0.1:0", "JOBYARD_HTTP_LISTEN": "off"}
-    ended = run_to_its_end("tests.system.failing_disk", "sync", "1", *words, env=env)
+    ended = run_to_its_end("tests.system.failing_disk", kind, "1", *words, env=env)
     assert ended.status == EX_IOERR, ended.said
     assert json.loads(ended.said.splitlines()[-1])["event"] == "store.failed"

@@ -4,8 +4,9 @@ be found when the power went at any moment. Every commit that had returned is on
 What a disk may look like: everything that was written to a file before its last sync that returned. Of what was
 written since, anything: each write, each page or each sector of 512 bytes came through or did not. Files are there, and
 called what they are called, from the sync of the directory on; before it, names change in order. A sector is written
-whole or not at all, and a sync keeps its word; that is what is assumed (docs/guarantees.md). The checks can fail: on
-the same disks under a store that does not sync as ours does, they do.
+whole or not at all, and a sync keeps its word, and so does a write to a descriptor whose writes are synced: while it is
+under way, any sector of it came through or did not, and when it has returned, all did. That is what is assumed
+(docs/guarantees.md). The checks can fail: on the same disks under a store that does not write as ours does, they do.
 
 `POWER_CUTS` and `POWER_CUTS_SEED` in the environment choose another run.
 """
@@ -22,19 +23,28 @@ from typing import Final
 
 import pytest
 
+from common.runtime import journal
 from examples.local_cluster import REPOSITORY
 from tests.system.reach import reach, seed
 from tests.system.recorder import Call, Renamed, Said, Synced, Written, record
 from tests.system.store_reader import Reader, Reading, in_memory
-from tests.system.store_writer import NUMBER, Records, states
+from tests.system.store_writer import (
+    FAULTS_IN_READING,
+    FAULTS_IN_WRITING,
+    LARGE_ONCE_IN,
+    LEFT_ONCE_IN,
+    NUMBER,
+    Records,
+    states,
+)
 
 pytestmark = pytest.mark.system
 
 IMAGES: Final = reach("POWER_CUTS", 600, soak=10_000)
-IMAGES_OF_BAD: Final = 30  # of a store that does not sync: one that is found is enough
+IMAGES_OF_BAD: Final = 30  # of a store with a fault: one that is found is enough
 COMMITS: Final = 250
-FILE: Final = "data.mdb"
-LOCKS: Final = ("owner.lock", "lock.mdb")  # which say nothing after a power cut
+FILES: Final = ("data.mdb", journal.FILE)
+LOCKS: Final = {"owner.lock", "lock.mdb"}  # which say nothing after a power cut
 SECTOR_BYTES: Final = 512
 PAGE_BYTES: Final = 4096
 
@@ -136,9 +146,11 @@ def cuts(calls: Sequence[Call], moments: Iterable[int], chance: random.Random) -
     for moment in moments:
         for call in calls[taken:moment]:
             disk.take(call)
-            if isinstance(call, Said):
-                what, number = call.text.split()
-                begun, returned = (int(number), returned) if what == "begun" else (begun, int(number))
+            match call.text.split() if isinstance(call, Said) else ():
+                case ["begun", number]:
+                    begun = int(number)
+                case ["returned", number]:
+                    returned = int(number)
         if taken <= moment and isinstance(calls[moment], Written | Renamed):
             disk.take(calls[moment])  # what has begun may be done; a sync is nothing before it has returned
             moment += 1
@@ -146,10 +158,10 @@ def cuts(calls: Sequence[Call], moments: Iterable[int], chance: random.Random) -
         yield Cut(disk.after_a_cut(calls[taken - 1], chance), returned, begun, moment)
 
 
-def recorded(directory: Path, drawn: int, commits: int, *options: str) -> list[Call]:
-    """What a store asked of the kernel from its making to its closing; it is the whole truth about its file."""
+def recorded(directory: Path, drawn: int, commits: int, *faults: str) -> list[Call]:
+    """What a store asked of the kernel from its making to its closing; it is the whole truth about its files."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.system.store_writer", str(directory), str(drawn), str(commits), *options],
+        [sys.executable, "-m", "tests.system.store_writer", str(directory), str(drawn), str(commits), *faults],
         cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     with process:
@@ -160,17 +172,20 @@ def recorded(directory: Path, drawn: int, commits: int, *options: str) -> list[C
         calls = list(record(process, directory, process.stdin.close))
     calls = [call for call in calls if not (isinstance(call, Written | Synced) and call.name in LOCKS)]
     disk = Disk()
-    for call in [*calls, Synced(FILE), Synced(".")]:
+    for call in [*calls, *map(Synced, FILES), Synced(".")]:
         disk.take(call)
-    left = disk.after_a_cut(None, random.Random())
-    assert left == {FILE: (directory / FILE).read_bytes()}, "it was written in a way that was not recorded"
+    left = {path.name: path.read_bytes() for path in directory.iterdir() if path.name not in LOCKS}
+    assert sorted(left) == sorted(FILES)
+    assert disk.after_a_cut(None, random.Random()) == left, "they were written in a way that was not recorded"
     return calls
 
 
-def findings(calls: Sequence[Call], moments: Iterable[int], expected: Sequence[Records], seed: int) -> list[str]:
+def findings(
+    calls: Sequence[Call], moments: Iterable[int], expected: Sequence[Records], seed: int, *faults: str
+) -> list[str]:
     """What is wrong with the disks of these moments, in words."""
     found = []
-    with in_memory() as place, Reader() as reader:
+    with in_memory() as place, Reader(faults=faults) as reader:
         directory = Path(place) / "data"
         for cut in cuts(calls, sorted(moments), random.Random(f"{seed} cuts")):
             shutil.rmtree(directory, ignore_errors=True)
@@ -182,32 +197,70 @@ def findings(calls: Sequence[Call], moments: Iterable[int], expected: Sequence[R
     return found
 
 
+def waits(calls: Iterable[Call]) -> Counter[str]:
+    """How often a store waited for its disk, and for what."""
+    told: Counter[str] = Counter()
+    for call in calls:
+        match call:
+            case Written(journal.FILE, offset) if call.durable:
+                told["journal" if offset else "journal, at its start"] += 1
+            case Written() if call.durable:
+                told["meta page"] += 1
+            case Synced(name):
+                told[f"sync of {name}"] += 1
+            case Said(text):
+                told[text.split()[0]] += 1
+    return told
+
+
+def while_opening(calls: Sequence[Call]) -> list[int]:
+    """The moments from one who leaves a store until whoever opens it has appended three commits."""
+    found, appended = [], 3
+    for moment, call in enumerate(calls):
+        match call:
+            case Said(text) if text.startswith("left "):
+                appended = 0
+            case Written(journal.FILE):
+                appended += 1
+        if appended < 3:
+            found.append(moment)
+    return found
+
+
 @pytest.mark.timeout(60 + IMAGES // 20)
 def test_a_power_cut_at_any_moment_takes_no_commit_that_had_returned_and_leaves_none_in_part(tmp_path: Path) -> None:
     drawn = seed("POWER_CUTS_SEED")
     calls = recorded(tmp_path / "data", drawn, COMMITS)
-    told = Counter(type(call).__name__ for call in calls)
+    told = waits(calls)
     print(f"{dict(told)} in {COMMITS} commits, {IMAGES} images of them")
-    assert told["Synced"] >= COMMITS
     moments = random.Random(drawn).choices(range(len(calls)), k=IMAGES)
+    moments += random.Random(drawn).choices(while_opening(calls), k=IMAGES // 4)
     assert findings(calls, moments, states(drawn, COMMITS), drawn) == []
+    assert told["returned"] == COMMITS
+    assert COMMITS // 2 < told["journal"] < COMMITS - COMMITS // LARGE_ONCE_IN
+    assert told["opened"] > COMMITS // LEFT_ONCE_IN
+    assert told["journal, at its start"] - told["opened"] >= 5, "it hardly ever began again"
 
 
 def test_a_power_cut_while_a_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
     drawn = seed("POWER_CUTS_SEED")
     calls = recorded(tmp_path / "data", drawn, 1)
     first = next(number for number, call in enumerate(calls) if isinstance(call, Said))
+    renamed = [number for number, call in enumerate(calls) if isinstance(call, Renamed)]
     moments = [number for number in range(first) for _ in range(max(2, IMAGES // 300))]
-    moments += [number for number in range(10) for _ in range(max(20, IMAGES // 30))]  # its file comes into being
+    for number in renamed:  # when a file comes into being
+        moments += [near for near in range(max(0, number - 5), number + 5) for _ in range(max(10, IMAGES // 60))]
+    assert len(renamed) == len(FILES)
     assert findings(calls, moments, states(drawn, 1), drawn) == []
 
 
-@pytest.mark.parametrize("option", ["sync=0", "metasync=0"])
-def test_a_store_that_does_not_sync_as_ours_is_found_out(tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize("fault", [*FAULTS_IN_WRITING, *FAULTS_IN_READING])
+def test_a_store_that_does_not_write_as_ours_is_found_out(tmp_path: Path, fault: str) -> None:
     drawn = seed("POWER_CUTS_SEED")
-    calls = recorded(tmp_path / "data", drawn, COMMITS, option)
+    calls = recorded(tmp_path / "data", drawn, COMMITS, *{fault} & FAULTS_IN_WRITING.keys())
     first = next(number for number, call in enumerate(calls) if isinstance(call, Said))
     moments = random.Random(drawn).choices(range(first, len(calls)), k=IMAGES_OF_BAD)
-    found = findings(calls, moments, states(drawn, COMMITS), drawn)
-    print(f"{option}: {len(found)} of {IMAGES_OF_BAD} images are wrong, the first: {found[:1]}")
+    moments += random.Random(drawn).choices(while_opening(calls), k=IMAGES_OF_BAD)
+    found = findings(calls, moments, states(drawn, COMMITS), drawn, *{fault} & FAULTS_IN_READING.keys())
+    print(f"{fault}: {len(found)} of {2 * IMAGES_OF_BAD} images are wrong, the first: {found[:1]}")
     assert found

@@ -1,9 +1,12 @@
-"""Disks that change what was written: bits are flipped in data directories, in records and in LMDB's own pages. Nothing
-is ever served that was not written, and nothing goes missing without a word.
+"""Disks that change what was written: bits are flipped in data directories, in records, in LMDB's own pages and in the
+journal. Nothing is ever served that was not written, and nothing goes missing without a word, but for this: damage to
+the last record of the journal reads as a commit that was under way when the power went, and the store is as it was
+before that commit.
 
 What may become of a flipped bit: it hits nothing that counts; its record is set aside and told of, and all others live
 on; the store refuses to open, or fails when it comes upon it, which ends the program; or LMDB ends the process itself,
-by an assertion or by what the kernel makes of a wild pointer. All of it is counted.
+by an assertion or by what the kernel makes of a wild pointer. All of it is counted. A directory that was left by a kill
+is refused where any record of its journal is damaged but the last.
 
 `FLIPS` and `FLIPS_SEED` in the environment choose another run.
 """
@@ -11,29 +14,35 @@ by an assertion or by what the kernel makes of a wild pointer. All of it is coun
 import random
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from common.runtime import journal
 from common.runtime.store import Store
 from examples.local_cluster import LocalCluster
 from tests.system.client import Reply, ask, submit, until, wait
 from tests.system.conftest import StartCluster
+from tests.system.directories import MAP_BYTES as STORE_BYTES
 from tests.system.directories import damage_of
 from tests.system.programs import data_dir
 from tests.system.reach import reach, seed
 from tests.system.store_reader import Reader, Reading, in_memory
-from tests.system.store_writer import MAP_BYTES, Records, states, writes_of
+from tests.system.store_writer import MAP_BYTES, Records, kill, states, writes_of
 from tests.system.watching import statistic, where
 
 pytestmark = pytest.mark.system
 
 FLIPS: Final = reach("FLIPS", 200, soak=6000)
 COMMITS: Final = 60
+LATE_COMMITS: Final = 5  # at least so many are in the journal of a store that was killed
+DATA: Final = "data.mdb"
 PAGE_BYTES: Final = 4096
 HEAD_BYTES: Final = 30  # of a page: its header, and where the first records on it are
+NODE_HEAD_BYTES: Final = 8  # before each key
 META_BYTES: Final = 160  # of each of the first two pages
 
 
@@ -45,12 +54,8 @@ def test_no_flipped_bit_changes_what_is_read_or_hides_it_without_a_word(tmp_path
     became: Counter[str] = Counter()
     with in_memory() as place, Reader(expected) as reader:
         directory = Path(place) / "data"
-        for bit in _bits(written, chance):
-            rotten = bytearray(written)
-            rotten[bit // 8] ^= 1 << bit % 8
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir()
-            (directory / "data.mdb").write_bytes(rotten)
+        for bit in _bits(written, chance, FLIPS):
+            _put(directory, {DATA: _flipped(written, bit)})
             became[_judged(reader.read(directory), expected, f"{bit % 8} of byte {bit // 8}")] += 1
     print(f"of {became.total()} flipped bits: {dict(became)}")
     assert became["set aside"] > FLIPS / 20
@@ -64,18 +69,31 @@ def _store(directory: Path, drawn: int) -> tuple[bytes, Records]:
     for number in range(1, COMMITS + 1):
         store.commit(writes_of(drawn, number))
     store.close()
-    return (directory / "data.mdb").read_bytes(), states(drawn, COMMITS)[-1]
+    return (directory / DATA).read_bytes(), states(drawn, COMMITS)[-1]
 
 
-def _bits(file: bytes, chance: random.Random) -> Sequence[int]:
+def _put(directory: Path, files: Mapping[str, bytes]) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+
+
+def _flipped(file: bytes, bit: int) -> bytes:
+    rotten = bytearray(file)
+    rotten[bit // 8] ^= 1 << bit % 8
+    return bytes(rotten)
+
+
+def _bits(file: bytes, chance: random.Random, flips: int) -> Sequence[int]:
     """As many anywhere as in the heads of pages; fewer in the two small ones that say where everything is."""
     heads = [
         at for at in range(0, len(file), PAGE_BYTES) if at == int.from_bytes(file[at : at + 8], "little") * PAGE_BYTES
     ]
     used_bytes = len(file.rstrip(b"\0"))  # behind them is what the store keeps to spare
-    anywhere = [chance.randrange(used_bytes) for _ in range(FLIPS // 2)]
-    in_heads = [chance.choice(heads) + chance.randrange(HEAD_BYTES) for _ in range(FLIPS - FLIPS // 2 - FLIPS // 8)]
-    in_meta = [chance.choice(heads[:2]) + chance.randrange(META_BYTES) for _ in range(FLIPS // 8)]
+    anywhere = [chance.randrange(used_bytes) for _ in range(flips // 2)]
+    in_heads = [chance.choice(heads) + chance.randrange(HEAD_BYTES) for _ in range(flips - flips // 2 - flips // 8)]
+    in_meta = [chance.choice(heads[:2]) + chance.randrange(META_BYTES) for _ in range(flips // 8)]
     return [8 * byte + chance.randrange(8) for byte in anywhere + in_heads + in_meta]
 
 
@@ -95,6 +113,92 @@ def _judged(reading: Reading, expected: Records, bit: str) -> str:
     return "set aside" if reading.set_aside else "as before"
 
 
+# --- with a journal --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What a kill has left of a store, and what is in it: all of that, and without its last commit."""
+
+    files: Mapping[str, bytes]
+    records: Records
+    before: Records
+    mark: bytes  # that LMDB has
+    last: range  # the bytes of the journal's last record
+    commits: int  # in the journal
+
+    def with_flipped(self, name: str, bit: int) -> Mapping[str, bytes]:
+        return {**self.files, name: _flipped(self.files[name], bit)}
+
+    def bytes_of_the_mark(self) -> Sequence[int]:
+        """With its key, and what LMDB says of both; wherever pages have it, in use or not."""
+        node, data = b"journal" + self.mark, self.files[DATA]
+        found = [at for at in range(len(data)) if data.startswith(node, at)]
+        return [byte for at in found for byte in range(at - NODE_HEAD_BYTES, at + len(node))]
+
+
+def _killed(directory: Path, drawn: int) -> Killed:
+    """A store that LMDB has a part of; the journal has the rest, of which there are some commits."""
+    store = Store(directory, MAP_BYTES)
+    assert store._journal is not None
+    mark, begun, late, number = store._journal.mark, [0], 0, 0
+    while number < COMMITS or late < LATE_COMMITS:
+        number += 1
+        store.commit(writes_of(drawn, number))
+        if not store._late.written:
+            mark, begun, late = store._journal.mark, [0], 0
+        else:
+            begun, late = [*begun, store._journal._end], late + 1
+    kill(store)
+    files = {name: (directory / name).read_bytes() for name in (DATA, journal.FILE)}
+    *_, before, records = states(drawn, number)
+    return Killed(files, records, before, mark.pack(), range(begun[-2], begun[-1]), late)
+
+
+@pytest.mark.timeout(60 + FLIPS // 10)
+def test_no_flipped_bit_of_a_directory_that_was_left_by_a_kill_takes_more_than_the_last_commit(tmp_path: Path) -> None:
+    drawn = seed("FLIPS_SEED")
+    chance = random.Random(drawn)
+    killed = _killed(tmp_path / "data", drawn)
+    mark, quarter = killed.bytes_of_the_mark(), FLIPS // 4
+    became: dict[str, Counter[str]] = {}
+    with in_memory() as place, Reader(killed.records) as reader:
+
+        def look(where: str, name: str, bit: int) -> None:
+            _put(Path(place) / "data", killed.with_flipped(name, bit))
+            judge = _judged_of_the_last if where == "the last record" else _judged_of_killed
+            word = judge(reader.read(Path(place) / "data"), killed, f"{bit % 8} of byte {bit // 8} of {name}")
+            became.setdefault(where, Counter())[word] += 1
+
+        for bit in _bits(killed.files[DATA], chance, quarter):
+            look("LMDB", DATA, bit)
+        for _ in range(quarter):
+            look("the mark", DATA, 8 * chance.choice(mark) + chance.randrange(8))
+            look("the journal", journal.FILE, chance.randrange(8 * killed.last.start))
+            look("the last record", journal.FILE, 8 * chance.choice(killed.last) + chance.randrange(8))
+            look("behind it", journal.FILE, chance.randrange(8 * killed.last.stop, 8 * journal.JOURNAL_BYTES))
+        _put(Path(place) / "data", {DATA: killed.files[DATA]})
+        assert "the file journal is missing" in reader.read(Path(place) / "data").refused
+    print(f"of bits with {killed.commits} commits in the journal: {became}")
+    assert became["the mark"]["refused"] > quarter / 10
+    assert became["the journal"]["refused"] > quarter / 2
+    assert became["the journal"].keys() <= {"refused", "as before"}, "there is some room between two records"
+    assert became["the last record"]["without the last commit"] > quarter / 2
+    assert became["behind it"].keys() == {"as before"}
+
+
+def _judged_of_killed(reading: Reading, killed: Killed, bit: str) -> str:
+    return _judged(reading, killed.records, bit)
+
+
+def _judged_of_the_last(reading: Reading, killed: Killed, bit: str) -> str:
+    if reading.records != killed.before:
+        return _judged(reading, killed.records, bit)
+    assert reading.by_key == {name: killed.before[name] for name in killed.before.keys() & killed.records.keys()}
+    assert reading.later == killed.before
+    return "without the last commit"
+
+
 # --- in the programs -------------------------------------------------------------------------------------------
 
 
@@ -109,8 +213,9 @@ def test_a_job_whose_records_have_rotted_is_told_of_and_all_others_live_on(start
     until("the balancer has all of them", lambda: statistic(node, "jobs_live") == 1 + len(waiting))
     for name in ("balancer", "node1"):
         cluster.kill(name)
+        Store(data_dir(cluster, name), STORE_BYTES).close()  # so that nothing is in the journal
         for text in (b"the end of 4\n", b"echo waited in place 3"):
-            _flip(data_dir(cluster, name) / "data.mdb", text)
+            _flip(data_dir(cluster, name) / DATA, text)
     for name in ("balancer", "node1"):
         cluster.start(name)
     ask(node, f"cancel {begun}")
@@ -141,7 +246,7 @@ def test_a_program_whose_pages_have_rotted_says_so_and_does_not_start(start_clus
     cluster = start_cluster(1)
     for name in ("balancer", "node1"):
         cluster.kill(name)
-        _flip(data_dir(cluster, name) / "data.mdb", b"live")
+        _flip(data_dir(cluster, name) / DATA, b"live")
         assert _refusal(cluster, name)
 
 
