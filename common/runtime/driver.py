@@ -3,7 +3,7 @@
     wait for an event, at most until the machine's next deadline; for more of them, where the machine says so
     take whatever else is already there ── hand all of it to the machine
     perform what need not wait for the writes (see common/effects.py)
-    commit all writes in one transaction
+    commit all writes, or none of them
     perform the actions, none of which can block
     tell the observers
 

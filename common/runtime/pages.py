@@ -5,7 +5,7 @@ So an environment is looked over when it is opened. Found this way: tables that 
 nobody knows, records that are told of and cannot be reached, keys that are not in order, and two meta pages that are
 not one transaction apart. Only keys are read, and of large tables not even they: `--check` reads everything.
 
-Knows LMDB's file format, which is pinned to that of 0.9 (store.py), and takes an open environment from who has lmdb.
+Knows LMDB's file format, which is pinned to that of 0.9 (tables.py), and takes an open environment from who has lmdb.
 """
 
 import struct
