@@ -8,13 +8,14 @@ import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import pytest
 
 from common.effects import Put, Table
-from common.limits import MIB
+from common.limits import MIB, STORE_FULL_FRACTION
 from common.runtime.store import NoRoom, Store
 from examples.local_cluster import BALANCER, LocalCluster
 from tests.system.client import Line, Reply, ask, submit, until, wait
@@ -32,8 +33,9 @@ DISK_BYTES: Final = 32 * MIB
 RESERVE_BYTES: Final = DISK_BYTES // 20  # with less room a disk counts as full (store.py)
 NOTICED_WITHIN_S: Final = 5.0
 REPLY_S_MAX: Final = 5.0
-STORE_MAX: Final = "8MiB"
+STORE_MAX_BYTES: Final = 8 * MIB
 BODY_BYTES: Final = 300_000
+KEPT_BYTES: Final = BODY_BYTES + 2 * PAGESIZE  # at most, for each: it fills whole pages, and has other records
 
 
 # --- a disk ----------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ class SmallStores(LocalCluster):
     small: ClassVar[str]
 
     def _environment(self, member: Any) -> Mapping[str, str]:
-        own = {"JOBYARD_STORE_MAX": STORE_MAX} if member.name == self.small else {}
+        own = {"JOBYARD_STORE_MAX": str(STORE_MAX_BYTES)} if member.name == self.small else {}
         return super()._environment(member) | own
 
 
@@ -202,8 +204,9 @@ def test_a_node_whose_store_is_full_says_so_until_what_it_holds_has_ended(
     for cycle in range(CYCLES):
         gate = Gate(tmp_path / f"gate-{cycle}")
         held: list[str] = []
+        room = (STORE_FULL_FRACTION - statistic(full, "store_fraction", local=True)) * STORE_MAX_BYTES
         until("it refuses", lambda: not gate.hold(full, held), within_s=NOTICED_WITHIN_S)  # noqa: B023
-        assert len(held) > 10
+        assert len(held) * KEPT_BYTES >= room, "it refused although there was room"
         refused = _answer(full, "submit sh true")
         assert refused.line.startswith("ERR FULL the store of this node is "), refused.line
         assert wait(full, submit(other, "sh echo meanwhile")).body == b"meanwhile\n"
