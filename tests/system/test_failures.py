@@ -295,7 +295,7 @@ def test_a_second_balancer_on_a_data_directory_leaves_at_once_and_the_first_is_u
 
 
 def test_a_node_beyond_max_num_nodes_is_refused_and_its_clients_hear_why(start_cluster: StartCluster) -> None:
-    cluster = start_cluster(2, env={"MAX_NUM_NODES": "1"})
+    cluster = start_cluster(2, env={"MAX_NUM_NODES": "1"}, joined=False)
 
     def refused() -> str | None:
         answers = {name: ask(cluster.address(name), "submit sh true") for name in cluster.node_names}
