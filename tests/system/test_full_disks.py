@@ -69,6 +69,7 @@ def test_a_node_whose_disk_is_full_says_so_and_no_job_is_lost_or_fails_for_it(
         LocalCluster(2, tmp_path, slots=4) as cluster,
         shown_on_failure(request.session, lambda: log_tails(cluster)),
     ):
+        cluster.wait_until_joined()
         load = Load(cluster, tmp_path / "journal", seed("FULL_SEED"))
         with load.running():
             for _ in range(CYCLES):
@@ -104,6 +105,7 @@ def test_while_the_disk_of_the_balancer_is_full_jobs_wait_at_their_nodes(
         LocalCluster(2, tmp_path, slots=4) as cluster,
         shown_on_failure(request.session, lambda: log_tails(cluster)),
     ):
+        cluster.wait_until_joined()
         load = Load(cluster, tmp_path / "journal", seed("FULL_SEED"))
         with load.running():
             for _ in range(CYCLES):
