@@ -44,6 +44,7 @@ class Processes:
             for relay in self._relays.values():
                 stack.enter_context(relay)
             stack.enter_context(self._cluster)
+            self._cluster.wait_until_joined()  # of a node that the ledger has never met nobody else can tell
             self._stack = stack.pop_all()
         return self
 

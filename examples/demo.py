@@ -123,6 +123,7 @@ def batch(files_max: int | None) -> int:
         return 1
     paths = sorted(library_files())[:files_max]
     with LocalCluster(NODES) as cluster, ExitStack() as stack:
+        cluster.wait_until_joined()  # results are asked of another node than took the job in
         say(f"a balancer and {NODES} nodes are up: {_addresses(cluster)}")
         clients = [stack.enter_context(Client(cluster.url(name))) for name in cluster.node_names]
         began_at = time.monotonic()

@@ -4,12 +4,17 @@
         print(cluster.url("node1"))      # tcp://127.0.0.1:41873
         cluster.kill("node2")            # SIGKILL, as a power cut would
         cluster.start("node2")           # the same directory, the same port
+        cluster.wait_until_joined()      # the balancer knows all of them
 
 Rules: it touches only processes that it started itself, by their handle, and leaves none behind. A process counts as
 started when it has written its address; one that ends before is reported with the end of its log. Standard library
-only: it knows the programs by their command lines and settings, not by their code.
+only: it knows the programs by their command lines, settings and logs, not by their code.
+
+A node that has started takes jobs in at once, also before it has found the balancer. Until it has, the balancer counts
+without its slots, and other nodes cannot tell of its jobs. Who needs that waits until the node has joined.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +32,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 BALANCER: Final = "balancer"
 HOST: Final = "127.0.0.1"
 START_S_MAX: Final = 30.0  # from the start of a process to its address
+JOIN_S_MAX: Final = 30.0  # until the balancer knows all nodes that are waited for
 STOP_GRACE_S: Final = 15.0  # between SIGTERM and SIGKILL: longer than a node's drain grace
 POLL_S: Final = 0.02
 LOG_LINES_SHOWN: Final = 20
@@ -45,6 +51,7 @@ class _Member:
     data_dir: Path
     log_path: Path
     process: subprocess.Popen[bytes] | None = None
+    joined_since: int = 0  # where in the balancer's log it can be told that this node, as it runs now, has joined
 
     @property
     def address_path(self) -> Path:
@@ -172,6 +179,20 @@ class LocalCluster:
         """What JOBYARD_URL should be for clients of this node."""
         return f"tcp://{self.address(name)}"
 
+    def wait_until_joined(self, *names: str) -> None:
+        """Until the balancer knows these nodes, or all, as they run now: how many slots they have, and their jobs."""
+        waited_for = [self._members[name] for name in names or self.node_names]
+        gives_up_at = time.monotonic() + JOIN_S_MAX
+        while missing := [member for member in waited_for if not self._has_joined(member)]:
+            for name, how in self.ended().items():
+                if name in (BALANCER, missing[0].name):
+                    raise ClusterError(f"{missing[0].name} has not joined: {name} {how}")
+            if time.monotonic() > gives_up_at:
+                raise ClusterError(
+                    f"{missing[0].name} has not joined in {JOIN_S_MAX:g} s; its log ends:\n{missing[0].log_tail()}"
+                )
+            time.sleep(POLL_S)
+
     def log_path(self, name: str) -> Path:
         return self._members[name].log_path
 
@@ -189,6 +210,7 @@ class LocalCluster:
         member = self._members[name]
         if self._running(name) is not None:
             raise ClusterError(f"{name} runs already; kill it before it is started again")
+        self._forget_that_it_joined(name)
         member.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         member.address_path.unlink(missing_ok=True)  # of the former process: it says nothing about this one
         with member.log_path.open("ab") as log:
@@ -213,6 +235,8 @@ class LocalCluster:
             "JOBYARD_DATA_DIR": str(member.data_dir.resolve()),
             "JOBYARD_LISTEN": f"{HOST}:{member.port}",
             "JOBYARD_HTTP_LISTEN": "off",
+            "JOBYARD_LOG_FORMAT": "json",  # as wait_until_joined reads it
+            "JOBYARD_LOG_LEVEL": "info",
         }
         if member.name != BALANCER:
             own["JOBYARD_NODE_NAME"] = member.name
@@ -241,6 +265,20 @@ class LocalCluster:
             return None
         return member.process
 
+    # --- joining -----------------------------------------------------------------------------------------------
+
+    def _forget_that_it_joined(self, name: str) -> None:
+        """What the balancer has said of this node so far was of a former process; or, of all nodes, said by one."""
+        log = self._members[BALANCER].log_path
+        said_bytes = log.stat().st_size if log.exists() else 0
+        for member in self._members.values() if name == BALANCER else [self._members[name]]:
+            member.joined_since = said_bytes
+
+    def _has_joined(self, member: _Member) -> bool:
+        with self._members[BALANCER].log_path.open("rb") as log:
+            log.seek(member.joined_since)
+            return any(_tells_of_joining(line, member.name) for line in log)
+
 
 def _read_port(path: Path) -> int | None:
     """The port in an address file; None while it is not there, or not written to its end."""
@@ -249,6 +287,17 @@ def _read_port(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return int(text.rpartition(":")[2]) if text.endswith("\n") else None
+
+
+def _tells_of_joining(line: bytes, name: str) -> bool:
+    """Of a line of the balancer's log, which may be the beginning of one."""
+    if b'"node.joined"' not in line:
+        return False
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return False
+    return bool(told["event"] == "node.joined" and told["node"] == name)
 
 
 def _how_it_ended(code: int) -> str:

@@ -95,6 +95,7 @@ def main() -> int:
     paths = sorted(map(str, library_files()))
     try:
         with LocalCluster(NODES, slots=2) as cluster:
+            cluster.wait_until_joined()  # a client that changes nodes asks for jobs that another took in
             killer = Killer(cluster)
             if kill:
                 killer.start()

@@ -59,7 +59,8 @@ def start_cluster_of_module(
 
 @pytest.fixture
 def start_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartCluster]:
-    """`start_cluster(nodes=3, slots=2, env=…)`: a cluster with a directory of its own, stopped after the test."""
+    """`start_cluster(nodes=3, slots=2, env=…)`: a cluster with a directory of its own, stopped after the test. All its
+    nodes have joined, but with `joined=False`, where they cannot."""
     yield from _starting(request.session, lambda: tmp_path_factory.mktemp("cluster"))
 
 
@@ -72,10 +73,13 @@ def _starting(session: pytest.Session, make_directory: Callable[[], Path]) -> It
             slots: int = 2,
             env: Mapping[str, str] | None = None,
             cls: type[LocalCluster] = LocalCluster,
+            joined: bool = True,
         ) -> LocalCluster:
             cluster = cls(nodes, make_directory(), env, slots)
             stack.enter_context(cluster)
             stack.enter_context(shown_on_failure(session, lambda: log_tails(cluster)))
+            if joined:
+                cluster.wait_until_joined()
             return cluster
 
         yield start

@@ -8,13 +8,14 @@ import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import pytest
 
 from common.effects import Put, Table
-from common.limits import MIB
+from common.limits import MIB, STORE_FULL_FRACTION
 from common.runtime.room import NoRoom
 from common.runtime.store import Store
 from examples.local_cluster import BALANCER, LocalCluster
@@ -33,8 +34,9 @@ DISK_BYTES: Final = 32 * MIB
 RESERVE_BYTES: Final = DISK_BYTES // 20  # with less room a disk counts as full (store.py)
 NOTICED_WITHIN_S: Final = 5.0
 REPLY_S_MAX: Final = 5.0
-STORE_MAX: Final = "8MiB"
+STORE_MAX_BYTES: Final = 8 * MIB
 BODY_BYTES: Final = 300_000
+KEPT_BYTES: Final = BODY_BYTES + 2 * PAGESIZE  # at most, for each: it fills whole pages, and has other records
 
 
 # --- a disk ----------------------------------------------------------------------------------------------------
@@ -68,6 +70,7 @@ def test_a_node_whose_disk_is_full_says_so_and_no_job_is_lost_or_fails_for_it(
         LocalCluster(2, tmp_path, slots=4) as cluster,
         shown_on_failure(request.session, lambda: log_tails(cluster)),
     ):
+        cluster.wait_until_joined()
         load = Load(cluster, tmp_path / "journal", seed("FULL_SEED"))
         with load.running():
             for _ in range(CYCLES):
@@ -103,6 +106,7 @@ def test_while_the_disk_of_the_balancer_is_full_jobs_wait_at_their_nodes(
         LocalCluster(2, tmp_path, slots=4) as cluster,
         shown_on_failure(request.session, lambda: log_tails(cluster)),
     ):
+        cluster.wait_until_joined()
         load = Load(cluster, tmp_path / "journal", seed("FULL_SEED"))
         with load.running():
             for _ in range(CYCLES):
@@ -157,7 +161,7 @@ class SmallStores(LocalCluster):
     small: ClassVar[str]
 
     def _environment(self, member: Any) -> Mapping[str, str]:
-        own = {"JOBYARD_STORE_MAX": STORE_MAX} if member.name == self.small else {}
+        own = {"JOBYARD_STORE_MAX": str(STORE_MAX_BYTES)} if member.name == self.small else {}
         return super()._environment(member) | own
 
 
@@ -203,8 +207,9 @@ def test_a_node_whose_store_is_full_says_so_until_what_it_holds_has_ended(
     for cycle in range(CYCLES):
         gate = Gate(tmp_path / f"gate-{cycle}")
         held: list[str] = []
+        room = (STORE_FULL_FRACTION - statistic(full, "store_fraction", local=True)) * STORE_MAX_BYTES
         until("it refuses", lambda: not gate.hold(full, held), within_s=NOTICED_WITHIN_S)  # noqa: B023
-        assert len(held) > 10
+        assert len(held) * KEPT_BYTES >= room, "it refused although there was room"
         refused = _answer(full, "submit sh true")
         assert refused.line.startswith("ERR FULL the store of this node is "), refused.line
         assert wait(full, submit(other, "sh echo meanwhile")).body == b"meanwhile\n"

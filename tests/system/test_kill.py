@@ -20,7 +20,6 @@ from tests.system.directories import damage_of
 from tests.system.load import Load, audit
 from tests.system.programs import data_dir, job_processes
 from tests.system.reach import reach, seed
-from tests.system.watching import statistic
 
 pytestmark = pytest.mark.system
 
@@ -36,8 +35,6 @@ def test_nothing_acknowledged_is_lost_changed_or_doubled_by_kill_9(start_cluster
     cluster = start_cluster(3, slots=4, env={"JOBYARD_NODE_TIMEOUT": f"{NODE_TIMEOUT_S}s"})
     load = Load(cluster, tmp_path / "journal", drawn)
     chance, orphans = random.Random(drawn), 0
-    for name in cluster.node_names:  # of a node that the ledger has never met nobody else can tell
-        until(f"{name} has a balancer", lambda: statistic(cluster.address(name), "linked", local=True))  # noqa: B023
     with load.running():
         for cycle in range(CYCLES):
             orphans += _kill_and_start_again(cluster, chance, stay_away=cycle % 5 == 4)

@@ -24,6 +24,18 @@ listener = socket.create_server((host, int(port)))
 """
 PAUSES = "signal.pause()\n"
 IS_STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()\n"
+TELLS_WHO_JOINS = """
+import json
+while True:
+    joined = {"event": "node.joined", "node": listener.accept()[0].recv(99).decode()}
+    print(json.dumps(joined), file=sys.stderr, flush=True)
+"""
+JOINS_WHEN_IT_MAY = """
+import time
+while not (directory.parent / "gate").exists():
+    time.sleep(0.01)
+socket.create_connection(tuple(sys.argv[1:])).sendall(os.environ["JOBYARD_NODE_NAME"].encode())
+"""
 FAILS = "import sys\nprint('the data directory is in use', file=sys.stderr)\nsys.exit(7)\n"
 
 
@@ -37,6 +49,7 @@ def repository(tmp_path: Path) -> Path:
 
 def _write(root: Path, package: str, program: str) -> None:
     (root / package).mkdir(parents=True, exist_ok=True)
+    (root / package / "__init__.py").touch()  # or another package of this name would go before it
     (root / package / "__main__.py").write_text(program)
 
 
@@ -163,3 +176,46 @@ def test_a_process_that_ended_by_itself_is_told_of(repository: Path) -> None:
 def test_a_running_member_is_not_started_twice(repository: Path) -> None:
     with LocalCluster(1, repository=repository) as cluster, pytest.raises(ClusterError, match="node1 runs already"):
         cluster.start("node1")
+
+
+def test_a_node_has_joined_when_the_balancer_says_so(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _joining(repository, tmp_path) as cluster:
+        with monkeypatch.context() as impatient:
+            impatient.setattr(local_cluster, "JOIN_S_MAX", 0.2)
+            with pytest.raises(ClusterError, match=r"node1 has not joined in 0\.2 s"):
+                cluster.wait_until_joined()
+        (tmp_path / "gate").touch()
+        cluster.wait_until_joined()
+
+
+@pytest.mark.parametrize("restarted", ["balancer", "node2"])
+def test_what_was_said_of_a_former_process_or_by_one_is_not_believed(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: str
+) -> None:
+    with _joining(repository, tmp_path) as cluster:
+        (tmp_path / "gate").touch()
+        cluster.wait_until_joined()
+        (tmp_path / "gate").unlink()
+        cluster.kill(restarted)
+        cluster.start(restarted)
+        monkeypatch.setattr(local_cluster, "JOIN_S_MAX", 0.2)
+        with pytest.raises(ClusterError, match="node2 has not joined"):
+            cluster.wait_until_joined("node2")
+        if restarted == "node2":
+            cluster.wait_until_joined("node1")
+
+
+def test_a_node_that_has_ended_is_not_waited_for(repository: Path, tmp_path: Path) -> None:
+    with _joining(repository, tmp_path) as cluster:
+        os.kill(cluster.pid("node1"), signal.SIGKILL)
+        with pytest.raises(ClusterError, match=r"node1 has not joined: node1 killed by SIGKILL(.|\n)*logged nothing"):
+            cluster.wait_until_joined()
+
+
+def _joining(repository: Path, directory: Path) -> LocalCluster:
+    """Its nodes go to the balancer once, as soon as there is a file `gate`."""
+    _write(repository, "balancer", LISTENS + TELLS_WHO_JOINS)
+    _write(repository, "node", LISTENS + JOINS_WHEN_IT_MAY + PAUSES)
+    return LocalCluster(2, directory, repository=repository)

@@ -36,7 +36,7 @@ def test_a_thousand_jobs_leave_no_line_and_the_first_line_has_the_settings_but_n
     secrets = {"JOBYARD_CLUSTER_KEY": KEY, "JOBYARD_CLIENT_TOKEN": TOKEN}
     cluster = start_cluster(2, slots=4, env=secrets | {"DISPATCH_PERIOD": "4321ms", "JOBYARD_LOG_LEVEL": "info"})
     programs = ("balancer", *cluster.node_names)
-    until("both nodes are linked", lambda: events(cluster, "balancer").count("node.joined") == 2)
+    until("nodes have told of it", lambda: all("link.opened" in events(cluster, name) for name in cluster.node_names))
     before = {name: len(entries(cluster, name)) for name in programs}
 
     with Client(cluster.url("node1"), token=TOKEN) as yard:

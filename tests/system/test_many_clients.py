@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from examples.local_cluster import LocalCluster
-from tests.system.client import Line, ask, until
+from tests.system.client import Line
 from tests.system.conftest import StartCluster
 from tests.system.crowd import resident_bytes_grown
 
@@ -31,9 +31,7 @@ HELD_BYTES_MAX: Final = 100 * MIB  # of all of them: what is being stored, sent,
 
 @pytest.fixture(scope="module")
 def cluster(start_cluster_of_module: StartCluster) -> LocalCluster:
-    cluster = start_cluster_of_module(1, slots=1, env={"JOBYARD_CONNECTIONS_MAX": str(2 * SILENT)})
-    until("the link is open", lambda: b"linked 1" in ask(cluster.address("node1"), "stats local=1").body)
-    return cluster
+    return start_cluster_of_module(1, slots=1, env={"JOBYARD_CONNECTIONS_MAX": str(2 * SILENT)})
 
 
 @contextmanager
