@@ -5,7 +5,8 @@ instead, in one write that returns when it is on the disk, and many of them beco
 store is what LMDB has, and over it what is here.
 
 - The file has its whole length from the beginning, and every byte of it was written once: what is appended changes
-  neither its length nor its places on the disk, which would be a second wait.
+  neither its length nor its places on the disk, which would be a second wait. It is written around the kernel's cache
+  where the file system allows that, in whole blocks: the rest of a block is written again as it is.
 - Its records lie one after the other, from the start of the file on: `length | CRC-32 | number | content`, each to a
   multiple of 16 bytes. The content is the commit as MessagePack: of each table, the keys and their values, nil for one
   that goes.
@@ -23,6 +24,7 @@ Knows nothing of LMDB (that is `common/runtime/tables.py`), nor when LMDB is to 
 """
 
 import errno
+import mmap
 import os
 import struct
 import zlib
@@ -39,6 +41,7 @@ from common.runtime.owning import Damaged, Failed, StoreError
 
 FILE: Final = "journal"
 JOURNAL_BYTES: Final = 256 * KIB
+_BLOCK_BYTES: Final = 4 * KIB
 COMMIT_BYTES_MAX: Final = (
     32 * KIB
 )  # a larger one costs LMDB little more than its two waits, and the journal twice its size
@@ -85,9 +88,10 @@ class Journal:
         self._path = directory / FILE
         try:
             _see_to(self._path)
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_DSYNC | os.O_CLOEXEC)
+            self._fd = _opened(self._path)
         except OSError as error:
             raise StoreError(f"{self._path} cannot be made: {error.strerror}") from error
+        self._image = memoryview(mmap.mmap(-1, JOURNAL_BYTES))  # of the file, but for what is not ours in it
         self._id = os.urandom(_ID_BYTES)
         self._number = self._end = 0
 
@@ -104,15 +108,18 @@ class Journal:
         record = _record(self._id, self._number + 1, _encode(writes.tables))
         if self._end + len(record) > JOURNAL_BYTES:
             return False
+        self._image[self._end : self._end + len(record)] = record
+        begins = self._end // _BLOCK_BYTES * _BLOCK_BYTES
+        ends = -(-(self._end + len(record)) // _BLOCK_BYTES) * _BLOCK_BYTES
         try:
-            written = os.pwrite(self._fd, record, self._end)
+            written = os.pwrite(self._fd, self._image[begins:ends], begins)
         except OSError as error:
             if error.errno == errno.ENOSPC:  # on file systems that write everything to a new place
                 self._give_up_record()
                 return False
             raise Failed(f"{self._path} cannot be written: {error.strerror}") from error
-        if written != len(record):
-            raise Failed(f"{self._path} cannot be written: {written} bytes of {len(record)} went into it")
+        if written != ends - begins:
+            raise Failed(f"{self._path} cannot be written: {written} bytes of {ends - begins} went into it")
         self._number += 1
         self._end += -(-len(record) // _STEP_BYTES) * _STEP_BYTES
         return True
@@ -198,6 +205,26 @@ def _later_heads(number: int, found: bytes, at: int) -> Iterator[tuple[int, int]
         _, _, its_number = _HEAD.unpack_from(found, place)
         if number < its_number <= highest:
             yield its_number, place
+
+
+def _opened(path: Path) -> int:
+    """To be written so that it is on the disk when a write returns; its first block is empty then."""
+    try:
+        return _opened_for(path, os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # this file system does not allow it, or has other blocks
+            raise
+        return _opened_for(path, 0)
+
+
+def _opened_for(path: Path, way: int) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_DSYNC | os.O_CLOEXEC | way)
+    try:
+        os.pwrite(fd, mmap.mmap(-1, _BLOCK_BYTES), 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _see_to(path: Path) -> None:
