@@ -123,7 +123,7 @@ def maxima(settings: NodeSettings) -> Maxima:
 
 def _serving(settings: NodeSettings, driver: Driver, outside: Outside) -> Serving:
     return Serving(
-        ask=lambda queries: driver.post(Asked(queries, outside.wall())),
+        ask=lambda queries: driver.tell(Asked(queries, outside.wall())),
         gone=lambda query_ids: driver.post(ClientsGone(query_ids)),
         delivered=lambda query_ids: driver.post(Delivered(query_ids)),
         version=__version__,

@@ -35,7 +35,9 @@ ROOM_CHECK_IDLE_S = 1.0  # while nothing does; others may fill the disk
 QUICK_S = 0.01  # a good disk takes a thirtieth; the rest is for the time that others have the processor
 IN_THREAD_MIN = 4  # commits after one that was slow
 IN_THREAD_MAX = 64  # and after many
-QUIET_S = 0.0001  # since the last step: under load there is no such moment, and events gather
+QUIET_S = 0.00003  # after a step for few events
+BUSY_S = 0.002  # after one for many: more will come together
+FEW = 4  # events
 
 
 class Commits(Protocol):
@@ -268,7 +270,8 @@ class Driver:
         step = Step(begun.events, effects, committed_at - begun.decided_at, begun.now)
         for observer in self._observers:
             observer(step)
-        self._quiet_from = max(self._gathers_until, trio.current_time() + QUIET_S)
+        quiet_s = QUIET_S if len(begun.events) <= FEW else BUSY_S
+        self._quiet_from = max(self._gathers_until, trio.current_time() + quiet_s)
 
     def _watch_room(self, now: float) -> None:
         """The machine is told before it takes in what may no longer have room."""

@@ -91,8 +91,8 @@ class Store:
             if self._journal is None or self.tables.has_damaged or not self._journal.append(taken):
                 self._commit_to_tables(taken)
                 return
-            self._late.add(taken)
             self._freed_bytes += sum(starmap(self._gone_bytes, taken.tables.items()))
+            self._late.add(taken)
             if self._freed_bytes > FREED_BYTES_MAX:
                 with suppress(NoRoom):  # the commit is durable; the next one tries again
                     self._commit_to_tables(Writes({}))
@@ -103,7 +103,10 @@ class Store:
             raise
 
     def _gone_bytes(self, table: Table, written: Mapping[bytes, bytes | None]) -> int:
-        return sum(self.tables.size_bytes(table, key) for key, value in written.items() if value is None)
+        """Of records that go, and were not late themselves."""
+        late = self._late.written.get(table, {})
+        gone = (key for key, value in written.items() if value is None and key not in late)
+        return sum(self.tables.size_bytes(table, key) for key in gone)
 
     def _commit_to_tables(self, writes: Writes) -> None:
         """With everything that is late, which is late no more."""
