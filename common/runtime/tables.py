@@ -81,7 +81,9 @@ class Tables:
             self._keep_spare()
         except lmdb.Error as error:
             self.close()
-            raise StoreError(f"{directory} cannot be opened: {error}; see docs/operating.md, 'restore'") from error
+            full = disk_is_full(directory)  # what the journal has must have room
+            advice = "its disk is full, make room and start again" if full else "see docs/operating.md, 'restore'"
+            raise StoreError(f"{directory} cannot be opened: {error}; {advice}") from error
         except BaseException:
             self.close()
             raise

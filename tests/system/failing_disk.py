@@ -11,9 +11,10 @@ seccomp filter, for which no right is needed), so that those of one kind come ba
     limit ..... what would make the file longer: EFBIG (a limit of the process, no filter)
     passing ... what writes pages of records, where the commit itself is in the journal: EIO
     closing ... the same when the store is closed, whatever its nth commit was: EIO
+    opening ... the same when it is opened, and LMDB gets what the journal has from before: EIO
 
-But for the first and the last two, that commit is one that goes to LMDB, with everything that the journal has. Nothing
-else of the program is changed; it is started by its own main.
+But for the first and the last three, that commit is one that goes to LMDB, with everything that the journal has.
+Nothing else of the program is changed; it is started by its own main.
 """
 
 import ctypes
@@ -26,15 +27,16 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from common.effects import Write
 from common.runtime import journal
 from common.runtime import store as stores
 from common.runtime.store import Store
+from common.runtime.tables import Tables
 
 KINDS: Final = ("journal", "write", "sync", "meta", "quota", "limit", "passing")
-CLOSING: Final = "closing"
+CLOSING, OPENING = "closing", "opening"
 MACHINES: Final = {  # the number of the architecture; pwrite64, writev, pwritev; fsync, fdatasync
     "x86_64": (0xC000003E, (18, 20, 296), (74, 75)),
     "aarch64": (0xC00000B7, (68, 66, 70), (82, 83)),
@@ -96,12 +98,12 @@ def _install(program: bytes) -> None:
 
 
 def main(kind: str, nth: int, program: str) -> None:
-    commit, close, commits = Store.commit, Store.close, 0
+    commit, close, take_over, commits = Store.commit, Store.close, Tables._take_over_journal, 0
 
     def commit_on_a_failing_disk(store: Store, writes: Sequence[Write]) -> None:
         nonlocal commits
         commits += 1
-        if commits == nth and kind != CLOSING:
+        if commits == nth and kind in KINDS:
             if kind == "passing":
                 stores.FREED_BYTES_MAX = -1  # type: ignore[misc]
             elif kind != "journal":
@@ -114,8 +116,14 @@ def main(kind: str, nth: int, program: str) -> None:
             fail(kind, store.directory)
         close(store)
 
+    def take_over_on_a_failing_disk(tables: Tables, *arguments: Any) -> None:
+        if kind == OPENING:
+            fail(kind, tables._directory)
+        take_over(tables, *arguments)
+
     Store.commit = commit_on_a_failing_disk  # type: ignore[method-assign]
     Store.close = close_on_a_failing_disk  # type: ignore[method-assign]
+    Tables._take_over_journal = take_over_on_a_failing_disk  # type: ignore[method-assign]
     sys.argv = [program, *sys.argv[4:]]
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 

@@ -4,6 +4,7 @@ nothing is lost, and no job fails for it.
 `FULL_CYCLES` and `FULL_SEED` in the environment choose another run.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import pytest
 
 from common.effects import Put, Table
 from common.limits import MIB, STORE_FULL_FRACTION
+from common.runtime.owning import StoreError
 from common.runtime.room import NoRoom
 from common.runtime.store import Store
 from examples.local_cluster import BALANCER, LocalCluster
@@ -25,6 +27,7 @@ from tests.system.directories import damage_of
 from tests.system.load import Load, audit
 from tests.system.reach import reach, seed
 from tests.system.small_disks import SmallDisk, small_disk, where_one_may_mount
+from tests.system.store_writer import kill
 from tests.system.watching import statistic
 
 pytestmark = pytest.mark.system
@@ -58,6 +61,39 @@ def test_a_store_has_room_of_its_own_for_what_comes_in_when_its_disk_has_nothing
         store.commit([Put(Table.OUTPUTS, b"too much", bytes(8 * MIB))])
         assert store.count(Table.OUTPUTS) == 111
         store.close()
+
+
+@where_one_may_mount
+def test_a_store_that_is_killed_on_a_full_disk_loses_nothing_and_is_opened_while_it_has_room_of_its_own(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
+        store = Store(disk.path / "store", max_bytes=DISK_BYTES)
+        for number in range(100):
+            store.commit([Put(Table.OUTPUTS, b"%d" % number, bytes(50_000))])
+        disk.fill()
+        store.commit([Put(Table.JOBS, b"in the journal", b"")])
+        kill(store)
+        store = Store(disk.path / "store", max_bytes=DISK_BYTES)
+        assert store.get(Table.JOBS, b"in the journal") is not None
+        taken = _commit_until_there_is_no_room(store, 50_000) + _commit_until_there_is_no_room(store, 1000)
+        kill(store)
+        with pytest.raises(StoreError, match="its disk is full, make room and start again"):
+            Store(disk.path / "store", max_bytes=DISK_BYTES)
+        disk.make_room()
+        store = Store(disk.path / "store", max_bytes=DISK_BYTES)
+        assert store.count(Table.JOBS) == 1 + taken
+        store.close()
+
+
+def _commit_until_there_is_no_room(store: Store, size: int) -> int:
+    """How many commits it took."""
+    for number in itertools.count():
+        try:
+            store.commit([Put(Table.JOBS, b"%d of %d bytes" % (number, size), bytes(size))])
+        except NoRoom:
+            return number
+    raise AssertionError
 
 
 @pytest.mark.timeout(60 + 20 * CYCLES)

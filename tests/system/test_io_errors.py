@@ -20,7 +20,7 @@ from examples.local_cluster import BALANCER, ClusterError, LocalCluster
 from tests.system.client import Line, ask, until, wait
 from tests.system.conftest import StartCluster
 from tests.system.directories import damage_of
-from tests.system.failing_disk import CLOSING, KINDS, MACHINES
+from tests.system.failing_disk import CLOSING, KINDS, MACHINES, OPENING
 from tests.system.programs import run_to_its_end
 from tests.system.reach import reach, seed
 from tests.system.watching import begun, told
@@ -110,18 +110,25 @@ def test_a_disk_that_fails_ends_the_program_and_takes_nothing_that_was_acknowled
     assert damage_of(cluster) == []
 
 
+@pytest.mark.parametrize(("kind", "event"), [(CLOSING, "store.failed"), (OPENING, "store.unusable")])
 @pytest.mark.parametrize("name", [BALANCER, "node1"])
-def test_a_disk_that_fails_when_the_program_stops_takes_nothing_that_was_acknowledged(
-    start_cluster: StartCluster, name: str
+def test_a_disk_that_fails_when_the_program_stops_or_starts_takes_nothing_that_was_acknowledged(
+    start_cluster: StartCluster, name: str, kind: str, event: str
 ) -> None:
     cluster = start_cluster(1, cls=FailingCluster)
     assert isinstance(cluster, FailingCluster)
-    cluster.kill(name)
-    cluster.start_failing(name, CLOSING, 1)
+    if kind == CLOSING:
+        cluster.kill(name)
+        cluster.start_failing(name, kind, 1)
     ended = [ask(cluster.address("node1"), f"run sh echo {number}") for number in range(10)]
-    assert cluster.terminate(name) == EX_IOERR
+    if kind == CLOSING:
+        assert cluster.terminate(name) == EX_IOERR
+    else:
+        cluster.kill(name)
+        cluster.start_failing(name, kind, 1)
+        assert cluster.ended()[name].startswith(f"ended with exit code {EX_IOERR};")
     last = json.loads(cluster.log_path(name).read_text().splitlines()[-1])
-    assert (last["event"], last["level"]) == ("store.failed", "critical")
+    assert (last["event"], last["level"]) == (event, "critical")
     cluster.start(name)
     for number, reply in enumerate(ended):
         assert ask(cluster.address("node1"), f"result {reply.ticket}").body == b"%d\n" % number

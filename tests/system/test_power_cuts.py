@@ -227,7 +227,7 @@ def while_opening(calls: Sequence[Call]) -> list[int]:
     return found
 
 
-@pytest.mark.timeout(60 + IMAGES // 20)
+@pytest.mark.timeout(60 + IMAGES // 15)
 def test_a_power_cut_at_any_moment_takes_no_commit_that_had_returned_and_leaves_none_in_part(tmp_path: Path) -> None:
     drawn = seed("POWER_CUTS_SEED")
     calls = recorded(tmp_path / "data", drawn, COMMITS)

@@ -169,7 +169,7 @@ def test_what_is_on_disk_is_for_its_owner_alone(cluster: LocalCluster, node: Lin
     for name in ("node1", "balancer"):
         directory = data_dir(cluster, name)
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-        for path in (directory / "data.mdb", directory / "lock.mdb", directory / "owner.lock"):
+        for path in (directory / name for name in ("data.mdb", "journal", "lock.mdb", "owner.lock")):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
         assert not any(stat.S_ISSOCK(path.lstat().st_mode) for path in directory.glob("*")), "nothing else listens"
 
