@@ -55,7 +55,7 @@ class Balancer:
         self.driver.perform(
             {
                 Reply: lambda action: self.asking.told(action.query_id, action.reply),
-                Send: lambda action: self._door.send(action.link, action.message),
+                Send: lambda action: self._door.send(action.link, action.message, can_wait=action.can_wait),
                 Hangup: lambda action: self._door.hang_up(action.link, action.reason),
             },
             performed=self._door.flush,

@@ -426,6 +426,7 @@ class Dispatcher:
         learned = bool(submission.ended) and not self._ledger.knows(ticket)
         arrival = self._arrivals.arrive(submission, self._wall)
         mail.taken.append(ticket)
+        mail.awaited = mail.awaited or not submission.told
         if arrival.alias_of is not None:
             mail.aliases.append((ticket, arrival.alias_of))
         elif arrival.conflict_with is not None:

@@ -15,11 +15,14 @@ from common.events import Knocked, LinkClosed, Received
 from common.frames import encode
 from common.limits import FRAME_BYTES_MAX_UNPROVEN, HANDSHAKE_S, LINKS_UNPROVEN_MAX
 from common.messages import PROTOCOL, Challenge, Hello, Message, Proof, Refused
+from common.runtime.bell import Bell
 from common.runtime.link import Link, LinkLost
 from common.runtime.outside import Nonce
 from common.runtime.sockets import peer_of
 from common.runtime.tls import HandshakeFailed, NotTls, handshake
 from common.runtime.unproven import Refusals, Unproven
+
+WAIT_S = 0.002  # of what can wait: longer than a job that does nothing takes from a node to another and back
 
 
 class Door:
@@ -41,23 +44,39 @@ class Door:
         self._nonce = nonce
         self._links: dict[int, Link] = {}
         self._spoken_to: dict[Link, None] = {}  # since the last flush
+        self._can_wait: dict[Link, None] = {}  # spoken to, and nobody waits for it
+        self._some_wait = Bell()
         self._last = 0
         self._unproven = Unproven(LINKS_UNPROVEN_MAX, HANDSHAKE_S)
         self._refusals = Refusals(of_clients=False)
 
     async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
-        await trio.serve_listeners(self._converse, list(listeners))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flush_what_waits)
+            await trio.serve_listeners(self._converse, list(listeners))
 
-    def send(self, link: int, message: Message) -> None:
+    def send(self, link: int, message: Message, *, can_wait: bool = False) -> None:
         if (opened := self._links.get(link)) is not None:
             opened.send(message)
-            self._spoken_to[opened] = None
+            if can_wait:
+                self._can_wait[opened] = None
+                self._some_wait.ring()
+            else:
+                self._spoken_to[opened] = None
 
     def flush(self) -> None:
-        """Sends off what was given to `send` since the last time."""
+        """Sends off what was given to `send` since the last time, and what has waited on the same links."""
         spoken_to, self._spoken_to = self._spoken_to, {}
         for link in spoken_to:
             link.flush()
+
+    async def _flush_what_waits(self) -> None:
+        while True:
+            await self._some_wait.wait()
+            await trio.sleep(WAIT_S)
+            waiting, self._can_wait = self._can_wait, {}
+            for link in waiting:
+                link.flush()
 
     def hang_up(self, link: int, reason: str) -> None:
         if (opened := self._links.get(link)) is not None:

@@ -28,6 +28,14 @@ class Mail:
     drops: list[AttemptId] = attrs.field(factory=list)
     leases: list[Lease] = attrs.field(factory=list)
     cancels: list[AttemptId] = attrs.field(factory=list)
+    awaited: bool = False  # a client waits for what is said here of a job
+
+    @property
+    def is_receipt(self) -> bool:
+        """Whether it only says that a single job or outcome was written down, and nobody waits for that: on an idle
+        cluster a node would be woken for it in the very moment in which others have that job in hand."""
+        more = self.aliases or self.conflicts or self.lapsed or self.drops or self.leases or self.cancels
+        return not more and not self.awaited and len(self.taken) <= 1 and len(self.acknowledged) <= 1
 
     def messages(self) -> Iterator[Message]:
         if self.taken:
@@ -83,7 +91,8 @@ class Outbox:
     def take(self) -> tuple[object, ...]:
         """Everything, in order; the outbox is empty again."""
         for link, mail in sorted(self._mail.items(), key=lambda item: not item[1].leases):
-            self._actions += [Send(link, message) for message in mail.messages()]
+            can_wait = mail.is_receipt
+            self._actions += [Send(link, message, can_wait) for message in mail.messages()]
         actions = tuple(self._actions)
         self._mail.clear()
         self._actions.clear()

@@ -110,10 +110,12 @@ class Reply(Record, frozen=True):
 
 
 class Send(Record, frozen=True):
-    """Send a message over this link; nothing happens where the link is gone."""
+    """Send a message over this link; nothing happens where the link is gone. One that `can_wait` may go together with
+    what is sent over the link next, some milliseconds later at most."""
 
     link: int
     message: Message
+    can_wait: bool = False
 
 
 @attrs.frozen

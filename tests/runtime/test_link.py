@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from balancer.door import Door
+from balancer.door import WAIT_S, Door
 from common import auth
 from common.codec import replace
 from common.events import Knocked, LinkClosed, LinkOpened, LinkRefused, Received
@@ -92,6 +92,39 @@ async def test_who_shares_the_key_gets_a_link(key: bytes | None, autojump_clock:
         dial.flush()
         await trio.sleep(0.1)
         assert balancer.of(Received) == [Received(1, [Info(1, 2)], 1.0)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_can_wait_goes_with_the_next_message_or_a_little_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    balancer = Balancer()
+    taken = [Taken((f"aaaaaa-{number}",)) for number in (1, 2, 3)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_dial(nursery, balancer, events := list[object]()).run)
+        nursery.start_soon(balancer.door._flush_what_waits)
+        await trio.sleep(1)
+        number = balancer.of(Knocked)[0].link  # type: ignore[attr-defined]
+        events.clear()
+
+        async def heard() -> list[object]:
+            """What has come by now."""
+            await trio.sleep(WAIT_S / 4)
+            came = [message for event in events if isinstance(event, Received) for message in event.messages]
+            events.clear()
+            return came
+
+        balancer.door.send(number, taken[0], can_wait=True)
+        balancer.door.flush()
+        assert await heard() == []
+        balancer.door.send(number, taken[1])
+        balancer.door.flush()
+        assert await heard() == [taken[0], taken[1]], "in the order in which they were sent"
+        balancer.door.send(number, taken[2], can_wait=True)
+        balancer.door.flush()
+        assert await heard() == []
+        await trio.sleep(WAIT_S)
+        assert await heard() == [taken[2]]
         nursery.cancel_scope.cancel()
 
 
