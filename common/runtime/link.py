@@ -16,7 +16,7 @@ from common.codec import Malformed
 from common.frames import Parser, encode
 from common.limits import FRAME_BYTES_MAX, LINK_MESSAGE_S_MAX, LINK_STALLED_S, LINK_UNSENT_BYTES_MAX
 from common.messages import Message
-from common.runtime.sockets import send_what_fits
+from common.runtime.sockets import receive_some, send_what_fits
 from common.runtime.tls import why_broken
 
 _READ_BYTES = 256 * 1024
@@ -64,7 +64,7 @@ class Link:
 
     async def _read(self) -> list[Message]:
         try:
-            data = await self._stream.receive_some(_READ_BYTES)
+            data = await receive_some(self._stream, _READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise LinkLost(self._closing or why_broken(error)) from error
         if not data:
@@ -113,10 +113,12 @@ class Link:
         async def read_all() -> None:
             nonlocal reason
             try:
-                while True:
-                    batch = [*self._early] or await self._read_within(silence_s)
-                    self._early.clear()
-                    receive(batch)
+                with trio.CancelScope() as silence:
+                    while True:
+                        batch = [*self._early] or await self._read_within(silence_s, silence)
+                        self._early.clear()
+                        receive(batch)
+                reason = f"the other side was silent for {silence_s} s"
             except (LinkLost, Malformed) as error:
                 reason = str(error)
             nursery.cancel_scope.cancel()
@@ -140,14 +142,13 @@ class Link:
             await trio.aclose_forcefully(self._stream)
         return reason
 
-    async def _read_within(self, silence_s: float | None) -> list[Message]:
+    async def _read_within(self, silence_s: float | None, silence: trio.CancelScope) -> list[Message]:
         """What has come, once it is a message; or nothing, where parts of a large one come: that is a sign of life, and
-        is told once in a while."""
+        is told once in a while. `silence` ends after so long without any."""
         while True:
-            with trio.move_on_after(float("inf") if silence_s is None else silence_s) as scope:
-                messages = await self._read()
-            if scope.cancelled_caught:
-                raise LinkLost(f"the other side was silent for {silence_s} s")
+            if silence_s is not None:
+                silence.deadline = trio.current_time() + silence_s
+            messages = await self._read()
             now = trio.current_time()
             if messages or self._part_since is None:
                 self._part_since = now if self._parser.in_the_middle else None

@@ -75,6 +75,22 @@ def send_what_fits(stream: trio.abc.Stream, data: bytes) -> int:
         return 0
 
 
+async def receive_some(stream: trio.abc.Stream, bytes_max: int) -> bytes | bytearray:
+    """As the stream's own; of a plain socket without asking the kernel for what is mostly not there yet."""
+    if not isinstance(stream, trio.SocketStream):
+        return await stream.receive_some(bytes_max)
+    while True:
+        if stream.socket.fileno() < 0:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_readable(stream.socket)
+        try:
+            return os.read(stream.socket.fileno(), bytes_max)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+
 def peer_of(stream: trio.abc.Stream) -> str:
     """The address of whoever dialled; it cannot be had any more where the connection was reset."""
     plain = socket_of(stream)

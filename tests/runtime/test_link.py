@@ -4,7 +4,7 @@ import itertools
 import random
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import trio
@@ -503,3 +503,47 @@ async def test_a_balancer_hears_no_news_of_a_node_that_is_only_there(autojump_cl
         await trio.sleep(2)
         assert balancer.of(LinkClosed) == [LinkClosed(1, "silent for longer than JOBYARD_NODE_TIMEOUT")]
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Link, socket.socket]]:
+    """A link over a plain socket, and the other end of that."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        yield Link(trio.SocketStream(trio.socket.from_stdlib_socket(ours))), theirs
+
+
+async def test_over_a_plain_socket_messages_come_also_in_parts(pair: tuple[Link, socket.socket]) -> None:
+    link, theirs = pair
+    received: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, received.extend)
+        for part in (encode(Poll()) + encode(Info(1, 2))[:5], encode(Info(1, 2))[5:]):
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.send(part)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert received == [Poll(), Info(1, 2)]
+
+
+async def test_the_end_of_a_plain_socket_is_told_in_words(pair: tuple[Link, socket.socket]) -> None:
+    link, theirs = pair
+    theirs.send(encode(Poll()))
+    theirs.close()
+    received: list[object] = []
+    assert await link.run(received.extend) == "the other side closed the connection"
+    assert received == [Poll()]
+    with pytest.raises(link_module.LinkLost):
+        await link.receive()
+
+
+async def test_a_plain_socket_that_is_silent_is_given_up(
+    pair: tuple[Link, socket.socket], autojump_clock: trio.testing.MockClock
+) -> None:
+    link, theirs = pair
+    theirs.send(encode(Poll()))
+    received: list[tuple[float, object]] = []
+    note = lambda messages: received.append((trio.current_time(), *messages))  # noqa: E731
+    assert await link.run(note, silence_s=2.0) == "the other side was silent for 2.0 s"
+    assert received == [(0.0, Poll())]
+    assert trio.current_time() == pytest.approx(2.0)
