@@ -78,16 +78,20 @@ class Memory:
         if not written:
             return self._reader.scan(table, prefix=prefix, after=after, limit=limit, backwards=backwards)
         keys = self._written(table, prefix, after, backwards=backwards)
-        stored = self._reader.scan(table, prefix=prefix, after=after, limit=limit + len(keys), backwards=backwards)
+        ours: list[tuple[bytes, bytes]] = []
+        gone = 0  # as far as ours reach
+        for key in reversed(keys) if backwards else keys:
+            if len(ours) == limit:
+                break
+            if (value := written[key]) is None:
+                gone += 1
+            else:
+                ours.append((key, value))
+        stored = self._reader.scan(table, prefix=prefix, after=after, limit=limit + gone, backwards=backwards)
         if not keys:
             return stored
-        found = dict(stored)
-        for key in keys:
-            if (value := written[key]) is None:
-                found.pop(key, None)
-            else:
-                found[key] = value
-        return sorted(found.items(), reverse=backwards)[:limit]
+        found = [record for record in stored if record[0] not in written]
+        return sorted(found + ours, reverse=backwards)[:limit]
 
     def count(self, table: Table) -> int:
         """How many records there are; for a machine that has not written yet."""

@@ -35,9 +35,7 @@ ROOM_CHECK_IDLE_S = 1.0  # while nothing does; others may fill the disk
 QUICK_S = 0.01  # a good disk takes a thirtieth; the rest is for the time that others have the processor
 IN_THREAD_MIN = 4  # commits after one that was slow
 IN_THREAD_MAX = 64  # and after many
-QUIET_S = 0.00003  # after a step for few events
-BUSY_S = 0.002  # after one for many: more will come together
-FEW = 4  # events
+BUSY_S = 0.002  # after a step for several events: more will come together
 
 
 class Commits(Protocol):
@@ -82,7 +80,7 @@ class InPlaceWhileQuick:
     """Runs calls in this very thread for as long as they take less than `quick_s` of `clock`: to hand one to another
     thread and be woken by it takes longer than a good disk does. After one that was slow the next few go `in_thread`,
     and twice as many each time that one is slow again, so that on a slow disk the program reads and writes sockets
-    meanwhile, and it is rare that nobody does."""
+    meanwhile, and it is rare that nobody does. One that is quick halves what is to come."""
 
     def __init__(self, in_thread: RunBlocking, clock: Callable[[], float], *, quick_s: float = QUICK_S) -> None:
         self._in_thread = in_thread
@@ -110,7 +108,7 @@ class InPlaceWhileQuick:
         if self._clock() - started > self._quick_s:
             self._was_slow()
         else:
-            self._in_thread_next = IN_THREAD_MIN
+            self._in_thread_next = max(IN_THREAD_MIN, self._in_thread_next // 2)
         return True
 
     def _was_slow(self) -> None:
@@ -126,6 +124,7 @@ class _Begun:
     effects: Effects
     now: float
     decided_at: float
+    came: int  # events that somebody told or posted
 
 
 class Driver:
@@ -153,8 +152,7 @@ class Driver:
         self._arrived = trio.Event()
         self._next_room_check = 0.0
         self._gathers_until = self._quiet_from = -math.inf
-        self._waiting = trio.CancelScope()  # in which `run` waits for somebody to post
-        self._rests = False  # it does, and nothing has come
+        self._rests = False  # `run` waits for somebody to post, and nobody has
         self._begun: _Begun | None = None  # by who told, for `run` to finish
         self._failure: BaseException | None = None  # of a step of who told, for `run` to raise
         self.exit_status: int | None = None
@@ -166,23 +164,17 @@ class Driver:
         self._arrived.set()
 
     def tell(self, event: object) -> None:
-        """Like `post`, from somebody who can do without the processor for the time of a step: it is made here and now,
-        where the last one was over a while ago. Never raises: what goes wrong is for `run`."""
+        """Like `post`, from somebody who can do without the processor for the time of a step: where `run` rests, and
+        little has come of late, it is made here and now. `run` comes next in any case, and of what others tell before
+        that it makes one step. Never raises: what goes wrong is for `run`."""
         now = trio.current_time()
-        if not self._rests or now < self._quiet_from:
-            self.post(event)
-            return
-        self._events.append(event)
-        self._rests = False
-        try:
-            self._step_here(now)
-        except BaseException as failure:  # noqa: BLE001 - `run` raises it
-            self._failure = failure
-        if self._failure is not None or self._begun is not None or self.exit_status is not None:
-            self._arrived.set()
-        if not self._arrived.is_set():
-            self._rests = True
-            self._waiting.deadline = self._next_wakening()
+        here = self._rests and now >= self._quiet_from
+        self.post(event)
+        if here:
+            try:
+                self._step_here(now)
+            except BaseException as failure:  # noqa: BLE001 - `run` raises it
+                self._failure = failure
 
     def perform(
         self, performers: Mapping[type, Callable[[Any], None]], performed: Callable[[], None] = lambda: None
@@ -201,15 +193,16 @@ class Driver:
         # What was restored stays: the collector need not walk over it again and again.
         gc.freeze()
         while self.exit_status is None:
-            await self._wait()
+            due = await self._wait()
             if self._failure is not None:
                 raise self._failure
-            if self.exit_status is None:
+            if self.exit_status is None and (due or self._events or self._begun is not None):
                 await self._step()
         return self.exit_status
 
-    async def _wait(self) -> None:
-        with trio.CancelScope(deadline=self._next_wakening()) as self._waiting:
+    async def _wait(self) -> bool:
+        """Until somebody has told or posted something; whether it is time for a step even if nobody has."""
+        with trio.CancelScope(deadline=self._next_wakening()) as waiting:
             if not self._events:
                 self._arrived = trio.Event()  # what the last one has announced is taken in already
                 self._rests = True
@@ -219,6 +212,7 @@ class Driver:
                     self._rests = False
         if self._begun is None and trio.current_time() < self._gathers_until:
             await trio.sleep_until(self._gathers_until)
+        return waiting.cancelled_caught
 
     def _next_wakening(self) -> float:
         deadline = self._machine.next_deadline()
@@ -246,6 +240,7 @@ class Driver:
 
     def _decide(self, now: float) -> _Begun:
         """What the machine says to what has come in. What need not wait for its writes is done."""
+        came = len(self._events)
         self._watch_room(now)
         events = tuple(self._events)
         self._events.clear()
@@ -254,7 +249,7 @@ class Driver:
             for action in effects.at_once:
                 self._performers[type(action)](action)
             self._performed()
-        return _Begun(events, effects, now, trio.current_time())
+        return _Begun(events, effects, now, trio.current_time(), came)
 
     def _conclude(self, begun: _Begun) -> None:
         """Its writes are durable."""
@@ -270,8 +265,8 @@ class Driver:
         step = Step(begun.events, effects, committed_at - begun.decided_at, begun.now)
         for observer in self._observers:
             observer(step)
-        quiet_s = QUIET_S if len(begun.events) <= FEW else BUSY_S
-        self._quiet_from = max(self._gathers_until, trio.current_time() + quiet_s)
+        busy_until = trio.current_time() + BUSY_S if begun.came > 1 else -math.inf
+        self._quiet_from = max(self._quiet_from, self._gathers_until, busy_until)
 
     def _watch_room(self, now: float) -> None:
         """The machine is told before it takes in what may no longer have room."""

@@ -150,7 +150,7 @@ def contents(directory: Path) -> bytes | None:
 
 def following(mark: Mark, found: bytes | None, *, in_use: bool = False) -> Late:
     """What the commits after this mark have written, all in one; `found` are the contents of the file. Raises Damaged
-    where one is missing, except in a file that is written meanwhile."""
+    where one is missing, except in a file that is written meanwhile: there a gap may be one between two looks."""
     if found is None or len(found) < JOURNAL_BYTES:
         how = "missing" if found is None else f"{JOURNAL_BYTES - len(found)} bytes too short"
         raise Damaged(f"the file {FILE} is {how}, and it held what was committed last")
@@ -199,11 +199,11 @@ def _has_later(id: bytes, number: int, found: bytes, at: int) -> bool:
 
 
 def _later_heads(number: int, found: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Where a record with a higher number may begin. There are fewer than fit into the file."""
+    """Where a record with this or a higher number may begin. There are fewer than fit into the file."""
     highest = number + len(found) // _STEP_BYTES
     for place in range(at, len(found) - _HEAD.size + 1, _STEP_BYTES):
         _, _, its_number = _HEAD.unpack_from(found, place)
-        if number < its_number <= highest:
+        if number <= its_number <= highest:
             yield its_number, place
 
 

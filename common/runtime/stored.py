@@ -152,10 +152,9 @@ class Snapshot:
         return None if stored is None else sound(table, key, stored)
 
     def holds(self, table: str, key: bytes) -> bool:
-        if key in (late := self._late.get(table, {})):
-            return late[key] is not None
-        set_aside = self._stored(QUARANTINE.decode(), aside(table, key))
-        return set_aside is not None or self._stored(table, key) is not None
+        late = self._late.get(table, {})
+        there = late[key] if key in late else self._stored(table, key)
+        return there is not None or self._stored(QUARANTINE.decode(), aside(table, key)) is not None
 
     def _stored(self, table: str, key: bytes) -> bytes | None:
         db = self._dbs.get(table)

@@ -28,7 +28,7 @@ from common.copies import Unidentified, go_on_apart, numbers_are_damaged
 from common.effects import Table
 from common.limits import GIB
 from common.migrations import FORMAT, migrate
-from common.runtime.journal import NO_MARK, Late, Mark, contents, following, sync_names
+from common.runtime.journal import JOURNAL_BYTES, NO_MARK, Late, Mark, contents, following, sync_names
 from common.runtime.owning import Damaged, StoreError, share
 from common.runtime.pages import damage_to_pages
 from common.runtime.room import NoRoom, Room, Spare, disk_is_full
@@ -273,7 +273,7 @@ def snapshot_of(directory: Path) -> Iterator[Snapshot]:
                 damage = _pages_damaged(env)  # a commit may have come between
             if damage:
                 raise Damaged(f"{directory}: {damage}")
-            late = _late(directory, transaction, found_in_journal, in_use=in_use)
+            late = _late(directory, transaction, found_in_journal, env if in_use else None)
             yield Snapshot(env, transaction, late, format=found, in_use=in_use)
     except lmdb.Error as error:
         raise StoreError(f"{directory} cannot be opened: {error}") from error
@@ -284,16 +284,36 @@ def snapshot_of(directory: Path) -> Iterator[Snapshot]:
             os.close(lock_fd)
 
 
-def _late(directory: Path, transaction: Any, found_in_journal: bytes | None, *, in_use: bool = False) -> Late:
-    """What the journal has and this environment has not. Raises Damaged."""
+def _late(directory: Path, transaction: Any, found_in_journal: bytes | None, live: Any = None) -> Late:
+    """What the journal has and this environment has not; `live` is the environment that is written meanwhile, where one
+    is. Raises Damaged."""
     mark = transaction.get(MARK_KEY)
     if mark is None and int(transaction.get(FORMAT_KEY)) >= _FIRST_FORMAT_WITH_MARK:
         raise Damaged("the mark of the journal is missing, and nobody knows what of it is to be read")
     if mark in (None, NO_MARK):
         return {}
-    if found_in_journal is None and in_use:
-        found_in_journal = contents(directory)  # it was made since we looked for it
-    return following(Mark.unpack(mark), found_in_journal, in_use=in_use)
+    return (
+        _late_meanwhile(directory, mark, found_in_journal, live)
+        if live
+        else following(Mark.unpack(mark), found_in_journal)
+    )
+
+
+def _late_meanwhile(directory: Path, mark: bytes, found_in_journal: bytes | None, live: Any) -> Late:
+    """Of a journal that is written while it is read: what is missing in it may only have been written since. Where the
+    same is missing at the next look, it is damage; where the journal has begun again, LMDB had all of it."""
+    found, missing = found_in_journal, ""
+    while True:
+        try:
+            return following(Mark.unpack(mark), found)
+        except Damaged as error:
+            if str(error) == missing:
+                raise
+            missing = str(error)
+        with live.begin() as latest:
+            if latest.get(MARK_KEY) != mark:
+                return following(Mark.unpack(mark), found_in_journal or bytes(JOURNAL_BYTES), in_use=True)
+        found = contents(directory)
 
 
 def _refuse_what_was_cut_off(directory: Path, env: Any) -> None:
@@ -323,7 +343,8 @@ def copy_to(directory: Path, target: Path) -> None:
                 str(target), max_dbs=_TABLES_MAX, lib_version=0, lock=False, mode=0o600, map_size=size
             ) as env:
                 with env.begin(write=True) as transaction:
-                    late = _late(directory, transaction, found_in_journal, in_use=snapshot.in_use)
+                    live = snapshot.env if snapshot.in_use else None
+                    late = _late(directory, transaction, found_in_journal, live)
                     Everything(env, transaction).write(late)
                     transaction.put(MARK_KEY, NO_MARK)
                     transaction.put(COPY_KEY, b"")

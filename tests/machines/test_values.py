@@ -1,6 +1,7 @@
 """The small pure parts: codec, frames, messages, memory, timers, history, keys."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -181,6 +182,53 @@ def test_a_machine_reads_its_own_writes_and_the_last_one_is_what_is_committed() 
     assert len(writes) == 3, "whoever has them keeps them"
     assert writes[0] == next(iter(writes))
     assert memory.get(Table.JOBS, b"c") == b"4"
+
+
+_KEYS = st.integers(0, 20).map(lambda number: b"%02d" % number)
+
+
+@given(
+    stored=st.sets(_KEYS),
+    written=st.dictionaries(_KEYS, st.sampled_from([None, b"new"])),
+    after=st.just(b"") | _KEYS,
+    prefix=st.sampled_from([b"", b"0", b"1"]),
+    limit=st.integers(1, 25),
+    backwards=st.booleans(),
+)
+def test_a_scan_reads_like_one_table_however_much_of_it_is_not_committed(
+    stored: set[bytes], written: dict[bytes, bytes | None], after: bytes, prefix: bytes, limit: int, backwards: bool
+) -> None:
+    disk = Disk()
+    disk.commit([Put(Table.JOBS, key, b"old") for key in stored])
+    memory = Memory(disk)
+    memory.writes_to(Table.JOBS).update(written)
+    both = dict.fromkeys(stored, b"old") | written
+    prefix = b"" if backwards else prefix  # nobody asks for both
+    records = [(key, both[key]) for key in sorted(both, reverse=backwards) if both[key] is not None]
+    if after:
+        records = [record for record in records if (record[0] < after if backwards else record[0] > after)]
+    expected = [record for record in records if record[0].startswith(prefix)][:limit]
+    assert memory.scan(Table.JOBS, prefix=prefix, after=after, limit=limit, backwards=backwards) == expected
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_scan_for_little_reads_little_however_much_is_not_committed(backwards: bool) -> None:
+    """What is in the journal and not in LMDB yet may be a thousand records of a table."""
+    limits: list[int] = []
+
+    class Watched(Disk):
+        def scan(self, *arguments: Any, limit: int, **more: Any) -> list[tuple[bytes, bytes]]:
+            limits.append(limit)
+            return super().scan(*arguments, limit=limit, **more)
+
+    memory = Memory(Watched())
+    memory.writes_to(Table.JOBS).update({b"%04d" % number: b"" for number in range(1000)})
+    memory.delete(Table.JOBS, b"0000")
+    memory.delete(Table.JOBS, b"0500")
+    memory.delete(Table.JOBS, b"0999")
+    for limit in (1, 50):
+        assert len(memory.scan(Table.JOBS, limit=limit, backwards=backwards)) == limit
+    assert limits == [2, 51], "and for what was deleted as far as that"
 
 
 def test_writing_while_a_step_is_being_committed_is_a_bug_that_is_noticed() -> None:

@@ -9,6 +9,7 @@ import trio.testing
 from common.effects import Effects, Exit, Note, Put, Reply, Table, Write
 from common.events import StoreLevel
 from common.runtime.driver import (
+    BUSY_S,
     ROOM_CHECK_IDLE_S,
     ROOM_CHECK_PERIOD_S,
     Driver,
@@ -283,8 +284,8 @@ async def test_the_slower_a_disk_stays_the_longer_calls_stay_in_a_thread() -> No
     for _ in range(1000):
         await clock.run(0.03)
     assert [await clock.run(0.001) for _ in range(65)] == ["thread"] * 64 + ["here"]
-    await clock.run(0.03)
-    assert [await clock.run(0.001) for _ in range(5)] == ["thread"] * 4 + ["here"], "it has been quick since"
+    assert [await clock.run(took_s) for took_s in [0.001] * 3 + [0.03]] == ["here"] * 4
+    assert [await clock.run(0.001) for _ in range(5)] == ["thread"] * 4 + ["here"], "it has been quick several times"
 
 
 async def test_who_may_not_wait_has_a_call_run_here_or_not_at_all() -> None:
@@ -328,12 +329,53 @@ async def test_who_tells_after_a_moment_of_quiet_makes_the_step_himself(autojump
         assert log == ["commit 1", "reply 1"], "no other task was needed for it"
         assert machine.committed_count > 0
         driver.tell(2)
-        assert log[2:] == [], "at once after a step there may be more to come"
         driver.tell(3)
+        assert log[2:] == [], "who comes before the driver has had its turn makes none"
         await trio.sleep(5)
         assert machine.batches == [[1], [2, 3]]
         driver.tell(None)
     assert driver.exit_status == 3
+
+
+@pytest.mark.parametrize("tellers", [2, 16])
+async def test_of_many_who_tell_in_one_moment_only_the_first_makes_a_step_of_his_own(
+    autojump_clock: trio.abc.Clock, tellers: int
+) -> None:
+    machine = Script()
+    driver = made(machine, [], here=True)
+
+    async def tell(number: int) -> None:
+        driver.tell(number)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        for number in range(tellers):
+            nursery.start_soon(tell, number)
+        await trio.sleep(5)
+        assert [len(batch) for batch in machine.batches] == [1, tellers - 1]
+        driver.tell(None)
+
+
+async def test_where_several_come_together_the_next_that_come_do_so_too(autojump_clock: trio.abc.Clock) -> None:
+    machine = Script()
+    log: list[str] = []
+    driver = made(machine, log)
+    driver._run_blocking = slow(0.0)  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        for number in (1, 2, 3):
+            driver.tell(number)
+        await trio.sleep(BUSY_S / 2)
+        assert machine.batches == [[1], [2, 3]]
+        driver.tell(4)
+        assert machine.batches == [[1], [2, 3]], "there may be more to come"
+        await trio.sleep(BUSY_S * 2)
+        driver.tell(5)
+        assert machine.batches == [[1], [2, 3], [4], [5]]
+        await trio.sleep(0.1)
+        driver.tell(None)
 
 
 async def test_a_commit_that_may_take_long_is_left_to_the_driver_and_nothing_comes_between(

@@ -542,6 +542,7 @@ def test_a_check_and_a_copy_have_what_is_in_the_journal(directory: Path, tmp_pat
         assert (snapshot.holds("live", b"only late"), snapshot.holds("jobs", b"004")) == (True, False)
         assert snapshot.get("jobs", b"006") == bytes(200)
         assert "journal" not in snapshot.names()
+        assert not snapshot.holds("jobs", b"never there")
     copy_to(found, tmp_path / "copy")
     assert not (tmp_path / "copy" / FILE).exists()
     copy = opened(tmp_path / "copy")

@@ -17,6 +17,7 @@ from typing import Final
 import pytest
 
 from common.effects import Put, Table
+from common.runtime.owning import StoreError
 from common.runtime.store import Store
 from common.runtime.tables import copy_to, snapshot_of
 from examples.local_cluster import REPOSITORY
@@ -110,3 +111,28 @@ def test_a_copy_of_a_directory_in_use_has_all_that_was_committed_before_it_began
         assert read(directory) == written.after(last)
     print(f"{last} commits, {dict(told)}")
     assert told["written meanwhile"] > told["reads"] / 4
+
+
+@pytest.mark.parametrize("look", [copied, looked_at])
+def test_damage_to_the_journal_of_a_directory_in_use_is_no_end_of_it(
+    tmp_path: Path, look: Callable[[Path], Records]
+) -> None:
+    """It looks as if somebody had written meanwhile; but it looks so again."""
+    program = (
+        "from common.runtime.store import Store; from common.effects import Put, Table; from pathlib import Path\n"
+        f"store = Store(Path({str(tmp_path / 'data')!r}), 1 << 26)\n"
+        "for number in range(100): store.commit([Put(Table.JOBS, b'%03d' % number, bytes(100))])\n"
+        "print('ready', flush=True); input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert len(look(tmp_path / "data")) == 100
+        content = bytearray((tmp_path / "data" / "journal").read_bytes())
+        content[content.index(b"009")] ^= 1
+        (tmp_path / "data" / "journal").write_bytes(content)
+        with pytest.raises(StoreError, match="is damaged, and a later one is there"):
+            look(tmp_path / "data")
+        other.communicate(b"\n")
