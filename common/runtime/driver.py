@@ -35,7 +35,9 @@ ROOM_CHECK_IDLE_S = 1.0  # while nothing does; others may fill the disk
 QUICK_S = 0.01  # a good disk takes a thirtieth; the rest is for the time that others have the processor
 IN_THREAD_MIN = 4  # commits after one that was slow
 IN_THREAD_MAX = 64  # and after many
-BUSY_S = 0.002  # after a step for several events: more will come together
+QUIET_S = 0.00005  # after a step
+QUIET_FRACTION = 0.25  # of the time that it took, after a long one
+BUSY_S = 0.002  # after events that came together, or close behind each other: more will
 
 
 class Commits(Protocol):
@@ -153,6 +155,7 @@ class Driver:
         self._next_room_check = 0.0
         self._gathers_until = self._quiet_from = -math.inf
         self._rests = False  # `run` waits for somebody to post, and nobody has
+        self._stepped_here = False  # since `run` had its turn
         self._begun: _Begun | None = None  # by who told, for `run` to finish
         self._failure: BaseException | None = None  # of a step of who told, for `run` to raise
         self.exit_status: int | None = None
@@ -171,6 +174,7 @@ class Driver:
         here = self._rests and now >= self._quiet_from
         self.post(event)
         if here:
+            self._stepped_here = True
             try:
                 self._step_here(now)
             except BaseException as failure:  # noqa: BLE001 - `run` raises it
@@ -196,6 +200,9 @@ class Driver:
             due = await self._wait()
             if self._failure is not None:
                 raise self._failure
+            if self._stepped_here and self._events:
+                self._quiet_from = trio.current_time() + BUSY_S
+            self._stepped_here = False
             if self.exit_status is None and (due or self._events or self._begun is not None):
                 await self._step()
         return self.exit_status
@@ -265,8 +272,9 @@ class Driver:
         step = Step(begun.events, effects, committed_at - begun.decided_at, begun.now)
         for observer in self._observers:
             observer(step)
-        busy_until = trio.current_time() + BUSY_S if begun.came > 1 else -math.inf
-        self._quiet_from = max(self._quiet_from, self._gathers_until, busy_until)
+        over_at = trio.current_time()
+        quiet_s = BUSY_S if begun.came > 1 else max(QUIET_S, (over_at - begun.now) * QUIET_FRACTION)
+        self._quiet_from = max(self._quiet_from, self._gathers_until, over_at + quiet_s)
 
     def _watch_room(self, now: float) -> None:
         """The machine is told before it takes in what may no longer have room."""
