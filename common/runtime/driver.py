@@ -233,7 +233,7 @@ class Driver:
 
     def _step_here(self, now: float) -> None:
         """The same at once, but for a commit that may take long: that is left to `run`. Where `run` is cancelled before
-        it comes to that, the step is one that a kill has cut off: nothing of it is durable, and nobody has seen it."""
+        it comes to that, the step is one that a kill has cut off: nothing of it is durable, or was said of what is."""
         begun = self._decide(now)
         if begun.effects.writes and not self._commit_here(begun.effects.writes):
             self._begun = begun

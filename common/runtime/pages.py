@@ -2,8 +2,9 @@
 the whole table; in the number of a transaction, the newest commit. And what is not there has no checksum.
 
 So an environment is looked over when it is opened. Found this way: tables that are missing while others are there that
-nobody knows, records that are told of and cannot be reached, keys that are not in order, and two meta pages that are
-not one transaction apart. Only keys are read, and of large tables not even they: `--check` reads everything.
+nobody knows, records that are told of and cannot be reached, or looked up, keys that are not in order, and two meta
+pages that are not one transaction apart. Only keys are read, and of large tables not even they: `--check` reads
+everything.
 
 Knows LMDB's file format, which is pinned to that of 0.9 (tables.py), and takes an open environment from who has lmdb.
 """
@@ -46,11 +47,13 @@ def _disorder(transaction: Any, db: Any, name: str) -> Iterator[str]:
     if told["branch_pages"] + told["leaf_pages"] > COUNTED_PAGES_MAX:
         return
     found, last = 0, b""
-    with transaction.cursor(db) as cursor:
+    with transaction.cursor(db) as cursor, transaction.cursor(db) as look:
         keys = cursor.iternext(keys=True, values=False)
         while some := list(islice(keys, _KEYS_AT_ONCE)):
             if not all(map(lt, [last, *some], some)):
                 yield f"{name} is out of order, so that not all of it can be found"
+            if not all(map(look.set_key, some)):  # a page whose head says that nothing is on it
+                yield f"{name} has a record that is met and cannot be looked up"
             found, last = found + len(some), some[-1]
     if found != told["entries"]:
         yield f"{name} should have {told['entries']} entries, and {found} are found"

@@ -203,6 +203,26 @@ def test_records_that_are_hidden_by_the_head_of_their_page_are_missed(directory:
         opened(directory)
 
 
+def test_a_record_that_is_alone_on_a_page_whose_head_says_that_it_is_empty_is_missed(directory: Path) -> None:
+    """Whoever goes from record to record meets it; whoever looks it up does not."""
+    store = opened(directory)
+    store.commit([Put(Table.JOBS, b"key-%03d" % number, bytes(1500)) for number in range(6)])
+    store.commit([Delete(Table.JOBS, b"key-%03d" % number) for number in (1, 3, 5)])
+    store.close()
+    data = bytearray((directory / "data.mdb").read_bytes())
+    alone = [
+        page
+        for page in range(0, len(data), 4096)
+        if data[page + 10 : page + 14] == b"\x02\x00\x12\x00" and b"key-002" in data[page : page + 4096]
+    ]
+    assert alone, "leaves with one record"
+    for page in alone:
+        data[page + 12] = 16
+    (directory / "data.mdb").write_bytes(data)
+    with pytest.raises(StoreError, match="jobs has a record that is met and cannot be looked up"):
+        opened(directory)
+
+
 def test_a_store_that_would_fall_back_behind_its_last_commit_is_refused(directory: Path) -> None:
     store = opened(directory)
     store.commit([put(1)])
