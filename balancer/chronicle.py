@@ -28,7 +28,6 @@ from common.status import moment
 
 _NUMBER_BYTES: Final = 8
 _SCAN: Final = 16  # records read at once: one can be as large as the largest step
-_FEW: Final = 4  # events: of so few nothing is said twice
 _DROP_SCANS_MAX: Final = 64  # so that a step drops about a thousand small records, and then leaves it to the next
 
 
@@ -214,11 +213,6 @@ def fields_of(ended: Ended) -> dict[str, object]:
 def _written(told: Sequence[effects.Told], first: int, at: str) -> bytes:
     """As JSON lines, numbered from `first`. What is told of many jobs in the same words is made once, but for number
     and ticket: of most jobs there is nothing else to say than of those beside them."""
-    if len(told) <= _FEW:
-        return b"".join(
-            _encode(Line(number, at, event, ticket, **fields)) + b"\n"
-            for number, (event, ticket, fields) in enumerate(told, first)
-        )
     lines: list[str] = []
     forms: dict[tuple[str, int], tuple[str, str]] = {}
     for number, (event, ticket, fields) in enumerate(told, first):

@@ -42,9 +42,7 @@ from common.runtime.owning import Damaged, Failed, StoreError
 FILE: Final = "journal"
 JOURNAL_BYTES: Final = 256 * KIB
 _BLOCK_BYTES: Final = 4 * KIB
-COMMIT_BYTES_MAX: Final = (
-    32 * KIB
-)  # a larger one costs LMDB little more than its two waits, and the journal twice its size
+COMMIT_BYTES_MAX: Final = 32 * KIB  # for a larger one two waits are little, and to write it twice is much
 COMMIT_WRITES_MAX: Final = 500
 _HEAD: Final = struct.Struct(">IIQ")  # length of the content, CRC, number
 _STEP_BYTES: Final = _HEAD.size
@@ -110,7 +108,7 @@ class Journal:
             return False
         self._image[self._end : self._end + len(record)] = record
         begins = self._end // _BLOCK_BYTES * _BLOCK_BYTES
-        ends = -(-(self._end + len(record)) // _BLOCK_BYTES) * _BLOCK_BYTES
+        ends = _up_to(_BLOCK_BYTES, self._end + len(record))
         try:
             written = os.pwrite(self._fd, self._image[begins:ends], begins)
         except OSError as error:
@@ -121,7 +119,7 @@ class Journal:
         if written != ends - begins:
             raise Failed(f"{self._path} cannot be written: {written} bytes of {ends - begins} went into it")
         self._number += 1
-        self._end += -(-len(record) // _STEP_BYTES) * _STEP_BYTES
+        self._end += _up_to(_STEP_BYTES, len(record))
         return True
 
     def _give_up_record(self) -> None:
@@ -159,11 +157,15 @@ def following(mark: Mark, found: bytes | None, *, in_use: bool = False) -> Late:
     while (content := _content(mark.id, number, found, at)) is not None:
         for table, written in _decode(content).items():
             late.setdefault(table, {}).update(written)
-        at += -(-(_HEAD.size + len(content)) // _STEP_BYTES) * _STEP_BYTES
+        at += _up_to(_STEP_BYTES, _HEAD.size + len(content))
         number += 1
     if not in_use and _has_later(mark.id, number, found, at):
         raise Damaged(f"in the file {FILE} commit {number} is damaged, and a later one is there")
     return late
+
+
+def _up_to(multiple: int, size: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 def _is_small(writes: Writes) -> bool:

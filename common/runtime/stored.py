@@ -110,16 +110,10 @@ class Snapshot:
         return [name.decode("utf-8", "replace") for name, _ in self._transaction.cursor() if name not in _NO_TABLES]
 
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
-        late = self._late.get(table)
-        return (
-            self._scan(table)
-            if not late
-            else heapq.merge(
-                (record for record in self._scan(table) if record[0] not in late),
-                sorted((key, value) for key, value in late.items() if value is not None),
-                key=itemgetter(0),
-            )
-        )
+        late = self._late.get(table, {})
+        rested = (record for record in self._scan(table) if record[0] not in late)
+        ours = sorted((key, value) for key, value in late.items() if value is not None)
+        return heapq.merge(rested, ours, key=itemgetter(0))
 
     def _scan(self, table: str) -> Iterator[tuple[bytes, bytes | None]]:
         whole = table == QUARANTINE.decode()  # what is there has the checksum of its former place
@@ -128,15 +122,10 @@ class Snapshot:
                 yield key, stored if whole else sound(table, key, stored)
 
     def keys(self, table: str, prefix: bytes) -> Iterator[bytes]:
-        late = self._late.get(table)
-        return (
-            self._keys(table, prefix)
-            if not late
-            else heapq.merge(
-                (key for key in self._keys(table, prefix) if key not in late),
-                sorted(key for key, value in late.items() if value is not None and key.startswith(prefix)),
-            )
-        )
+        late = self._late.get(table, {})
+        rested = (key for key in self._keys(table, prefix) if key not in late)
+        ours = sorted(key for key, value in late.items() if value is not None and key.startswith(prefix))
+        return heapq.merge(rested, ours)
 
     def _keys(self, table: str, prefix: bytes) -> Iterator[bytes]:
         with _reading(table), self._transaction.cursor(self._dbs[table]) as cursor:

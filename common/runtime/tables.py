@@ -292,11 +292,9 @@ def _late(directory: Path, transaction: Any, found_in_journal: bytes | None, liv
         raise Damaged("the mark of the journal is missing, and nobody knows what of it is to be read")
     if mark in (None, NO_MARK):
         return {}
-    return (
-        _late_meanwhile(directory, mark, found_in_journal, live)
-        if live
-        else following(Mark.unpack(mark), found_in_journal)
-    )
+    if live is not None:
+        return _late_meanwhile(directory, mark, found_in_journal, live)
+    return following(Mark.unpack(mark), found_in_journal)
 
 
 def _late_meanwhile(directory: Path, mark: bytes, found_in_journal: bytes | None, live: Any) -> Late:

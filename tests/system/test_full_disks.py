@@ -34,7 +34,7 @@ pytestmark = pytest.mark.system
 
 CYCLES: Final = reach("FULL_CYCLES", 3, soak=20)
 DISK_BYTES: Final = 32 * MIB
-RESERVE_BYTES: Final = DISK_BYTES // 20  # with less room a disk counts as full (store.py)
+RESERVE_BYTES: Final = DISK_BYTES // 20  # with less room a disk counts as full (room.py)
 NOTICED_WITHIN_S: Final = 5.0
 REPLY_S_MAX: Final = 5.0
 STORE_MAX_BYTES: Final = 8 * MIB
