@@ -136,6 +136,18 @@ def test_a_node_whose_numbers_are_damaged_issues_no_ticket_twice(yard: Path, key
         assert transaction.get(b"meta/" + key, db=env.open_db(b"quarantine", transaction)) is not None
 
 
+def test_a_damaged_number_is_no_lower_than_what_was_sent_even_where_no_job_is_left(tmp_path: Path) -> None:
+    store = opened(tmp_path / "n")
+    numbers = {b"last_number": b"2000", b"sent_number": b"1500"}
+    ticket_prefix(store)
+    directory_id(store)
+    store.commit([Put(Table.META, key, value) for key, value in numbers.items()])
+    store.close()
+    damage(tmp_path / "n", b"last_number")
+    found = meta(tmp_path / "n")
+    assert (int(found["sent_number"]), int(found["last_number"])) == (1500, 1500 + LEAP)
+
+
 @pytest.mark.parametrize("key", [b"id", b"last_end"])
 def test_a_balancer_whose_numbers_are_damaged_is_another_ledger(yard: Path, key: bytes) -> None:
     damage(yard / "balancer", key)

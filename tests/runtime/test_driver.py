@@ -10,6 +10,8 @@ from common.effects import Effects, Exit, Note, Put, Reply, Table, Write
 from common.events import StoreLevel
 from common.runtime.driver import (
     BUSY_S,
+    QUIET_FRACTION,
+    QUIET_S,
     ROOM_CHECK_IDLE_S,
     ROOM_CHECK_PERIOD_S,
     Driver,
@@ -284,6 +286,8 @@ async def test_the_slower_a_disk_stays_the_longer_calls_stay_in_a_thread() -> No
     for _ in range(1000):
         await clock.run(0.03)
     assert [await clock.run(0.001) for _ in range(65)] == ["thread"] * 64 + ["here"]
+    assert await clock.run(0.03) == "here"
+    assert [await clock.run(0.001) for _ in range(33)] == ["thread"] * 32 + ["here"], "it has been quick once"
     assert [await clock.run(took_s) for took_s in [0.001] * 3 + [0.03]] == ["here"] * 4
     assert [await clock.run(0.001) for _ in range(5)] == ["thread"] * 4 + ["here"], "it has been quick several times"
 
@@ -327,7 +331,10 @@ async def test_who_tells_after_a_moment_of_quiet_makes_the_step_himself(autojump
         await trio.sleep(0.5)
         driver.tell(1)
         assert log == ["commit 1", "reply 1"], "no other task was needed for it"
-        assert machine.committed_count > 0
+        steps = machine.committed_count
+        assert steps > 0
+        await trio.sleep(QUIET_S / 2)
+        assert machine.committed_count == steps, "and the driver's has nothing to do"
         driver.tell(2)
         driver.tell(3)
         assert log[2:] == [], "who comes before the driver has had its turn makes none"
@@ -374,6 +381,63 @@ async def test_where_several_come_together_the_next_that_come_do_so_too(autojump
         await trio.sleep(BUSY_S * 2)
         driver.tell(5)
         assert machine.batches == [[1], [2, 3], [4], [5]]
+        await trio.sleep(0.1)
+        driver.tell(None)
+
+
+async def test_after_several_that_were_posted_together_the_next_gather_too(autojump_clock: trio.abc.Clock) -> None:
+    machine = Script()
+    driver = made(machine, [])
+    driver._run_blocking = slow(0.0)  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        driver.post(1)
+        driver.post(2)
+        await trio.sleep(BUSY_S / 2)
+        driver.tell(3)
+        assert machine.batches == [[1, 2]]
+        await trio.sleep(0.1)
+        driver.tell(None)
+
+
+async def test_where_one_comes_close_behind_another_the_next_gather_too(autojump_clock: trio.abc.Clock) -> None:
+    machine = Script()
+    driver = made(machine, [])
+    driver._run_blocking = slow(0.0)  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        driver.tell(1)
+        driver.tell(2)
+        await trio.sleep(BUSY_S / 2)
+        assert machine.batches == [[1], [2]]
+        driver.tell(3)
+        assert machine.batches == [[1], [2]]
+        await trio.sleep(0.1)
+        driver.tell(None)
+
+
+@pytest.mark.parametrize("took_s", [0.0, 0.02])
+async def test_the_longer_a_step_took_the_longer_those_that_follow_it_gather(
+    autojump_clock: trio.testing.MockClock, took_s: float
+) -> None:
+    machine = Script()
+    driver = made(machine, [])
+    driver.perform({Reply: lambda action: autojump_clock.jump(took_s)})
+    quiet_s = max(QUIET_S, took_s * QUIET_FRACTION)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(0.5)
+        driver.tell(1)
+        await trio.sleep(quiet_s / 2)
+        driver.tell(2)
+        assert machine.batches == [[1]]
+        await trio.sleep(2.3)
+        driver.tell(3)
+        await trio.sleep(quiet_s * 1.5)
+        driver.tell(4)
+        assert machine.batches == [[1], [2], [3], [4]]
         await trio.sleep(0.1)
         driver.tell(None)
 

@@ -7,7 +7,8 @@ import os
 import random
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lmdb
@@ -18,6 +19,7 @@ from common.effects import Delete, Put, Table, Write, Writes
 from common.limits import KIB, MIB
 from common.migrations import FORMAT
 from common.runtime import store as store_module
+from common.runtime import tables
 from common.runtime.journal import (
     COMMIT_BYTES_MAX,
     COMMIT_WRITES_MAX,
@@ -31,6 +33,7 @@ from common.runtime.journal import (
 from common.runtime.owning import Damaged, StoreError
 from common.runtime.room import NoRoom
 from common.runtime.store import Store
+from common.runtime.stored import MARK_KEY
 from common.runtime.tables import copy_to, snapshot_of
 
 STEP_BYTES = 16
@@ -150,6 +153,38 @@ def test_no_bit_of_a_record_can_flip_and_nobody_notice(directory: Path) -> None:
         rotten = bytearray(found)
         rotten[at] ^= 0x10
         assert set(following(mark, bytes(rotten))["jobs"]) == {b"key-000", b"key-001"}, "as if it had not been written"
+
+
+def test_a_next_record_that_is_not_at_the_start_is_no_end(directory: Path) -> None:
+    """LMDB has one commit, as its mark says, and yet the journal was not begun again."""
+    mark, found, _ = records(directory, 2)
+    with pytest.raises(Damaged, match="commit 2 is damaged, and a later one is there"):
+        following(Mark(mark.id, 1), found)
+
+
+class Live:
+    """An LMDB environment that somebody writes to, of which nothing is read but the mark."""
+
+    def __init__(self, mark: Mark) -> None:
+        self._mark = mark
+
+    @contextmanager
+    def begin(self) -> Iterator[dict[bytes, bytes]]:
+        yield {MARK_KEY: self._mark.pack()}
+
+
+def test_a_journal_that_begins_again_while_it_is_read_holds_nothing_that_lmdb_had_not(directory: Path) -> None:
+    journal = filled(directory, 5)
+    before = Mark(journal.mark.id)
+    passed = journal.mark
+    journal.restart()
+    for number in range(3):
+        journal.append(one(number, bytes(100)))
+    journal.close()
+    found = contents(directory)
+    assert tables._late_meanwhile(directory, before.pack(), found, Live(passed)) == {}
+    with pytest.raises(Damaged, match="commit 1 is damaged"):
+        tables._late_meanwhile(directory, before.pack(), found, Live(before))
 
 
 def test_without_the_file_nobody_knows_what_was_committed_last(directory: Path) -> None:
